@@ -1,0 +1,65 @@
+"""What was asked of the service, and what it answers."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from mdp_core.errors import MdpError
+from mdp_core.model import Candles, Series, Window
+
+
+@dataclass(frozen=True, slots=True)
+class CandleQuery:
+    """A request for candles, as it was asked: nothing aligned, no symbol resolved.
+
+    `start` (inclusive) and `end` (exclusive) are aware UTC times. Without `start` the newest
+    `limit` candles before `end` are meant; without `end`, now.
+    """
+
+    exchange: str
+    market_type: str
+    symbol: str
+    interval: str
+    start: datetime | None = None
+    end: datetime | None = None
+    limit: int | None = None
+    settled: bool = False
+    partial: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A part of the window that could not be had, and why."""
+
+    window: Window
+    error: MdpError
+
+
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """The bounds under which the rest of the candles is found; `start` None: the newest ones."""
+
+    start: datetime | None
+    end: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is known of the window that was asked for; its candles are read when they are sent.
+
+    `window` is what the answer is complete for, but for `missing`. The candles before `stored.end`
+    are in the store; `edge` holds those after it. From `settled_until` on candles may still change.
+    """
+
+    series: Series
+    window: Window
+    settled_until: datetime
+    stored: Window
+    edge: Candles
+    missing: Sequence[Missing]
+    next: Continuation | None
+    cache: Literal["hit", "partial", "miss"]
+    upstream_requests: int
+    timings: Mapping[str, float]
+    """Milliseconds spent on each step so far."""

@@ -1,0 +1,177 @@
+"""The catalog: exchanges, what they list and offer, and the series that are stored."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import RowMapping, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from db import schema
+from mdp_core.clock import EPOCH
+from mdp_core.database import Database
+from mdp_core.intervals import FixedGrid, Grid, Interval
+from mdp_core.model import Series, Symbol
+
+_SYMBOLS = schema.symbols
+_SERIES = schema.series
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A symbol with its key in the catalog."""
+
+    id: int
+    symbol: Symbol
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """Where a series' history begins (the first candle's open time), and how that is known."""
+
+    time: datetime
+    source: str
+
+
+class Catalog:
+    """Reads and saves metadata. Symbols and series are never deleted."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def save_exchange(self, code: str, name: str) -> None:
+        """Make the exchange known."""
+        statement = insert(schema.exchanges).values(code=code, name=name)
+        async with self._database.catalog() as connection:
+            await connection.execute(
+                statement.on_conflict_do_update(
+                    index_elements=["code"], set_={"name": statement.excluded.name}
+                )
+            )
+
+    async def save_intervals(
+        self, exchange: str, market_type: str, offered: Mapping[Interval, tuple[str, Grid]]
+    ) -> None:
+        """Make known which intervals an exchange offers: native spelling and usual grid."""
+        rows = [
+            {
+                "exchange": exchange,
+                "market_type": market_type,
+                "interval": interval.value,
+                "native": native,
+                "grid": describe_grid(grid),
+            }
+            for interval, (native, grid) in offered.items()
+        ]
+        statement = insert(schema.supported_intervals)
+        new = {"native": statement.excluded.native, "grid": statement.excluded.grid}
+        async with self._database.catalog() as connection:
+            await connection.execute(
+                statement.on_conflict_do_update(
+                    index_elements=["exchange", "market_type", "interval"], set_=new
+                ),
+                rows,
+            )
+
+    async def listings(self, exchange: str, market_type: str) -> list[Listing]:
+        """Give every symbol that is or was listed there."""
+        query = select(_SYMBOLS).where(
+            _SYMBOLS.c.exchange == exchange, _SYMBOLS.c.market_type == market_type
+        )
+        async with self._database.catalog() as connection:
+            return [_listing(row) for row in (await connection.execute(query)).mappings()]
+
+    async def save_symbols(
+        self, exchange: str, market_type: str, symbols: Sequence[Symbol]
+    ) -> None:
+        """Make the catalog equal the exchange's list; what is no longer on it becomes inactive."""
+        statement = insert(_SYMBOLS)
+        rows = [_symbol_row(symbol) for symbol in symbols]
+        new = {name: statement.excluded[name] for name in rows[0]} if rows else {}
+        unlisted = (
+            update(_SYMBOLS)
+            .where(
+                _SYMBOLS.c.exchange == exchange,
+                _SYMBOLS.c.market_type == market_type,
+                _SYMBOLS.c.native.not_in([symbol.native for symbol in symbols]),
+            )
+            .values(active=False)
+        )
+        fetched = (
+            update(schema.exchanges)
+            .where(schema.exchanges.c.code == exchange)
+            .values(symbols_fetched_at=func.now())
+        )
+        async with self._database.catalog() as connection:
+            if rows:
+                await connection.execute(
+                    statement.on_conflict_do_update(
+                        index_elements=["exchange", "market_type", "native"], set_=new
+                    ),
+                    rows,
+                )
+            await connection.execute(unlisted)
+            await connection.execute(fetched)
+
+    async def series(self, listing: Listing, interval: Interval, usual: Grid) -> Series | None:
+        """Give the stored series of a symbol, on its own grid; None if there is none yet."""
+        query = select(_SERIES).where(
+            _SERIES.c.symbol_id == listing.id, _SERIES.c.interval == interval.value
+        )
+        async with self._database.catalog() as connection:
+            row = (await connection.execute(query)).mappings().one_or_none()
+        return None if row is None else _series(row, listing.symbol, usual)
+
+    async def add_series(
+        self, listing: Listing, interval: Interval, grid: Grid, beginning: Beginning | None
+    ) -> None:
+        """Start to keep a series; one that is kept already only learns where its history begins."""
+        statement = insert(_SERIES).values(
+            symbol_id=listing.id,
+            interval=interval.value,
+            grid_phase_ms=grid.phase // timedelta(milliseconds=1)
+            if isinstance(grid, FixedGrid)
+            else None,
+            history_begins=beginning.time if beginning else None,
+            history_source=beginning.source if beginning else None,
+        )
+        learned = {
+            name: func.coalesce(_SERIES.c[name], statement.excluded[name])
+            for name in ("history_begins", "history_source")
+        }
+        async with self._database.catalog() as connection:
+            await connection.execute(
+                statement.on_conflict_do_update(
+                    index_elements=["symbol_id", "interval"], set_=learned
+                )
+            )
+
+
+def describe_grid(grid: Grid) -> dict[str, object]:
+    """Say in JSON where a grid's candles open."""
+    if isinstance(grid, FixedGrid):
+        millisecond = timedelta(milliseconds=1)
+        return {
+            "step_ms": grid.step // millisecond,
+            "phase_ms": grid.phase // millisecond,
+        }
+    return {"unit": "month"}
+
+
+def _symbol_row(symbol: Symbol) -> dict[str, Any]:
+    row = asdict(symbol)
+    row["listed_source"] = "exchange" if symbol.listed_at else None
+    row["delisted_source"] = "exchange" if symbol.delisted_at else None
+    return row
+
+
+def _listing(row: RowMapping) -> Listing:
+    return Listing(row["id"], Symbol(**{name: row[name] for name in Symbol.__slots__}))
+
+
+def _series(row: RowMapping, symbol: Symbol, usual: Grid) -> Series:
+    grid = usual
+    if isinstance(usual, FixedGrid) and row["grid_phase_ms"] is not None:
+        grid = usual.with_phase_of(EPOCH + timedelta(milliseconds=row["grid_phase_ms"]))
+    return Series(row["id"], symbol, Interval(row["interval"]), grid, row["history_begins"])

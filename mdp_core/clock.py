@@ -1,0 +1,67 @@
+"""The one source of "now": real time, or a clock that was set elsewhere and may run faster.
+
+Old data can be asked of an exchange with a short memory only if everybody agrees that it is then,
+so the demo hands one clock to the sandbox and to every service. Tokens and rate budgets do not use
+it: they live in real time.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Self
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+
+
+def to_ms(time: datetime) -> int:
+    """Give epoch milliseconds, rounded down."""
+    return (time - EPOCH) // _MILLISECOND
+
+
+def from_ms(ms: int) -> datetime:
+    """Give the aware UTC time of epoch milliseconds.
+
+    Raises:
+        OverflowError: The time lies outside the years 1 to 9999.
+    """
+    return EPOCH + ms * _MILLISECOND
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """A clock that showed `shown` when real time was `since` and runs `speed` times as fast.
+
+    Its text form, `shown@since*speed` in epoch milliseconds, is the setting `MDP_CLOCK`.
+    """
+
+    shown: datetime = EPOCH
+    since: datetime = EPOCH
+    speed: float = 1.0
+
+    @classmethod
+    def starting_at(cls, shown: datetime, speed: float = 1.0) -> Self:
+        """Make a clock that shows `shown` (aware, to the millisecond) at this moment."""
+        return cls(from_ms(to_ms(shown)), from_ms(to_ms(datetime.now(UTC))), speed)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read the text form.
+
+        Raises:
+            ValueError: The text is not of that form.
+        """
+        try:
+            times, speed = text.split("*")
+            shown, since = times.split("@")
+            return cls(from_ms(int(shown)), from_ms(int(since)), float(speed))
+        except (ValueError, OverflowError) as error:
+            message = f"{text!r} is not a clock: expected SHOWN_MS@SINCE_MS*SPEED"
+            raise ValueError(message) from error
+
+    def __str__(self) -> str:
+        """Give the text form."""
+        return f"{to_ms(self.shown)}@{to_ms(self.since)}*{self.speed}"
+
+    def __call__(self) -> datetime:
+        """Tell the time now: aware, UTC."""
+        return self.shown + (datetime.now(UTC) - self.since) * self.speed

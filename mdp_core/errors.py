@@ -1,0 +1,180 @@
+"""What can go wrong, as the core says it. The core knows no status codes: `api/errors.py` maps.
+
+    MdpError
+    ├── InvalidQuery
+    │   ├── InvalidParameter
+    │   ├── InvalidWindow
+    │   ├── LimitTooLarge
+    │   ├── WindowTooLarge
+    │   └── HistoryUnavailable
+    ├── UnknownExchange
+    ├── UnknownMarketType
+    ├── UnknownSymbol
+    ├── UnsupportedInterval
+    ├── ExchangeError                  about the exchange; `exchange` names it
+    │   ├── ExchangeRejected           it refused the request: asking again is no use
+    │   ├── BadPayload                 it answered what can't be read
+    │   ├── BadRows                    it sent rows that can't be right
+    │   ├── ExchangeUnavailable        it can't be had now; `retry_after_seconds`
+    │   └── RateLimited                its limit, or our budget for it, is used up for now
+    ├── Overloaded                     this service has too much to do
+    └── StoreUnavailable               the database can't be had now
+
+Errors carry their data as attributes and build their own message: what is wrong, what to do.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+
+class MdpError(Exception):
+    """Anything this service raises on purpose."""
+
+
+class InvalidQuery(MdpError):  # noqa: D101 - a branch of the tree
+    pass
+
+
+class InvalidParameter(InvalidQuery):
+    """A parameter is not of the form that the endpoint takes."""
+
+
+class InvalidWindow(InvalidQuery):
+    """The bounds make no window."""
+
+    def __init__(self, start: datetime, end: datetime) -> None:
+        super().__init__(
+            f"start {start.isoformat()} lies after end {end.isoformat()}: exchange them"
+        )
+
+
+class LimitTooLarge(InvalidQuery):
+    """More rows were asked for than one answer holds."""
+
+    def __init__(self, limit: int, maximum: int) -> None:
+        super().__init__(
+            f"limit {limit} is over the maximum of {maximum}: "
+            "ask for less and follow `next` for the rest"
+        )
+        self.limit = limit
+        self.maximum = maximum
+
+
+class WindowTooLarge(InvalidQuery):
+    """Too much of the window would have to be fetched within one request."""
+
+    def __init__(self, pages: int, maximum: int) -> None:
+        super().__init__(
+            f"{pages} pages would have to be fetched for this window, and one request fetches at "
+            f"most {maximum}: ask for a shorter window or a smaller limit, and follow `next`"
+        )
+        self.pages = pages
+        self.maximum = maximum
+
+
+class HistoryUnavailable(InvalidQuery):
+    """The exchange has forgotten what was asked for, and the store never had it."""
+
+    def __init__(self, exchange: str, earliest: datetime) -> None:
+        super().__init__(
+            f"{exchange} no longer has candles before {earliest.isoformat()}: "
+            "start there, or ask with partial=true"
+        )
+        self.exchange = exchange
+        self.earliest = earliest
+
+
+class UnknownExchange(MdpError):
+    """No adapter has that name."""
+
+    def __init__(self, exchange: str, known: Sequence[str]) -> None:
+        super().__init__(f"unknown exchange {exchange!r}: one of {', '.join(known)}")
+        self.known = tuple(known)
+
+
+class UnknownMarketType(MdpError):
+    """The exchange has no such market type here."""
+
+    def __init__(self, exchange: str, market_type: str, known: Sequence[str]) -> None:
+        super().__init__(
+            f"unknown market type {market_type!r} for {exchange}: one of {', '.join(known)}"
+        )
+        self.known = tuple(known)
+
+
+class UnknownSymbol(MdpError):
+    """The exchange lists no such symbol."""
+
+    def __init__(self, exchange: str, symbol: str, near: Sequence[str]) -> None:
+        hint = f"; near it: {', '.join(near)}" if near else ""
+        super().__init__(f"unknown symbol {symbol!r} on {exchange}: write BASE-QUOTE{hint}")
+        self.near = tuple(near)
+
+
+class UnsupportedInterval(MdpError):
+    """The exchange publishes no candles of that interval."""
+
+    def __init__(self, exchange: str, interval: str, supported: Sequence[str]) -> None:
+        super().__init__(f"{exchange} has no interval {interval!r}: one of {', '.join(supported)}")
+        self.supported = tuple(supported)
+
+
+class ExchangeError(MdpError):
+    """The exchange did not give what it should."""
+
+    def __init__(self, exchange: str, what: str) -> None:
+        super().__init__(f"{exchange} {what}")
+        self.exchange = exchange
+
+
+class ExchangeRejected(ExchangeError):
+    """The exchange refused the request; the same request will be refused again."""
+
+
+class BadPayload(ExchangeError):
+    """The exchange's answer has not the shape that its protocol promises."""
+
+
+class BadRows(ExchangeError):
+    """The exchange sent rows that can't be right; the good rows beside them are stored."""
+
+    def __init__(self, exchange: str, times: Sequence[datetime], reason: str) -> None:
+        first = times[0].isoformat()
+        super().__init__(
+            exchange,
+            f"sent {len(times)} row(s) that can't be right, the first at {first} ({reason}): "
+            "they are not stored; ask again later, or with partial=true for the rest",
+        )
+        self.times = tuple(times)
+
+
+class ExchangeUnavailable(ExchangeError):
+    """The exchange can't be reached or is out of order."""
+
+    def __init__(self, exchange: str, what: str, retry_after_seconds: float = 1.0) -> None:
+        super().__init__(exchange, f"{what}: try again in {retry_after_seconds:.0f} s")
+        self.retry_after_seconds = retry_after_seconds
+
+
+class RateLimited(ExchangeError):
+    """The exchange's limit, or our own budget below it, leaves nothing for this request."""
+
+    def __init__(self, exchange: str, retry_after_seconds: float) -> None:
+        super().__init__(
+            exchange, f"takes no more requests now: try again in {retry_after_seconds:.0f} s"
+        )
+        self.retry_after_seconds = retry_after_seconds
+
+
+class Overloaded(MdpError):
+    """Too many requests wait already."""
+
+    retry_after_seconds = 1.0
+
+
+class StoreUnavailable(MdpError):
+    """The database can't be reached or did not answer in time."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"the store is unavailable ({what}): try again shortly")
+        self.retry_after_seconds = 1.0

@@ -1,0 +1,102 @@
+"""What an exchange is to this service: facts as data, and five questions that can be asked of it.
+
+Paging, retries, budgets, validation and caching are not an adapter's: it translates. A new exchange
+is one file with one subclass, named by an entry point of the group `mdp.exchanges`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import ClassVar
+
+import numpy as np
+
+from mdp_core.budget import Tariff
+from mdp_core.exchanges.http import ExchangeHttp
+from mdp_core.intervals import Grid, Int64s, Interval
+from mdp_core.model import Candles, Symbol, Window
+
+
+@dataclass(frozen=True, slots=True)
+class OfferedInterval:
+    """An interval that the exchange publishes.
+
+    `grid` is the usual one; with `phase_varies` the series' own first candle decides its phase.
+    """
+
+    native: str
+    grid: Grid
+    phase_varies: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeFacts:
+    """What is known of an exchange and market type; durations in seconds."""
+
+    name: str
+    title: str
+    market_type: str
+    base_url: str
+    intervals: Mapping[Interval, OfferedInterval]
+    tariff: Tariff
+    page_size: int
+    """Slots of one page: what costs the least weight per candle."""
+    publishes_every_interval: bool
+    """Whether there is a candle even where nobody traded."""
+    settle_seconds: float
+    """How long after its close a candle may still change."""
+    absence_grace_seconds: float
+    """How long after its close an absent candle may only be late."""
+    tail_seconds: float
+    """How often the candles after the end of coverage are asked for at the most."""
+    probes_beginning: bool
+    """Whether `fetch_beginning` can tell where a series' history begins."""
+
+
+class ExchangeAdapter(ABC):
+    """Translates between one exchange's REST interface and this service's types.
+
+    Every method raises the subclasses of `ExchangeError`: `ExchangeUnavailable` and `RateLimited`
+    for what may pass, `ExchangeRejected` for a refused request, `BadPayload` for an answer of the
+    wrong shape.
+    """
+
+    facts: ClassVar[ExchangeFacts]
+
+    def __init__(self, http: ExchangeHttp) -> None:
+        self._http = http
+
+    @abstractmethod
+    async def fetch_page(self, symbol: Symbol, interval: Interval, window: Window) -> Candles:
+        """Fetch the candles that open in `window`: on the grid, at most one page long.
+
+        Returns:
+            The rows as the exchange sent them, in our columns and units (times in epoch ms UTC,
+            volume in base units): possibly unordered, outside the window, forming or wrong. The
+            caller sifts them, the same way for every exchange.
+        """
+
+    @abstractmethod
+    async def fetch_symbols(self) -> Sequence[Symbol]:
+        """Fetch everything of this market type that the exchange lists, active or not."""
+
+    @abstractmethod
+    async def fetch_beginning(self, symbol: Symbol, interval: Interval) -> datetime | None:
+        """Fetch the open time of the series' first candle; None where there is none yet."""
+
+    @abstractmethod
+    async def server_time(self) -> datetime:
+        """Fetch the exchange's clock (aware, UTC)."""
+
+
+def integers(values: Sequence[object]) -> Int64s:
+    """Make a column of JSON integers.
+
+    Raises:
+        TypeError: One of them is something else: a cast would change it silently.
+    """
+    column = np.array(values)
+    if column.dtype.kind != "i" and len(column):
+        raise TypeError
+    return column.astype(np.int64)

@@ -1,0 +1,168 @@
+"""The adapters' only way to the network: budget, deadline, attempts, and errors made ours.
+
+Every httpx and JSON error is turned here into a subclass of `ExchangeError`; above this module
+nobody knows that there is HTTP.
+"""
+
+import asyncio
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TypeVar
+
+import httpx
+import orjson
+import stamina
+
+from mdp_core.budget import Budget
+from mdp_core.errors import (
+    BadPayload,
+    ExchangeError,
+    ExchangeRejected,
+    ExchangeUnavailable,
+    RateLimited,
+)
+
+Parsed = TypeVar("Parsed")
+
+_ATTEMPTS = 4
+_FIRST_WAIT_SECONDS = 0.25
+_SHOWN_BODY_CHARACTERS = 200
+
+# How long everybody waits after a refusal that names no time. Binance: 429 means stop, and going on
+# leads to 418, a ban of two minutes or more; 403 comes from a firewall that abuse triggers.
+# https://developers.binance.com, usds-margined-futures/general-info, "Limits"
+_BLOCKS_SECONDS = {429: 60.0, 418: 120.0, 403: 120.0}
+
+
+@dataclass(slots=True)
+class UpstreamCount:
+    """How many HTTP requests were sent to exchanges on behalf of whoever opened the count."""
+
+    requests: int = 0
+
+
+_count: ContextVar[UpstreamCount | None] = ContextVar("upstream_count", default=None)
+
+
+@contextmanager
+def counting_upstream_requests() -> Generator[UpstreamCount]:
+    """Count the requests sent inside the context and by the tasks that are created in it."""
+    count = UpstreamCount()
+    token = _count.set(count)
+    try:
+        yield count
+    finally:
+        _count.reset(token)
+
+
+class ExchangeHttp:
+    """HTTP to one exchange, within its budget.
+
+    Args:
+        exchange: Its name, for errors.
+        client: Base URL and headers set; its time-out bounds one attempt.
+        budget: The exchange's shared budget.
+        deadline_seconds: For one request with its waiting and its attempts.
+    """
+
+    def __init__(
+        self,
+        exchange: str,
+        client: httpx.AsyncClient,
+        budget: Budget,
+        *,
+        deadline_seconds: float,
+    ) -> None:
+        self._exchange = exchange
+        self._client = client
+        self._budget = budget
+        self._deadline_seconds = deadline_seconds
+
+    async def get_json(
+        self,
+        path: str,
+        params: Mapping[str, str | int],
+        parse: Callable[[object], Parsed],
+        *,
+        weight: float,
+    ) -> Parsed:
+        """Send a GET request that costs `weight` and parse the JSON that it brings.
+
+        Args:
+            path: Relative to the exchange's base URL.
+            params: The query.
+            parse: Raises `BadPayload` for an answer of the wrong shape, which is asked for again.
+            weight: What the exchange charges.
+
+        Raises:
+            ExchangeUnavailable: Unreachable, out of order, or silent until the deadline.
+            RateLimited: No token can be had before the deadline, or the exchange refused.
+            ExchangeRejected: Any other refusal; the same request will be refused again.
+            BadPayload: The body can't be read, however often it was asked for.
+        """
+        request = self._client.build_request("GET", path, params=dict(params))
+        try:
+            async with asyncio.timeout(self._deadline_seconds) as deadline:
+                return await self._send(request, parse, weight, deadline.when())
+        except TimeoutError as error:
+            raise ExchangeUnavailable(self._exchange, "did not answer in time") from error
+
+    async def _send(
+        self,
+        request: httpx.Request,
+        parse: Callable[[object], Parsed],
+        weight: float,
+        until: float | None,
+    ) -> Parsed:
+        async for attempt in stamina.retry_context(
+            on=_wait_before_retry,
+            attempts=_ATTEMPTS,
+            timeout=None,
+            wait_initial=_FIRST_WAIT_SECONDS,
+        ):
+            await self._budget.take(weight, until=until)
+            with attempt:
+                return parse(await self._attempt(request))
+        raise AssertionError  # the retry context returns or raises
+
+    async def _attempt(self, request: httpx.Request) -> object:
+        if count := _count.get():
+            count.requests += 1
+        try:
+            response = await self._client.send(request)
+        except httpx.HTTPError as error:
+            what = f"can't be reached ({type(error).__name__})"
+            raise ExchangeUnavailable(self._exchange, what) from error
+        self._budget.heed(response.headers)
+        if not response.is_success:
+            raise await self._refusal(response)
+        try:
+            return orjson.loads(response.content)
+        except orjson.JSONDecodeError as error:
+            raise BadPayload(self._exchange, "answered what is not JSON") from error
+
+    async def _refusal(self, response: httpx.Response) -> ExchangeError:
+        status = response.status_code
+        if status in _BLOCKS_SECONDS:
+            seconds = _retry_after_seconds(response) or _BLOCKS_SECONDS[status]
+            await self._budget.block(seconds, f"HTTP {status}")
+            return RateLimited(self._exchange, seconds)
+        if response.is_server_error:
+            return ExchangeUnavailable(self._exchange, f"answered HTTP {status}")
+        body = response.text[:_SHOWN_BODY_CHARACTERS]
+        return ExchangeRejected(self._exchange, f"refused the request: HTTP {status} {body}")
+
+
+def _wait_before_retry(error: Exception) -> bool | float:
+    if isinstance(error, RateLimited):
+        return 0.0  # the budget waits, with everybody else behind this egress
+    return isinstance(error, ExchangeUnavailable | BadPayload)
+
+
+def _retry_after_seconds(response: httpx.Response) -> float | None:
+    try:
+        return max(float(response.headers["Retry-After"]), 0.0)
+    except (KeyError, ValueError):
+        return None

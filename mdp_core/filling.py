@@ -1,0 +1,161 @@
+"""The life of a page: what it lacks is asked for, doubted, sifted and saved.
+
+One task per page in a process, owned here and not by the requests that wait for it: a client that
+leaves cancels nothing, and whoever else wants the page waits for the same task.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mdp_core.clock import to_ms
+from mdp_core.errors import BadRows, MdpError
+from mdp_core.exchanges.base import ExchangeAdapter
+from mdp_core.intervals import Grid, Int64s
+from mdp_core.model import Candles, Series, Window, hull
+from mdp_core.planner import (
+    Page,
+    Reach,
+    absent_slots,
+    doubtful_slots,
+    final_until,
+    remarkable_slots,
+    subtract,
+)
+from mdp_core.store import CandleStore
+from mdp_core.validation import Sifted, sift
+
+# How long to wait before an absent candle is asked for once more.
+_DOUBT_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """Closed candles that are not final yet, all there were in `window` when it was asked for."""
+
+    window: Window
+    candles: Candles
+    fresh_until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a page could not be filled."""
+
+    page: Page
+    error: MdpError
+
+
+class PageFiller:
+    """Makes the store equal one exchange, page by page."""
+
+    def __init__(self, adapter: ExchangeAdapter, store: CandleStore, *, concurrency: int) -> None:
+        self._adapter = adapter
+        self._store = store
+        self._free = asyncio.Semaphore(concurrency)
+        self._tasks: dict[tuple[int, int], asyncio.Task[None]] = {}
+        self._tails: dict[tuple[int, int], Tail] = {}
+
+    @property
+    def page_size(self) -> int:
+        """Slots of one page."""
+        return self._adapter.facts.page_size
+
+    async def fill(self, series: Series, pages: Sequence[Page], reach: Reach) -> list[Failure]:
+        """Fill the pages, or wait for those who are filling them; what succeeded stays stored."""
+        tasks = [self._task(series, page, reach) for page in pages]
+        results = await asyncio.gather(*map(asyncio.shield, tasks), return_exceptions=True)
+        failures: list[Failure] = []
+        for page, result in zip(pages, results, strict=True):
+            if isinstance(result, MdpError):
+                failures.append(Failure(page, result))
+            elif isinstance(result, BaseException):
+                raise result
+        return failures
+
+    def tails(self, series: Series, window: Window) -> list[Tail]:
+        """Give what was asked for so lately that it is not asked for again, ascending."""
+        now = time.monotonic()
+        return sorted(
+            (
+                tail
+                for (series_id, _), tail in self._tails.items()
+                if series_id == series.id
+                and tail.fresh_until > now
+                and not tail.window.clip(window.start, window.end).is_empty
+            ),
+            key=lambda tail: tail.window,
+        )
+
+    def current(self, series: Series, reach: Reach) -> Reach:
+        """Cut a reach at the end of a fresh tail: nothing after it is asked for yet."""
+        tails = self.tails(series, Window(reach.earliest, reach.closed))
+        return replace(reach, closed=tails[-1].window.end) if tails else reach
+
+    async def close(self) -> None:
+        """End the tasks that still run; what they had saved stays."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _task(self, series: Series, page: Page, reach: Reach) -> asyncio.Task[None]:
+        key = (series.id, page.index)
+        if key not in self._tasks:
+            task = asyncio.create_task(self._fill(series, page, reach))
+            self._tasks[key] = task
+            task.add_done_callback(lambda done: self._forget(key, done))
+        return self._tasks[key]
+
+    def _forget(self, key: tuple[int, int], task: asyncio.Task[None]) -> None:
+        del self._tasks[key]
+        if not task.cancelled():
+            task.exception()  # nobody may be left to see it
+
+    async def _fill(self, series: Series, page: Page, reach: Reach) -> None:
+        async with self._free:
+            gaps = await self._store.missing(series.id, page.window)
+            if not gaps:
+                return
+            window = hull(gaps)
+            sifted = await self._ask(series, window, reach)
+        absent = _absent(sifted, series.grid, window)
+        final = window.clip(window.start, final_until(absent, series.grid, reach))
+        wrong = [row.slot for row in sifted.rejected]
+        known = subtract([final], [Window(slot, series.grid.next(slot)) for slot in wrong])
+        await self._store.save(series.id, known, sifted.candles, sifted.rejected)
+        self._keep_tail(series, page, window.clip(final.end, window.end), sifted.candles)
+        if wrong:
+            raise BadRows(series.exchange, wrong, sifted.rejected[0].reason)
+
+    def _keep_tail(self, series: Series, page: Page, window: Window, candles: Candles) -> None:
+        now = time.monotonic()
+        self._tails = {key: tail for key, tail in self._tails.items() if tail.fresh_until > now}
+        if not window.is_empty:
+            fresh_until = now + self._adapter.facts.tail_seconds
+            self._tails[series.id, page.index] = Tail(window, candles.inside(window), fresh_until)
+
+    async def _ask(self, series: Series, window: Window, reach: Reach) -> Sifted:
+        """Ask for `window`, and once more for absent slots that would count as "no candle"."""
+        grid, symbol, interval = series.grid, series.symbol, series.interval
+        candles = await self._adapter.fetch_page(symbol, interval, window)
+        sifted = sift(candles, grid, window)
+        doubtful = doubtful_slots(_absent(sifted, grid, window), grid, reach)
+        if not self._adapter.facts.publishes_every_interval:
+            doubtful = remarkable_slots(doubtful, grid, window)
+        if not len(doubtful):
+            return sifted
+        await asyncio.sleep(_DOUBT_SECONDS)
+        again = Window(grid.at(int(doubtful[0])), grid.at(int(doubtful[-1]) + 1))
+        more = await self._adapter.fetch_page(symbol, interval, again)
+        return sift(Candles.concatenate([candles, more]), grid, window)
+
+
+def _absent(sifted: Sifted, grid: Grid, window: Window) -> Int64s:
+    """Give the slots for which nothing came, neither a right row nor a wrong one."""
+    wrong = [to_ms(row.slot) for row in sifted.rejected]
+    times = np.concatenate([sifted.candles.time, np.array(wrong, np.int64)])
+    return absent_slots(times, grid, window)

@@ -1,0 +1,79 @@
+"""The exchange's "now", and with it what can be asked for and what is final."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from mdp_core.exchanges.base import ExchangeAdapter
+from mdp_core.model import Series
+from mdp_core.planner import Reach
+
+# Clocks drift by milliseconds an hour.
+_OFFSET_KEPT_SECONDS = 600.0
+# No clock is off by a day: what is older needs no look at the exchange's.
+_SURELY_CLOSED = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Delays:
+    """How long after its close a candle may still change, and an absent one only be late."""
+
+    settle: timedelta
+    absence_grace: timedelta
+
+
+class Horizon:
+    """Tells, for the series of one exchange, what can be asked for now."""
+
+    def __init__(
+        self, adapter: ExchangeAdapter, clock: Callable[[], datetime], delays: Delays
+    ) -> None:
+        self._adapter = adapter
+        self._clock = clock
+        self._delays = delays
+        self._offset = timedelta(0)
+        self._offset_until = 0.0
+        self._asking = asyncio.Lock()
+
+    async def reach(self, series: Series, end: datetime | None) -> Reach:
+        """Give what can be asked for now.
+
+        Args:
+            series: On its own grid.
+            end: Where the window in question ends, None for now: whether the exchange's own clock
+                matters depends on it.
+
+        Raises:
+            ExchangeError: The exchange's clock was needed and could not be read.
+        """
+        now = await self._now(series, end)
+        grid = series.grid
+        closed = grid.floor(now)
+        begins = series.history_begins
+        if begins is None:
+            begins = closed if self._adapter.facts.probes_beginning else grid.at(0)
+        return Reach(
+            earliest=min(begins, closed),
+            settled=grid.floor(now - self._delays.settle),
+            closed=closed,
+            late_from=grid.floor(now - self._delays.absence_grace),
+        )
+
+    async def _now(self, series: Series, end: datetime | None) -> datetime:
+        now = self._clock()
+        if end is not None and self._end_of_page(series, end) < now - _SURELY_CLOSED:
+            return now
+        async with self._asking:
+            if time.monotonic() >= self._offset_until:
+                server_time = await self._adapter.server_time()
+                # The answer was under way for a while: the exchange's clock is ahead, if at all.
+                self._offset = server_time - self._clock()
+                self._offset_until = time.monotonic() + _OFFSET_KEPT_SECONDS
+        return self._clock() + self._offset
+
+    def _end_of_page(self, series: Series, end: datetime) -> datetime:
+        """Give the end of the page that holds `end`: pages are asked for as a whole."""
+        grid, size = series.grid, self._adapter.facts.page_size
+        return grid.at((grid.index(end) // size + 1) * size)

@@ -1,0 +1,185 @@
+"""From the four words of a request to a series, fetching what the catalog lacks."""
+
+import asyncio
+import difflib
+import logging
+import time
+from collections.abc import Mapping, Sequence
+
+from mdp_core.catalog import Beginning, Catalog, Listing
+from mdp_core.errors import (
+    UnknownExchange,
+    UnknownMarketType,
+    UnknownSymbol,
+    UnsupportedInterval,
+)
+from mdp_core.exchanges.base import ExchangeAdapter, OfferedInterval
+from mdp_core.intervals import FixedGrid, Grid, Interval
+from mdp_core.model import Series
+
+_log = logging.getLogger(__name__)
+
+# How long this process believes what it read from the catalog.
+_BELIEVED_SECONDS = 60.0
+# How often a symbol that isn't known makes us ask the exchange for its list.
+_REFRESH_SECONDS = 60.0
+_NEAR_NAMES = 5
+# More than this part of a list does not vanish at once: then the list is wrong.
+_LARGEST_LOSS = 0.2
+
+SeriesKey = tuple[str, str, str, str]
+
+
+class Metadata:
+    """Resolves series; asks an exchange for its symbols when the catalog doesn't know one."""
+
+    def __init__(
+        self, catalog: Catalog, adapters: Mapping[tuple[str, str], ExchangeAdapter]
+    ) -> None:
+        self._catalog = catalog
+        self._adapters = adapters
+        self._known: dict[SeriesKey, tuple[Series, float]] = {}
+        self._listings: dict[ExchangeAdapter, tuple[Sequence[Listing], float]] = {}
+        self._refreshed: dict[ExchangeAdapter, float] = {}
+        self._refreshing = {adapter: asyncio.Lock() for adapter in adapters.values()}
+
+    def adapter(self, exchange: str, market_type: str) -> ExchangeAdapter:
+        """Give the adapter of a market.
+
+        Raises:
+            UnknownExchange, UnknownMarketType: There is none.
+        """
+        if adapter := self._adapters.get((exchange, market_type)):
+            return adapter
+        exchanges = sorted({name for name, _ in self._adapters})
+        if exchange not in exchanges:
+            raise UnknownExchange(exchange, exchanges)
+        market_types = sorted(kind for name, kind in self._adapters if name == exchange)
+        raise UnknownMarketType(exchange, market_type, market_types)
+
+    async def series(self, exchange: str, market_type: str, symbol: str, interval: str) -> Series:
+        """Give the series that a request names; the first time, where its history begins is asked.
+
+        Args:
+            exchange: A name, e.g. `binance`.
+            market_type: `perp` or `spot`.
+            symbol: Canonical, or the exchange's own id, in any case where that is unambiguous.
+            interval: E.g. `1m`; the case matters.
+
+        Raises:
+            UnknownExchange, UnknownMarketType, UnknownSymbol, UnsupportedInterval: As they say.
+            ExchangeError: The exchange had to be asked and failed.
+        """
+        key = (exchange, market_type, symbol, interval)
+        known, until = self._known.get(key, (None, 0.0))
+        if known and time.monotonic() < until:
+            return known
+        adapter = self.adapter(exchange, market_type)
+        offered = _offered(adapter, interval)
+        listing = await self._listing(adapter, symbol)
+        series = await self._stored(adapter, listing, Interval(interval), offered)
+        if series.history_begins or not adapter.facts.probes_beginning:
+            self._known[key] = (series, time.monotonic() + _BELIEVED_SECONDS)
+        return series
+
+    async def refresh_symbols(self, adapter: ExchangeAdapter) -> None:
+        """Make the catalog equal the exchange's list, unless that would lose much of it."""
+        facts = adapter.facts
+        symbols = await adapter.fetch_symbols()
+        listed = {symbol.native for symbol in symbols if symbol.active}
+        active = [
+            listing.symbol.native
+            for listing in await self._catalog.listings(facts.name, facts.market_type)
+            if listing.symbol.active
+        ]
+        lost = [native for native in active if native not in listed]
+        if len(lost) > _LARGEST_LOSS * len(active):
+            extra = {"exchange": facts.name, "active": len(active), "lost": len(lost)}
+            _log.error("list of symbols refused: too many would become inactive", extra=extra)
+            return
+        offered = {i: (o.native, o.grid) for i, o in facts.intervals.items()}
+        await self._catalog.save_exchange(facts.name, facts.title)
+        await self._catalog.save_intervals(facts.name, facts.market_type, offered)
+        await self._catalog.save_symbols(facts.name, facts.market_type, symbols)
+        self._listings.pop(adapter, None)
+
+    async def _stored(
+        self,
+        adapter: ExchangeAdapter,
+        listing: Listing,
+        interval: Interval,
+        offered: OfferedInterval,
+    ) -> Series:
+        series = await self._catalog.series(listing, interval, offered.grid)
+        if series and (series.history_begins or not adapter.facts.probes_beginning):
+            return series
+        begins = await adapter.fetch_beginning(listing.symbol, interval)
+        beginning = Beginning(begins, "first candle of the exchange") if begins else None
+        grid = _own_grid(offered, beginning)
+        await self._catalog.add_series(listing, interval, grid, beginning)
+        series = await self._catalog.series(listing, interval, offered.grid)
+        assert series, "it was added a moment ago and is never deleted"  # noqa: S101
+        return series
+
+    async def _listing(self, adapter: ExchangeAdapter, text: str) -> Listing:
+        listings = await self._believed_listings(adapter)
+        if found := _find(text, listings):
+            return found
+        async with self._refreshing[adapter]:
+            if time.monotonic() >= self._refreshed.get(adapter, 0.0):
+                await self.refresh_symbols(adapter)
+                self._refreshed[adapter] = time.monotonic() + _REFRESH_SECONDS
+        listings = await self._believed_listings(adapter)
+        if found := _find(text, listings):
+            return found
+        raise UnknownSymbol(adapter.facts.name, text, _near(text, listings))
+
+    async def _believed_listings(self, adapter: ExchangeAdapter) -> Sequence[Listing]:
+        listings, until = self._listings.get(adapter, ((), 0.0))
+        if time.monotonic() < until:
+            return listings
+        facts = adapter.facts
+        listings = await self._catalog.listings(facts.name, facts.market_type)
+        self._listings[adapter] = (listings, time.monotonic() + _BELIEVED_SECONDS)
+        return listings
+
+
+def _offered(adapter: ExchangeAdapter, interval: str) -> OfferedInterval:
+    offered = adapter.facts.intervals
+    try:
+        return offered[Interval(interval)]
+    except (KeyError, ValueError):
+        names = [known.value for known in offered]
+        raise UnsupportedInterval(adapter.facts.name, interval, names) from None
+
+
+def _own_grid(offered: OfferedInterval, beginning: Beginning | None) -> Grid:
+    if offered.phase_varies and beginning and isinstance(offered.grid, FixedGrid):
+        return offered.grid.with_phase_of(beginning.time)
+    return offered.grid
+
+
+def _find(text: str, listings: Sequence[Listing]) -> Listing | None:
+    """Find by canonical name, then by native id, then by either without regard to case."""
+    folded = text.casefold()
+    tests = (
+        [each for each in listings if each.symbol.name == text],
+        [each for each in listings if each.symbol.native == text],
+        [
+            each
+            for each in listings
+            if folded in (each.symbol.name.casefold(), each.symbol.native.casefold())
+        ],
+    )
+    for matches in tests:
+        # A relisted pair stands there twice: the active one owns the name.
+        owners = [each for each in matches if each.symbol.active] or matches
+        if len(owners) == 1:
+            return owners[0]
+    return None
+
+
+def _near(text: str, listings: Sequence[Listing]) -> list[str]:
+    names = {each.symbol.name.casefold(): each.symbol.name for each in listings}
+    near = difflib.get_close_matches(text.casefold(), names, n=_NEAR_NAMES, cutoff=0.5)
+    return [names[name] for name in near]

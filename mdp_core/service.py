@@ -1,0 +1,171 @@
+"""Cache-through: the candles of a window, from the store where it has them, else fetched first.
+
+A request is aligned to the series' grid and cut at the last closed candle; a walk has the store
+hold what its rows need; then the answer is described, and its candles are read in blocks while they
+are sent.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Generator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+
+from mdp_core.answer import Answer, CandleQuery, Continuation
+from mdp_core.errors import ExchangeUnavailable, InvalidWindow, LimitTooLarge
+from mdp_core.exchanges.http import counting_upstream_requests
+from mdp_core.filling import PageFiller
+from mdp_core.horizon import Horizon
+from mdp_core.metadata import Metadata
+from mdp_core.model import Candles, Series, Window
+from mdp_core.planner import Reach
+from mdp_core.settings import Limits
+from mdp_core.store import CandleStore
+from mdp_core.walk import Found, FromEnd, FromStart, Walk, Wanted
+
+_DEFAULT_ROWS = 500
+_BLOCK_SLOTS = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Market:
+    """What the service needs of one exchange and market type."""
+
+    horizon: Horizon
+    filler: PageFiller
+
+
+class CandleService:
+    """Answers requests for candles; whoever needs candles asks here."""
+
+    def __init__(
+        self,
+        store: CandleStore,
+        metadata: Metadata,
+        markets: Mapping[tuple[str, str], Market],
+        limits: Limits,
+    ) -> None:
+        self._store = store
+        self._metadata = metadata
+        self._markets = markets
+        self._limits = limits
+
+    async def get(self, query: CandleQuery) -> Answer:
+        """Have everything that the answer needs in the store, and describe the answer.
+
+        Raises:
+            InvalidQuery: The window or the limit makes no sense, or too much must be fetched.
+            UnknownExchange, UnknownMarketType, UnknownSymbol, UnsupportedInterval: As they say.
+            ExchangeError: Something is missing and could not be fetched; what could be is stored.
+            StoreUnavailable: The database can't be had.
+        """
+        rows = self._rows(query)
+        timings: dict[str, float] = {}
+        with counting_upstream_requests() as upstream:
+            with _timed(timings, "plan"):
+                series = await self._metadata.series(
+                    query.exchange, query.market_type, query.symbol, query.interval
+                )
+                market = self._markets[query.exchange, query.market_type]
+                reach = await _reach(market, series, query)
+                asked = _align(query, series, reach)
+            with _timed(timings, "fetch"):
+                direction = FromEnd() if query.start is None else FromStart()
+                wanted = Wanted(asked, rows, self._limits.pages, query.partial)
+                walk = Walk(self._store, market.filler, series, reach, wanted)
+                async with self._deadline(series):
+                    found = await walk.find(direction)
+        answer = Answer(
+            series=series,
+            window=found.window,
+            settled_until=min(found.stored.end, reach.settled),
+            stored=found.stored,
+            edge=found.edge,
+            missing=found.missing,
+            next=_next(query, asked, found),
+            cache=walk.cache,
+            upstream_requests=upstream.requests,
+            timings=timings,
+        )
+        return _settled(answer) if query.settled else answer
+
+    async def blocks(self, answer: Answer) -> AsyncGenerator[Candles]:
+        """Read an answer's candles, ascending, in blocks; a block may be empty.
+
+        The next block is being read while the caller works on one; no connection is held while the
+        caller is busy for longer than that.
+        """
+        ahead: asyncio.Task[Candles] | None = None
+        try:
+            for window in _block_windows(answer):
+                reading = asyncio.create_task(self._store.read(answer.series.id, window))
+                ahead, ready = reading, ahead
+                if ready is not None:
+                    yield await ready
+            if ahead is not None:
+                yield await ahead
+        finally:
+            if ahead is not None:
+                ahead.cancel()
+        yield answer.edge
+
+    def _rows(self, query: CandleQuery) -> int:
+        if query.start is not None and query.end is not None and query.start > query.end:
+            raise InvalidWindow(query.start, query.end)
+        if query.limit is not None and query.limit > self._limits.rows:
+            raise LimitTooLarge(query.limit, self._limits.rows)
+        default = self._limits.rows if query.start is not None else _DEFAULT_ROWS
+        return query.limit or min(default, self._limits.rows)
+
+    @asynccontextmanager
+    async def _deadline(self, series: Series) -> AsyncGenerator[None]:
+        try:
+            async with asyncio.timeout(self._limits.deadline_seconds):
+                yield
+        except TimeoutError as error:
+            what = "could not be asked for everything in time; what was fetched is kept"
+            raise ExchangeUnavailable(series.exchange, what) from error
+
+
+async def _reach(market: Market, series: Series, query: CandleQuery) -> Reach:
+    reach = market.filler.current(series, await market.horizon.reach(series, query.end))
+    return replace(reach, closed=min(reach.closed, reach.settled)) if query.settled else reach
+
+
+def _align(query: CandleQuery, series: Series, reach: Reach) -> Window:
+    """Round both bounds up to the grid, and cut at the last closed candle."""
+    grid = series.grid
+    end = reach.closed if query.end is None else min(grid.ceil(query.end), reach.closed)
+    start = min(reach.earliest, end) if query.start is None else grid.ceil(query.start)
+    return Window(start, max(start, end))
+
+
+def _next(query: CandleQuery, asked: Window, found: Found) -> Continuation | None:
+    if query.start is None:
+        has_more = found.window.start > asked.start
+        return Continuation(None, found.window.start) if has_more else None
+    has_more = found.window.end < asked.end
+    return Continuation(found.window.end, asked.end) if has_more else None
+
+
+def _settled(answer: Answer) -> Answer:
+    """Cut an answer where finality ends."""
+    if answer.settled_until >= answer.window.end:
+        return answer
+    window = answer.window.clip(answer.window.start, answer.settled_until)
+    return replace(answer, window=window, stored=window, edge=Candles.empty(), next=None)
+
+
+def _block_windows(answer: Answer) -> Iterator[Window]:
+    grid, window = answer.series.grid, answer.stored
+    while not window.is_empty:
+        middle = min(grid.at(grid.index(window.start) + _BLOCK_SLOTS), window.end)
+        yield Window(window.start, middle)
+        window = Window(middle, window.end)
+
+
+@contextmanager
+def _timed(timings: dict[str, float], step: str) -> Generator[None]:
+    begun = time.perf_counter()
+    yield
+    timings[step] = (time.perf_counter() - begun) * 1000

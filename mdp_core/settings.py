@@ -1,0 +1,125 @@
+"""Everything that a deployer can set, from the environment. Nothing is read at import time."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, SecretStr
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from mdp_core.clock import Clock
+
+_SHORTEST_SECRET = 32
+_PLACEHOLDERS = ("change", "secret", "example", "placeholder", "your", "xxxx", "password")
+
+
+def _postgres_url(url: str) -> str:
+    if not url.startswith(("postgresql://", "postgres://")):
+        message = "must be a postgresql:// URL"
+        raise ValueError(message)
+    return url
+
+
+def _strong_secret(secret: SecretStr) -> SecretStr:
+    text = secret.get_secret_value()
+    if len(text) < _SHORTEST_SECRET:
+        message = (
+            f"must have at least {_SHORTEST_SECRET} characters: `openssl rand -hex 32` makes one"
+        )
+        raise ValueError(message)
+    if len(set(text)) < 8 or any(word in text.lower() for word in _PLACEHOLDERS):  # noqa: PLR2004
+        message = "looks like a placeholder: `openssl rand -hex 32` makes a secret"
+        raise ValueError(message)
+    return secret
+
+
+def _clock(value: object) -> Clock:
+    return value if isinstance(value, Clock) else Clock.parse(str(value))
+
+
+_PostgresUrl = Annotated[str, AfterValidator(_postgres_url)]
+_Secret = Annotated[SecretStr, AfterValidator(_strong_secret)]
+_Clock = Annotated[Clock, NoDecode, PlainValidator(_clock)]
+
+
+class ExchangeSettings(BaseSettings):
+    """What can be set per exchange, as `MDP_<EXCHANGE>_<FIELD>`; None leaves the adapter's fact."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid")
+
+    url: str | None = None
+    """Base URL of its REST interface."""
+    share: float = Field(default=0.8, gt=0, le=1)
+    """The part of the exchange's limit that this service may use."""
+    settle_seconds: float | None = Field(default=None, ge=0)
+    """How long after its close a candle may still change."""
+    absence_grace_seconds: float | None = Field(default=None, ge=0)
+    """How long after its close an absent candle may only be late."""
+
+    @classmethod
+    def from_environment(cls, exchange: str) -> Self:
+        """Read the variables of one exchange."""
+        return cls(_env_prefix=f"MDP_{exchange.upper()}_")  # pyright: ignore[reportCallIssue]
+
+
+class Limits(BaseModel):
+    """Bounds of one request."""
+
+    model_config = ConfigDict(frozen=True)
+
+    rows: int
+    pages: int
+    concurrent_pages: int
+    deadline_seconds: float
+
+
+class Settings(BaseSettings):
+    """The environment of every entrypoint. Only serving and making tokens need the JWT fields."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="MDP_", frozen=True, extra="forbid", populate_by_name=True
+    )
+
+    database_url: _PostgresUrl = Field(validation_alias="DATABASE_URL", repr=False)
+    """The primary database."""
+    pool_size: int = Field(default=10, ge=2)
+    """Database connections of one process at the most."""
+    statement_timeout_seconds: float = Field(default=30, gt=0)
+    """How long one statement may take."""
+
+    jwt_secret: _Secret | None = Field(default=None, validation_alias="JWT_SECRET")
+    """The key of HS256 tokens."""
+    jwt_previous_secret: _Secret | None = None
+    """The key before it, accepted during a rotation."""
+    jwt_algorithm: Literal["HS256", "RS256", "ES256"] = "HS256"
+    """The only algorithm that is accepted."""
+    jwt_public_key: str | None = None
+    """PEM text of the public key, for RS256 and ES256."""
+    jwt_audience: str = Field(default="mdp", min_length=1)
+    """The `aud` that a token must have."""
+
+    egress: str = Field(default="default", min_length=1)
+    """Names the IP address that exchanges see: processes of one egress share one budget."""
+    attempt_timeout_seconds: float = Field(default=10, gt=0)
+    """How long one HTTP attempt at an exchange may take."""
+    fetch_deadline_seconds: float = Field(default=30, gt=0)
+    """How long one upstream request may take with its waiting and its attempts."""
+    request_deadline_seconds: float = Field(default=60, gt=0)
+    """How long filling the window of one request may take."""
+    max_rows: int = Field(default=1_000_000, ge=1)
+    """Candles in one answer at the most."""
+    max_pages: int = Field(default=100, ge=1)
+    """Pages that one request fetches at the most."""
+    concurrent_pages: int = Field(default=8, ge=1)
+    """Pages of one exchange that a process fetches at once."""
+
+    clock: _Clock = Clock()
+    """SHOWN_MS@SINCE_MS*SPEED: another clock than real time, for demos of old data."""
+
+    @property
+    def limits(self) -> Limits:
+        """The bounds of one request."""
+        return Limits(
+            rows=self.max_rows,
+            pages=self.max_pages,
+            concurrent_pages=self.concurrent_pages,
+            deadline_seconds=self.request_deadline_seconds,
+        )

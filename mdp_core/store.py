@@ -1,0 +1,179 @@
+"""Candles and coverage: every SQL statement about them stands here.
+
+Coverage is a fact: it comes from the window that was asked of the exchange, and it is written in
+the transaction that writes the rows. Whatever is stored lies inside coverage.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import LiteralString
+
+from psycopg import sql
+from psycopg.types.multirange import Multirange
+from psycopg.types.range import Range
+
+from mdp_core.candle_copy import copy_batches, load_columns
+from mdp_core.database import Connection, Database
+from mdp_core.model import Candles, RejectedRow, Window
+
+# What of these windows is not covered?
+_MISSING: LiteralString = """
+SELECT %(window)s::tstzmultirange - coverage FROM series WHERE id = %(series_id)s
+"""
+
+# What of these windows is not covered, with nobody else saving until the transaction ends?
+_LOCK_MISSING: LiteralString = """
+SELECT %(windows)s::tstzmultirange - coverage FROM series WHERE id = %(series_id)s FOR UPDATE
+"""
+
+# From now on the store equals the exchange in these windows.
+_COVER: LiteralString = """
+UPDATE series SET coverage = coverage + %(windows)s::tstzmultirange WHERE id = %(series_id)s
+"""
+
+# What is covered of this window?
+_COVERED: LiteralString = """
+SELECT coverage * %(window)s::tstzmultirange FROM series WHERE id = %(series_id)s
+"""
+
+# Which candles open in this window, ascending, as one row of columns?
+_READ: LiteralString = """
+SELECT array_agg(time), array_agg(open), array_agg(high), array_agg(low), array_agg(close),
+       array_agg(volume), array_agg(quote_volume), array_agg(trades)
+FROM (
+    SELECT time, open, high, low, close, volume,
+           coalesce(quote_volume, 'NaN') AS quote_volume,
+           coalesce(trades::float8, 'NaN') AS trades
+    FROM candles
+    WHERE series_id = %(series_id)s AND time >= %(start)s AND time < %(end)s
+    ORDER BY time
+) AS ordered
+"""
+
+# How many candles open in this window?
+_COUNT: LiteralString = """
+SELECT count(*) FROM candles
+WHERE series_id = %(series_id)s AND time >= %(start)s AND time < %(end)s
+"""
+
+# When does the candle at this position in this window open?
+_OPEN_TIME: LiteralString = """
+SELECT time FROM candles
+WHERE series_id = %(series_id)s AND time >= %(start)s AND time < %(end)s
+ORDER BY time OFFSET %(position)s LIMIT 1
+"""
+
+# Remember a row that can't be right.
+_REJECT: LiteralString = """
+INSERT INTO rejected_rows (series_id, slot, row, reason)
+VALUES (%(series_id)s, %(slot)s, %(row)s, %(reason)s)
+ON CONFLICT (series_id, slot) DO UPDATE
+SET row = excluded.row, reason = excluded.reason, last_seen = now(),
+    times_seen = rejected_rows.times_seen + 1
+"""
+
+_COPY_IN = sql.SQL("COPY candles (series_id, {columns}) FROM STDIN (FORMAT binary)")
+
+
+class CandleStore:
+    """Reads and saves candles together with the windows they are known for."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def missing(self, series_id: int, window: Window) -> list[Window]:
+        """Give the parts of `window` that are not covered, ascending."""
+        async with self._database.transaction() as connection:
+            return await _windows(connection, _MISSING, series_id, window=_ranges([window]))
+
+    async def covered(self, series_id: int, window: Window) -> list[Window]:
+        """Give the parts of `window` that are covered, ascending."""
+        async with self._database.transaction() as connection:
+            return await _windows(connection, _COVERED, series_id, window=_ranges([window]))
+
+    async def save(
+        self,
+        series_id: int,
+        windows: Sequence[Window],
+        candles: Candles,
+        rejected: Sequence[RejectedRow] = (),
+    ) -> int:
+        """Store what the exchange has in `windows`; what is covered already stays as it is.
+
+        Right without any lock outside it: of two that save the same windows at once the second
+        writes nothing. The order (lock, copy, update) is what keeps writers from deadlocks.
+
+        Args:
+            series_id: Whose candles.
+            windows: Ascending, disjoint: where `candles` is all that the exchange has.
+            candles: Ascending and unique; rows outside `windows` are not stored.
+            rejected: Rows to remember; their slots must lie outside `windows`.
+
+        Returns:
+            How many candles were new.
+        """
+        async with self._database.transaction() as connection:
+            fresh = await _windows(connection, _LOCK_MISSING, series_id, windows=_ranges(windows))
+            rows = Candles.concatenate([candles.inside(window) for window in fresh])
+            await _copy_in(connection, series_id, rows)
+            if fresh:
+                covered = {"series_id": series_id, "windows": _ranges(fresh)}
+                await connection.execute(_COVER, covered)
+            for row in rejected:
+                what = {"slot": row.slot, "row": row.row, "reason": row.reason}
+                await connection.execute(_REJECT, {"series_id": series_id, **what})
+            return len(rows)
+
+    async def read(self, series_id: int, window: Window) -> Candles:
+        """Give the stored candles that open in `window`, ascending.
+
+        The whole answer is in memory at once: read long windows in blocks.
+        """
+        async with self._database.transaction() as connection:
+            cursor = connection.cursor(binary=True)
+            load_columns(cursor)
+            await cursor.execute(_READ, _bounds(series_id, window))
+            columns = await cursor.fetchone()
+        if columns is None or columns[0] is None:
+            return Candles.empty()
+        return Candles(*columns)
+
+    async def count(self, series_id: int, window: Window) -> int:
+        """Count the stored candles that open in `window`."""
+        async with self._database.transaction() as connection:
+            cursor = await connection.execute(_COUNT, _bounds(series_id, window))
+            row = await cursor.fetchone()
+        return int(row[0]) if row else 0
+
+    async def open_time(self, series_id: int, window: Window, position: int) -> datetime | None:
+        """Give the open time of the candle at `position` in `window` (0 is the first), if any."""
+        what = {**_bounds(series_id, window), "position": position}
+        async with self._database.transaction() as connection:
+            row = await (await connection.execute(_OPEN_TIME, what)).fetchone()
+        return row[0] if row else None
+
+
+def _bounds(series_id: int, window: Window) -> dict[str, object]:
+    return {"series_id": series_id, "start": window.start, "end": window.end}
+
+
+def _ranges(windows: Sequence[Window]) -> Multirange[datetime]:
+    return Multirange([Range(window.start, window.end) for window in windows])
+
+
+async def _windows(
+    connection: Connection, query: LiteralString, series_id: int, **ranges: object
+) -> list[Window]:
+    cursor = await connection.execute(query, {"series_id": series_id, **ranges}, binary=True)
+    row = await cursor.fetchone()
+    if row is None:
+        message = f"series {series_id} is not in the catalog"
+        raise LookupError(message)
+    return [Window(part.lower, part.upper) for part in row[0]]
+
+
+async def _copy_in(connection: Connection, series_id: int, candles: Candles) -> None:
+    for columns, data in copy_batches(series_id, candles):
+        statement = _COPY_IN.format(columns=sql.SQL(", ").join(map(sql.Identifier, columns)))
+        async with connection.cursor().copy(statement) as copy:
+            await copy.write(data)

@@ -1,0 +1,274 @@
+"""Fill just as much of a window as holds the candles that were asked for.
+
+A walk goes from one end of the window towards the other, in parts that are as long as the rows that
+are still wanted; after a part without any candle the next one is twice as long. What a part lacks
+is planned as pages and filled; nothing beyond is fetched.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+import numpy as np
+from typing_extensions import override
+
+from mdp_core.answer import Missing
+from mdp_core.errors import ExchangeUnavailable, WindowTooLarge
+from mdp_core.filling import Failure, PageFiller, Tail
+from mdp_core.intervals import Grid
+from mdp_core.model import Candles, Series, Window
+from mdp_core.planner import Page, Reach, plan, subtract
+from mdp_core.store import CandleStore
+
+# While pages are filled the live edge moves on, and what was asked there grows old.
+_ROUNDS = 4
+
+
+class Direction(ABC):
+    """From which end of a window the rows are wanted."""
+
+    @abstractmethod
+    def split(self, left: Window, slots: int, grid: Grid) -> tuple[Window, Window]:
+        """Split off a part of at most `slots` slots; give the part and what is left."""
+
+    @abstractmethod
+    def walked(self, asked: Window, left: Window) -> Window:
+        """Give what was walked of `asked` when `left` is left of it."""
+
+    @abstractmethod
+    def bound(self, part: Window, pages: Sequence[Page], most: int) -> Window:
+        """Shorten `part` so that it needs at most `most` of `pages`, or raise WindowTooLarge."""
+
+    @abstractmethod
+    def position(self, rows: int, of: int) -> int:
+        """Give the position, from the first of `of` candles, of the last of `rows` wanted ones."""
+
+    @abstractmethod
+    def cut(self, walked: Window, last_wanted: datetime, grid: Grid) -> Window:
+        """Give the part of `walked` that ends, seen in this direction, with a candle."""
+
+
+class FromStart(Direction):
+    """The first rows are wanted."""
+
+    @override
+    def split(self, left: Window, slots: int, grid: Grid) -> tuple[Window, Window]:
+        """Split off at the start."""
+        middle = min(grid.at(grid.index(left.start) + slots), left.end)
+        return Window(left.start, middle), Window(middle, left.end)
+
+    @override
+    def walked(self, asked: Window, left: Window) -> Window:
+        """Give what lies before the rest."""
+        return asked if left.is_empty else Window(asked.start, left.start)
+
+    @override
+    def bound(self, part: Window, pages: Sequence[Page], most: int) -> Window:
+        """Refuse: an answer that ends early would be taken for all there is."""
+        if len(pages) > most:
+            raise WindowTooLarge(len(pages), most)
+        return part
+
+    @override
+    def position(self, rows: int, of: int) -> int:
+        """Count from the first candle."""
+        del of
+        return rows - 1
+
+    @override
+    def cut(self, walked: Window, last_wanted: datetime, grid: Grid) -> Window:
+        """End right after it."""
+        return Window(walked.start, grid.next(last_wanted))
+
+
+class FromEnd(Direction):
+    """The last rows are wanted."""
+
+    @override
+    def split(self, left: Window, slots: int, grid: Grid) -> tuple[Window, Window]:
+        """Split off at the end."""
+        middle = max(grid.at(grid.index(left.end) - slots), left.start)
+        return Window(middle, left.end), Window(left.start, middle)
+
+    @override
+    def walked(self, asked: Window, left: Window) -> Window:
+        """Give what lies after the rest."""
+        return asked if left.is_empty else Window(left.end, asked.end)
+
+    @override
+    def bound(self, part: Window, pages: Sequence[Page], most: int) -> Window:
+        """Go back only so far; the answer says how far."""
+        if len(pages) <= most:
+            return part
+        return part.clip(pages[-most].window.start, part.end)
+
+    @override
+    def position(self, rows: int, of: int) -> int:
+        """Count from the last candle."""
+        return of - rows
+
+    @override
+    def cut(self, walked: Window, last_wanted: datetime, grid: Grid) -> Window:
+        """Start with it."""
+        del grid
+        return Window(last_wanted, walked.end)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The outcome of a walk.
+
+    `window` holds no more candles than were wanted: those of `stored` are in the store, `edge`
+    holds those after it, which may still change. `missing` could not be had.
+    """
+
+    window: Window
+    stored: Window
+    edge: Candles
+    missing: Sequence[Missing]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a walk is to find: `rows` candles of `asked`, fetching at most `pages`.
+
+    With `partial` the walk goes on where a page can't be had.
+    """
+
+    asked: Window
+    rows: int
+    pages: int
+    partial: bool
+
+
+class Walk:
+    """One request's way through the window that it asked for."""
+
+    def __init__(
+        self,
+        store: CandleStore,
+        filler: PageFiller,
+        series: Series,
+        reach: Reach,
+        wanted: Wanted,
+    ) -> None:
+        self._store = store
+        self._filler = filler
+        self._series = series
+        self._reach = reach
+        self._wanted = wanted
+        self._pages_left = wanted.pages
+        self._tails: list[Tail] = []
+        self._failures: list[Failure] = []
+        self._slots_wanted = 0
+        self._slots_missing = 0
+
+    @property
+    def cache(self) -> Literal["hit", "partial", "miss"]:
+        """How much of what was wanted had not to be asked for."""
+        if not self._slots_missing:
+            return "hit"
+        return "miss" if self._slots_missing == self._slots_wanted else "partial"
+
+    async def find(self, direction: Direction) -> Found:
+        """Walk until the rows are found, nothing is left, or no page may be fetched any more.
+
+        Raises:
+            WindowTooLarge: More pages are needed than may be fetched, seen from the start.
+            ExchangeError: A page could not be had, and `partial` is off.
+        """
+        asked, rows, grid = self._wanted.asked, self._wanted.rows, self._series.grid
+        left = asked.clip(self._reach.earliest, self._reach.closed)
+        count, span = 0, rows
+        while count < rows and not left.is_empty and self._pages_left > 0:
+            part, left = direction.split(left, span, grid)
+            filled = await self._fill(part, direction)
+            if filled != part:
+                self._pages_left, left = 0, Window(left.start, filled.start)
+            walked = direction.walked(asked, left)
+            if left.is_empty and grid.count(walked.start, walked.end) <= rows:
+                return await self._found(walked)
+            before, count = count, await self._count(walked)
+            span = 2 * span if count == before else rows - count
+        walked = direction.walked(asked, left)
+        if count > rows or (count == rows and not left.is_empty):
+            last_wanted = await self._open_time(walked, direction.position(rows, count))
+            walked = direction.cut(walked, last_wanted, grid)
+        return await self._found(walked)
+
+    async def _fill(self, part: Window, direction: Direction) -> Window:
+        """Have the store, or a fresh tail, hold `part` or what may be fetched of it."""
+        gaps = await self._gaps(part)
+        self._slots_wanted += self._slots([part])
+        self._slots_missing += self._slots(gaps)
+        for _ in range(_ROUNDS):
+            pages = plan(gaps, self._series.grid, self._filler.page_size, self._reach)
+            part = direction.bound(part, pages, self._pages_left)
+            pages = [page for page in pages if page.window.end > part.start]
+            if not pages:
+                return part
+            failures = await self._filler.fill(self._series, pages, self._reach)
+            self._pages_left -= len(pages)
+            gaps = await self._gaps(part)
+            if gaps and failures and not self._wanted.partial:
+                raise failures[0].error
+            self._failures += failures
+        raise ExchangeUnavailable(self._series.exchange, "changes faster than it can be followed")
+
+    async def _gaps(self, window: Window) -> list[Window]:
+        """Give what of `window` is neither stored nor in a tail; the tails are kept for reading."""
+        inside = window.clip(self._reach.earliest, self._reach.closed)
+        tails = self._filler.tails(self._series, inside)
+        gaps = await self._store.missing(self._series.id, inside)
+        self._tails = [*tails, *(tail for tail in self._tails if tail not in tails)]
+        return subtract(gaps, [tail.window for tail in tails])
+
+    def _slots(self, windows: Sequence[Window]) -> int:
+        return sum(self._series.grid.count(window.start, window.end) for window in windows)
+
+    async def _found(self, window: Window) -> Found:
+        stored, edge = await self._parts(window)
+        gaps = await self._gaps(window) if self._failures else []
+        return Found(window, stored, edge, [self._missing(gap) for gap in gaps])
+
+    async def _parts(self, window: Window) -> tuple[Window, Candles]:
+        """Part a window where finality ends: what is stored before, and the candles after."""
+        tails = [
+            tail for tail in self._tails if not tail.window.clip(window.start, window.end).is_empty
+        ]
+        if not tails:
+            return window, Candles.empty()
+        final_until = min(tail.window.start for tail in tails)
+        stored = window.clip(window.start, final_until)
+        after = Window(stored.end, window.end)
+        parts = [await self._store.read(self._series.id, after)]
+        parts += [tail.candles.inside(after) for tail in tails]
+        return stored, _first_of_each_slot(Candles.concatenate(parts))
+
+    async def _count(self, window: Window) -> int:
+        stored, edge = await self._parts(window)
+        return await self._store.count(self._series.id, stored) + len(edge)
+
+    async def _open_time(self, window: Window, position: int) -> datetime:
+        """Give the open time of the candle at `position` in `window`, counted from its first."""
+        stored, edge = await self._parts(window)
+        if (time := await self._store.open_time(self._series.id, stored, position)) is not None:
+            return time
+        before = await self._store.count(self._series.id, stored)
+        return edge.row(position - before).time
+
+    def _missing(self, gap: Window) -> Missing:
+        overlapping = (
+            failure.error
+            for failure in self._failures
+            if not gap.clip(failure.page.window.start, failure.page.window.end).is_empty
+        )
+        return Missing(gap, next(overlapping, self._failures[0].error))
+
+
+def _first_of_each_slot(candles: Candles) -> Candles:
+    """Put candles in order; of several at one time the first given stays."""
+    _, first = np.unique(candles.time, return_index=True)
+    return candles[first]

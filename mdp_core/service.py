@@ -68,7 +68,7 @@ class CandleService:
                 )
                 market = self._markets[query.exchange, query.market_type]
                 reach = await _reach(market, series, query)
-                asked = _align(query, series, reach)
+                asked = self._align(query, series, reach, rows)
             with _timed(timings, "fetch"):
                 direction = FromEnd() if query.start is None else FromStart()
                 wanted = Wanted(asked, rows, self._limits.pages, query.partial)
@@ -82,7 +82,7 @@ class CandleService:
             stored=found.stored,
             edge=found.edge,
             missing=found.missing,
-            next=_next(query, asked, found),
+            next=_next(query, asked, found, reach),
             cache=walk.cache,
             upstream_requests=upstream.requests,
             timings=timings,
@@ -117,6 +117,23 @@ class CandleService:
         default = self._limits.rows if query.start is not None else _DEFAULT_ROWS
         return query.limit or min(default, self._limits.rows)
 
+    def _align(self, query: CandleQuery, series: Series, reach: Reach, rows: int) -> Window:
+        """Round both bounds up to the grid, and cut at the last closed candle.
+
+        Without a start, look back as many slots as rows are wanted, and 100 pages at least.
+        """
+        grid = series.grid
+        end = reach.closed if query.end is None else min(grid.ceil(query.end), reach.closed)
+        if query.start is not None:
+            start = grid.ceil(query.start)
+            return Window(start, max(start, end))
+        slots = max(
+            rows,
+            self._limits.pages * self._markets[query.exchange, query.market_type].filler.page_size,
+        )
+        start = max(reach.earliest, grid.at(grid.index(end) - slots))
+        return Window(min(start, end), end)
+
     @asynccontextmanager
     async def _deadline(self, series: Series) -> AsyncGenerator[None]:
         try:
@@ -132,17 +149,9 @@ async def _reach(market: Market, series: Series, query: CandleQuery) -> Reach:
     return replace(reach, closed=min(reach.closed, reach.settled)) if query.settled else reach
 
 
-def _align(query: CandleQuery, series: Series, reach: Reach) -> Window:
-    """Round both bounds up to the grid, and cut at the last closed candle."""
-    grid = series.grid
-    end = reach.closed if query.end is None else min(grid.ceil(query.end), reach.closed)
-    start = min(reach.earliest, end) if query.start is None else grid.ceil(query.start)
-    return Window(start, max(start, end))
-
-
-def _next(query: CandleQuery, asked: Window, found: Found) -> Continuation | None:
+def _next(query: CandleQuery, asked: Window, found: Found, reach: Reach) -> Continuation | None:
     if query.start is None:
-        has_more = found.window.start > asked.start
+        has_more = found.window.start > reach.earliest
         return Continuation(None, found.window.start) if has_more else None
     has_more = found.window.end < asked.end
     return Continuation(found.window.end, asked.end) if has_more else None

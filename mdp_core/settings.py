@@ -71,19 +71,22 @@ class Limits(BaseModel):
     deadline_seconds: float
 
 
-class Settings(BaseSettings):
-    """The environment of every entrypoint. Only serving and making tokens need the JWT fields."""
+_CONFIG = SettingsConfigDict(env_prefix="MDP_", frozen=True, extra="forbid", populate_by_name=True)
 
-    model_config = SettingsConfigDict(
-        env_prefix="MDP_", frozen=True, extra="forbid", populate_by_name=True
-    )
+
+class DatabaseSettings(BaseSettings):
+    """Where the database is."""
+
+    model_config = _CONFIG
 
     database_url: _PostgresUrl = Field(validation_alias="DATABASE_URL", repr=False)
     """The primary database."""
-    pool_size: int = Field(default=10, ge=2)
-    """Database connections of one process at the most."""
-    statement_timeout_seconds: float = Field(default=30, gt=0)
-    """How long one statement may take."""
+
+
+class TokenSettings(BaseSettings):
+    """How tokens are made and verified; only serving and making tokens need it."""
+
+    model_config = _CONFIG
 
     jwt_secret: _Secret | None = Field(default=None, validation_alias="JWT_SECRET")
     """The key of HS256 tokens."""
@@ -96,6 +99,16 @@ class Settings(BaseSettings):
     jwt_audience: str = Field(default="mdp", min_length=1)
     """The `aud` that a token must have."""
 
+
+class Settings(DatabaseSettings, TokenSettings):
+    """The whole environment of a service."""
+
+    model_config = _CONFIG
+
+    pool_size: int = Field(default=10, ge=2)
+    """Database connections of one process at the most."""
+    statement_timeout_seconds: float = Field(default=30, gt=0)
+    """How long one statement may take."""
     egress: str = Field(default="default", min_length=1)
     """Names the IP address that exchanges see: processes of one egress share one budget."""
     attempt_timeout_seconds: float = Field(default=10, gt=0)

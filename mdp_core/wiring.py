@@ -1,6 +1,6 @@
 """Builds everything from settings; the only place that does."""
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -33,6 +33,8 @@ class Services:
     database: Database
     store: CandleStore
     candles: CandleService
+    exchanges: Sequence[str]
+    """The names of those that are installed."""
 
 
 def installed_adapters() -> Adapters:
@@ -80,7 +82,8 @@ async def open_services(
             stack.push_async_callback(markets[key].filler.close)
         metadata = Metadata(Catalog(database), adapters)
         service = CandleService(store, metadata, markets, settings.limits)
-        yield Services(settings, database, store, service)
+        names = sorted({name for name, _ in adapters})
+        yield Services(settings, database, store, service, names)
 
 
 @asynccontextmanager

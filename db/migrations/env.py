@@ -4,7 +4,7 @@ from alembic import context
 from sqlalchemy import Connection, create_engine, make_url, pool, text
 
 from db.schema import metadata
-from mdp_core.settings import Settings
+from mdp_core.settings import DatabaseSettings
 
 
 def _migrate(connection: Connection) -> None:
@@ -19,7 +19,7 @@ def _run() -> None:
     if connection is not None:
         _migrate(connection)
         return
-    url = make_url(Settings().database_url).set(drivername="postgresql+psycopg")  # pyright: ignore[reportCallIssue]
+    url = make_url(DatabaseSettings().database_url).set(drivername="postgresql+psycopg")  # pyright: ignore[reportCallIssue]
     engine = create_engine(url, poolclass=pool.NullPool)
     with engine.connect() as own_connection:
         _migrate(own_connection)

@@ -1,0 +1,62 @@
+"""The HTTP application. Nothing is built at import time: the lifespan opens and closes it all."""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from importlib.metadata import version
+from typing import TypedDict
+
+from fastapi import Depends, FastAPI
+
+from api.auth import TokenVerifier, authorize
+from api.errors import add_error_handlers
+from api.request_id import RequestId
+from api.routers import candles, health
+from mdp_core.settings import Settings
+from mdp_core.wiring import Services, open_services
+
+OpenServices = Callable[[], AbstractAsyncContextManager[Services]]
+
+_DESCRIPTION = """
+Historical candles (OHLCV) of many exchanges from one place. A 200 is complete: every closed candle
+that the exchange has for the window, none invented, none forming. Anything less is an error that
+names what is missing. Times are UTC: ISO-8601 or epoch milliseconds in, epoch milliseconds out.
+"""
+
+
+class State(TypedDict):
+    """What every request finds in `request.state`."""
+
+    services: Services
+    verifier: TokenVerifier
+
+
+def open_from_environment() -> AbstractAsyncContextManager[Services]:
+    """Open the services that the environment describes."""
+    return open_services(Settings(), name="mdp-api")  # pyright: ignore[reportCallIssue]
+
+
+def create_app(open_: OpenServices = open_from_environment) -> FastAPI:
+    """Make the application.
+
+    Args:
+        open_: Opens what the application works with; tests pass their own.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncGenerator[State]:
+        async with open_() as services:
+            yield State(services=services, verifier=TokenVerifier(services.settings))
+
+    app = FastAPI(
+        title="Market data platform",
+        version=version("mdp"),
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        redoc_url=None,
+        dependencies=[Depends(authorize)],
+    )
+    app.add_middleware(RequestId)
+    add_error_handlers(app)
+    for router in (candles.router, health.router):
+        app.include_router(router)
+    return app

@@ -1,0 +1,157 @@
+"""Who is asking, and what may they do: tokens are made and verified here."""
+
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+import jwt
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
+from pydantic import SecretStr
+
+from mdp_core.settings import TokenSettings
+
+SCOPES = ("candles:read", "meta:read", "backfill:write", "admin")
+
+# What anybody may see. Every other route needs a token, whether or not it says so.
+PUBLIC_PATHS = frozenset({"/health", "/docs", "/openapi.json"})
+
+_LONGEST_TOKEN = 8192
+_REQUIRED_CLAIMS = ["exp", "sub", "aud"]
+
+
+class Unauthorized(Exception):
+    """No token, or one that proves nothing."""
+
+
+class Forbidden(Exception):
+    """The token is good, but not for this."""
+
+
+class MissingKey(Exception):
+    """The settings hold no key for the algorithm that they name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who is asking, and the scopes that were given to them."""
+
+    subject: str
+    scopes: frozenset[str]
+
+
+class TokenVerifier:
+    """Verifies tokens with the keys and the one algorithm of the settings.
+
+    Raises:
+        MissingKey: There is no key.
+    """
+
+    def __init__(self, settings: TokenSettings) -> None:
+        self._algorithm = settings.jwt_algorithm
+        self._audience = settings.jwt_audience
+        self._keys = _verification_keys(settings)
+
+    def verify(self, token: str) -> Principal:
+        """Tell whose token it is.
+
+        Raises:
+            Unauthorized: It is not signed by a key of ours with our algorithm, it is not for this
+                audience, it is expired or not yet valid, or it lacks a claim.
+        """
+        if len(token) > _LONGEST_TOKEN:
+            message = "the token is too long"
+            raise Unauthorized(message)
+        problem: jwt.InvalidTokenError | None = None
+        for key in self._keys:
+            try:
+                return _principal(self._claims(token, key))
+            except jwt.InvalidSignatureError as error:
+                problem = error  # it may be signed with the other key
+            except jwt.InvalidTokenError as error:
+                message = f"the token is not valid: {error}"
+                raise Unauthorized(message) from error
+        message = "the token's signature is not ours"
+        raise Unauthorized(message) from problem
+
+    def _claims(self, token: str, key: str) -> dict[str, Any]:
+        return jwt.decode(
+            token,
+            key,
+            algorithms=[self._algorithm],
+            audience=self._audience,
+            options={"require": _REQUIRED_CLAIMS},
+        )
+
+
+def issue_token(
+    settings: TokenSettings, subject: str, scopes: frozenset[str], lifetime: timedelta
+) -> str:
+    """Make an HS256 token for `subject`, valid from now on.
+
+    Raises:
+        MissingKey: `JWT_SECRET` is not set, or the settings name another algorithm, whose private
+            key is elsewhere.
+    """
+    if settings.jwt_algorithm != "HS256" or settings.jwt_secret is None:
+        message = "tokens are made with JWT_SECRET and MDP_JWT_ALGORITHM=HS256 only"
+        raise MissingKey(message)
+    now = datetime.now(UTC)
+    claims = {
+        "sub": subject,
+        "aud": settings.jwt_audience,
+        "scope": " ".join(sorted(scopes)),
+        "iat": now,
+        "exp": now + lifetime,
+        "jti": uuid.uuid4().hex,
+    }
+    return jwt.encode(claims, settings.jwt_secret.get_secret_value(), algorithm="HS256")
+
+
+_bearer = HTTPBearer(auto_error=False, description="A JWT; `mdp token` makes one.")
+
+
+def authorize(
+    request: Request,
+    needed: SecurityScopes,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+) -> Principal | None:
+    """Let the request through if its token is good and holds the scopes that the route needs.
+
+    Raises:
+        Unauthorized, Forbidden: It is not, or it doesn't.
+    """
+    if request.url.path in PUBLIC_PATHS:
+        return None
+    if credentials is None:
+        message = "this needs a token: send the header `Authorization: Bearer <token>`"
+        raise Unauthorized(message)
+    verifier: TokenVerifier = request.state.verifier
+    principal = verifier.verify(credentials.credentials)
+    lacking = [scope for scope in needed.scopes if scope not in principal.scopes]
+    if lacking:
+        message = f"the token lacks the scope {' '.join(lacking)}"
+        raise Forbidden(message)
+    return principal
+
+
+def _principal(claims: dict[str, Any]) -> Principal:
+    subject, scope = claims["sub"], claims.get("scope", "")
+    if not isinstance(subject, str) or not subject or not isinstance(scope, str):
+        message = "`sub` must be a name and `scope` a text"
+        raise jwt.InvalidTokenError(message)
+    return Principal(subject, frozenset(scope.split()))
+
+
+def _verification_keys(settings: TokenSettings) -> list[str]:
+    if settings.jwt_algorithm != "HS256":
+        if not settings.jwt_public_key:
+            message = f"MDP_JWT_PUBLIC_KEY must be set for {settings.jwt_algorithm}"
+            raise MissingKey(message)
+        return [settings.jwt_public_key]
+    if settings.jwt_secret is None:
+        message = "JWT_SECRET must be set: `openssl rand -hex 32` makes one"
+        raise MissingKey(message)
+    secrets: list[SecretStr | None] = [settings.jwt_secret, settings.jwt_previous_secret]
+    return [secret.get_secret_value() for secret in secrets if secret]

@@ -1,0 +1,157 @@
+"""From errors to the one problem body (RFC 9457); statuses and codes stand here only."""
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from api.auth import Forbidden, Unauthorized
+from mdp_core import errors
+from mdp_core.clock import to_ms
+
+_log = logging.getLogger(__name__)
+
+PROBLEM_TYPE = "application/problem+json"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """The status and the stable code under which a client knows an error."""
+
+    status: int
+    code: str
+
+
+KINDS: dict[type[Exception], Kind] = {
+    errors.InvalidParameter: Kind(422, "invalid_parameter"),
+    errors.InvalidWindow: Kind(422, "invalid_window"),
+    errors.LimitTooLarge: Kind(422, "limit_too_large"),
+    errors.WindowTooLarge: Kind(422, "window_too_large"),
+    errors.HistoryUnavailable: Kind(422, "history_unavailable"),
+    errors.UnknownExchange: Kind(404, "unknown_exchange"),
+    errors.UnknownMarketType: Kind(404, "unknown_market_type"),
+    errors.UnknownSymbol: Kind(404, "unknown_symbol"),
+    errors.UnsupportedInterval: Kind(404, "unsupported_interval"),
+    errors.ExchangeRejected: Kind(502, "upstream_rejected"),
+    errors.BadPayload: Kind(502, "upstream_bad_data"),
+    errors.BadRows: Kind(502, "upstream_bad_data"),
+    errors.ExchangeUnavailable: Kind(503, "upstream_unavailable"),
+    errors.RateLimited: Kind(503, "rate_limited"),
+    errors.Overloaded: Kind(503, "overloaded"),
+    errors.StoreUnavailable: Kind(503, "store_unavailable"),
+    Unauthorized: Kind(401, "unauthorized"),
+    Forbidden: Kind(403, "forbidden"),
+}
+_INTERNAL = Kind(500, "internal_error")
+_OF_STATUS = {404: Kind(404, "not_found"), 405: Kind(405, "method_not_allowed")}
+
+
+def kind_of(error: Exception) -> Kind:
+    """Give the kind of an error: its class's, or that of the nearest class above it."""
+    return next((KINDS[kind] for kind in type(error).__mro__ if kind in KINDS), _INTERNAL)
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Have every error answered with the problem body."""
+    for kind in (errors.MdpError, Unauthorized, Forbidden, Exception):
+        app.add_exception_handler(kind, _answer_error)
+    app.add_exception_handler(RequestValidationError, _answer_validation_error)
+    app.add_exception_handler(HTTPException, _answer_http_error)
+
+
+async def _answer_error(request: Request, error: Exception) -> Response:
+    kind = kind_of(error)
+    if kind is _INTERNAL:
+        _log.error("unexpected error", exc_info=error, extra={"path": request.url.path})
+        return _problem(request, kind, "something went wrong here: the request id finds it")
+    headers: dict[str, str] = {}
+    if isinstance(error, Unauthorized):
+        headers["WWW-Authenticate"] = 'Bearer realm="mdp"'
+    seconds = getattr(error, "retry_after_seconds", None)
+    if seconds is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(seconds)))
+    return _problem(request, kind, str(error), headers, _details(error))
+
+
+async def _answer_validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it only
+    problems = [
+        {"parameter": str(each["loc"][-1]), "problem": each["msg"]} for each in error.errors()
+    ]
+    detail = "; ".join(f"{each['parameter']}: {each['problem']}" for each in problems)
+    return _problem(request, KINDS[errors.InvalidParameter], detail, extra={"parameters": problems})
+
+
+async def _answer_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for it only
+    kind = _OF_STATUS.get(error.status_code, Kind(error.status_code, "http_error"))
+    return _problem(request, kind, str(error.detail), dict(error.headers or {}))
+
+
+def _details(error: Exception) -> dict[str, Any]:
+    """Give what a program may want to know beyond the text; times in ms."""
+    match error:
+        case errors.UnknownSymbol(near=near):
+            return {"near": near}
+        case errors.UnsupportedInterval(supported=supported):
+            return {"supported": supported}
+        case errors.HistoryUnavailable(earliest=earliest):
+            return {"earliest": to_ms(earliest)}
+        case errors.BadRows(times=times):
+            return {"times": [to_ms(time) for time in times]}
+        case errors.UnknownExchange(known=known) | errors.UnknownMarketType(known=known):
+            return {"known": known}
+        case _:
+            return {}
+
+
+def _problem(
+    request: Request,
+    kind: Kind,
+    detail: str,
+    headers: dict[str, str] | None = None,
+    extra: dict[str, Any] | None = None,
+) -> Response:
+    body = {
+        "type": "about:blank",
+        "title": kind.code.replace("_", " "),
+        "status": kind.status,
+        "code": kind.code,
+        "detail": detail,
+        "request_id": getattr(request.state, "request_id", None),
+        **(extra or {}),
+    }
+    return Response(orjson.dumps(body), kind.status, headers, media_type=PROBLEM_TYPE)
+
+
+def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Describe the problem bodies of a route for OpenAPI."""
+    codes: dict[int, Sequence[str]] = {
+        status: sorted({kind.code for kind in KINDS.values() if kind.status == status})
+        for status in statuses
+    }
+    schema = {
+        "type": "object",
+        "required": ["type", "title", "status", "code", "detail", "request_id"],
+        "properties": {
+            "type": {"type": "string"},
+            "title": {"type": "string"},
+            "status": {"type": "integer"},
+            "code": {"type": "string"},
+            "detail": {"type": "string"},
+            "request_id": {"type": "string"},
+        },
+    }
+    return {
+        status: {
+            "description": ", ".join(f"`{code}`" for code in codes[status]),
+            "content": {PROBLEM_TYPE: {"schema": schema}},
+        }
+        for status in statuses
+    }

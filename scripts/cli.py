@@ -1,0 +1,197 @@
+"""The command line, `mdp`: each command parses, and makes one call."""
+
+import logging
+import os
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvicorn
+from pydantic import ValidationError
+
+from api.auth import SCOPES, MissingKey, TokenVerifier, issue_token
+from api.times import parse_time
+from db.local import LocalDatabaseError
+from db.upgrade import upgrade
+from mdp_core.clock import Clock
+from mdp_core.errors import InvalidParameter, MdpError
+from mdp_core.settings import DatabaseSettings, Settings, TokenSettings
+from scripts.sandbox.app import SandboxOptions, create_sandbox
+from scripts.stack import SandboxRequest, StackError, serve
+
+app = typer.Typer(
+    help="Historical candles of many exchanges through one API.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+database = typer.Typer(help="The database schema.", no_args_is_help=True)
+app.add_typer(database, name="db")
+
+_GRACE_SECONDS = 10
+_USAGE_ERROR = 2
+
+
+class Switch(StrEnum):
+    """On or off."""
+
+    ON = "on"
+    OFF = "off"
+
+
+def _time(text: str) -> datetime:
+    try:
+        return parse_time("now", text)
+    except InvalidParameter as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _clock(text: str) -> Clock:
+    try:
+        return Clock.parse(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+Port = Annotated[int, typer.Option(min=1, max=65535, help="On the loopback interface.")]
+DataDir = Annotated[Path, typer.Option(help="Where everything is kept.")]
+Now = Annotated[
+    datetime | None,
+    typer.Option(parser=_time, help="Start the clocks here: ISO-8601 or epoch ms.", metavar="TIME"),
+]
+Speed = Annotated[float, typer.Option(min=0.001, help="How fast the clocks run.")]
+SandboxData = Annotated[
+    Path | None,
+    typer.Option(exists=True, file_okay=False, help="Folder of candles that the sandbox replays."),
+]
+
+
+@app.command()
+def demo(
+    port: Port = 8000,
+    data_dir: DataDir = Path(".demo"),
+    sandbox_data: SandboxData = None,
+    now: Now = None,
+    speed: Speed = 1.0,
+) -> None:
+    """Serve from a local database and a sandbox that stands for the exchanges. No network."""
+    data = sandbox_data.resolve() if sandbox_data else None
+    with _clear_errors():
+        serve(data_dir, port, SandboxRequest(data, _set_clock(now, speed)))
+
+
+@app.command()
+def run(port: Port = 8000, data_dir: DataDir = Path(".mdp")) -> None:
+    """Serve the live exchanges from a local database, or from the one that DATABASE_URL names."""
+    with _clear_errors():
+        serve(data_dir, port, None)
+
+
+@app.command()
+def api(
+    port: Port = 8000,
+    host: Annotated[str, typer.Option(help="The interface to listen on.")] = "127.0.0.1",
+) -> None:
+    """Serve the API; the environment says from which database and how (see .env.example)."""
+    with _clear_errors():
+        TokenVerifier(Settings())  # pyright: ignore[reportCallIssue]
+    uvicorn.run(
+        "api.app:create_app",
+        factory=True,
+        host=host,
+        port=port,
+        log_level="warning",
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )
+
+
+@app.command()
+def sandbox(  # noqa: PLR0913, PLR0917 - each is an option
+    port: Port = 8900,
+    data: SandboxData = None,
+    now: Now = None,
+    speed: Speed = 1.0,
+    clock: Annotated[
+        Clock | None,
+        typer.Option(parser=_clock, help="Instead of --now and --speed.", metavar="CLOCK"),
+    ] = None,
+    latency: Annotated[float, typer.Option(min=0, help="Milliseconds before each answer.")] = 0,
+    limits: Annotated[Switch, typer.Option(help="Whether rate limits bite.")] = Switch.ON,
+) -> None:
+    """Serve a local stand-in for the exchanges' REST interfaces."""
+    options = SandboxOptions(
+        clock=clock or _set_clock(now, speed),
+        data=data,
+        latency_ms=latency,
+        limits=limits is Switch.ON,
+    )
+    uvicorn.run(
+        create_sandbox(options),
+        host="127.0.0.1",
+        port=port,
+        log_level="warning",
+        timeout_graceful_shutdown=1,
+    )
+
+
+@app.command()
+def token(
+    subject: Annotated[str, typer.Option(help="Whose token it is.")] = "me",
+    scope: Annotated[
+        list[str] | None, typer.Option(help=f"May be repeated: {', '.join(SCOPES)}.")
+    ] = None,
+    hours: Annotated[float, typer.Option(min=0, help="How long it is good.")] = 24 * 30,
+) -> None:
+    """Print a token made with JWT_SECRET."""
+    scopes = frozenset(scope or ("candles:read", "meta:read"))
+    if unknown := scopes.difference(SCOPES):
+        message = f"unknown scope {min(unknown)!r}: one of {', '.join(SCOPES)}"
+        raise typer.BadParameter(message)
+    with _clear_errors():
+        typer.echo(issue_token(TokenSettings(), subject, scopes, timedelta(hours=hours)))
+
+
+@database.command("upgrade")
+def upgrade_database() -> None:
+    """Bring the database that DATABASE_URL names to the newest schema."""
+    with _clear_errors():
+        upgrade(DatabaseSettings().database_url)  # pyright: ignore[reportCallIssue]
+
+
+def _set_clock(now: datetime | None, speed: float) -> Clock:
+    real = Clock()
+    return real if now is None and speed == 1.0 else Clock.starting_at(now or real(), speed)
+
+
+@contextmanager
+def _clear_errors() -> Generator[None]:
+    """Say in a line what is wrong, where it is the user's or the machine's to mend."""
+    try:
+        yield
+    except ValidationError as error:
+        for each in error.errors():
+            name = ".".join(map(str, each["loc"])).upper()
+            typer.echo(f"{name}: {each['msg']}", err=True)
+        raise typer.Exit(_USAGE_ERROR) from error
+    except (MdpError, MissingKey, StackError, LocalDatabaseError) as error:
+        typer.echo(f"mdp: {error}", err=True)
+        raise typer.Exit(1) from error
+
+
+def main() -> None:
+    """Run the command line."""
+    logging.basicConfig(
+        level=os.environ.get("MDP_LOG_LEVEL", "INFO"),
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+    )
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    app()
+
+
+if __name__ == "__main__":
+    main()

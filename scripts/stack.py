@@ -1,0 +1,233 @@
+"""The whole service on one machine: what `mdp demo` and `mdp run` start.
+
+Database, API and, for the demo, the sandbox. One process owns the others; when it ends, however it
+ends, they end too.
+"""
+
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from types import FrameType
+from typing import TypeAlias
+
+import httpx
+from pydantic import SecretStr
+
+from api.auth import SCOPES, issue_token
+from db import local_launch
+from db.local import open_local_database
+from db.upgrade import upgrade
+from mdp_core.clock import Clock
+from mdp_core.settings import TokenSettings
+
+_HOST = "127.0.0.1"
+_START_SECONDS = 60.0
+_STOP_SECONDS = 15.0
+_TOKEN_LIFETIME = timedelta(days=30)
+_POLL_SECONDS = 0.1
+
+
+Processes: TypeAlias = dict[str, subprocess.Popen[bytes]]
+
+
+class StackError(Exception):
+    """Something could not be started, or ended by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """What is running: what `ready.json` tells."""
+
+    url: str
+    token: str
+    database_url: str
+    sandbox_url: str | None
+    env: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxRequest:
+    """That a sandbox is wanted, and how it starts."""
+
+    data: Path | None = None
+    clock: Clock = field(default_factory=Clock)
+
+
+def serve(data_dir: Path, port: int, sandbox: SandboxRequest | None) -> None:
+    """Run until SIGTERM or SIGINT; `data_dir/ready.json` exists while everything serves.
+
+    Args:
+        data_dir: Where the database, the secret and `ready.json` are kept.
+        port: Of the API, on the loopback interface.
+        sandbox: None for the live exchanges, or whatever `MDP_*_URL` name.
+
+    Raises:
+        StackError: A part could not be started or ended by itself.
+        LocalDatabaseError: There is no database to be had.
+    """
+    stopping = threading.Event()
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        stopping.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    data_dir.mkdir(parents=True, exist_ok=True)
+    ready = data_dir / "ready.json"
+    ready.unlink(missing_ok=True)
+    with _running(data_dir.resolve(), port, sandbox) as (stack, processes):
+        try:
+            _write_ready(ready, stack)
+            _greet(stack, sandbox)
+            while not stopping.wait(_POLL_SECONDS):
+                for name, process in processes.items():
+                    if process.poll() is not None:
+                        message = f"{name} ended with exit code {process.returncode}"
+                        raise StackError(message)
+        finally:
+            ready.unlink(missing_ok=True)
+
+
+@contextmanager
+def _running(
+    data_dir: Path, port: int, sandbox: SandboxRequest | None
+) -> Generator[tuple[Stack, Processes]]:
+    processes: Processes = {}
+    env = {**_inherited(), "JWT_SECRET": _secret(data_dir)}
+    url, sandbox_url = f"http://{_HOST}:{port}", None
+    with ExitStack() as stack:
+        if sandbox:
+            sandbox_port = _free_port()
+            sandbox_url = f"http://{_HOST}:{sandbox_port}"
+            arguments = _sandbox_arguments(sandbox, sandbox_port)
+            processes["the sandbox"] = stack.enter_context(_process(arguments, env))
+            env |= _sandbox_environment(sandbox_url, sandbox.clock)
+        env["DATABASE_URL"] = os.environ.get("DATABASE_URL") or (
+            stack.enter_context(open_local_database(data_dir)).url
+        )
+        upgrade(env["DATABASE_URL"])
+        processes["the API"] = stack.enter_context(_process(["api", "--port", str(port)], env))
+        if sandbox_url:
+            _wait_for(f"{sandbox_url}/_sandbox/settings", processes)
+        _wait_for(f"{url}/health", processes)
+        tokens = TokenSettings(jwt_secret=SecretStr(env["JWT_SECRET"]))
+        token = issue_token(tokens, "demo", frozenset(SCOPES), _TOKEN_LIFETIME)
+        yield Stack(url, token, env["DATABASE_URL"], sandbox_url, env), processes
+
+
+def _sandbox_arguments(sandbox: SandboxRequest, port: int) -> list[str]:
+    data = ["--data", str(sandbox.data)] if sandbox.data else []
+    return ["sandbox", "--port", str(port), "--clock", str(sandbox.clock), *data]
+
+
+def _inherited() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith(("MDP_", "JWT_"))}
+
+
+def _sandbox_environment(sandbox_url: str, clock: Clock) -> dict[str, str]:
+    exchanges = ("binance", "hyperliquid", "coinbase")
+    urls = {f"MDP_{name.upper()}_URL": f"{sandbox_url}/{name}" for name in exchanges}
+    return {**urls, "MDP_CLOCK": str(clock)}
+
+
+def _secret(data_dir: Path) -> str:
+    """Give `JWT_SECRET`, or the one made for this folder."""
+    if given := os.environ.get("JWT_SECRET"):
+        return given
+    kept = data_dir / "jwt-secret"
+    if not kept.exists():
+        draft = data_dir / "jwt-secret.draft"
+        draft.unlink(missing_ok=True)
+        draft.touch(mode=0o600)
+        draft.write_text(secrets.token_hex(32))
+        draft.rename(kept)
+    return kept.read_text()
+
+
+@contextmanager
+def _process(
+    arguments: Sequence[str], env: Mapping[str, str]
+) -> Generator[subprocess.Popen[bytes]]:
+    """Run another `mdp`, which ends with this process even if this one is killed."""
+    launch = [sys.executable, "-I", "-S", local_launch.__file__, str(os.getpid()), "-"]
+    command = [*launch, sys.executable, "-m", "scripts.cli", *arguments]
+    process = subprocess.Popen(  # noqa: S603 - our own program
+        command, env={**os.environ, **env}, stdin=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_for(url: str, processes: Processes) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        for name, process in processes.items():
+            if process.poll() is not None:
+                message = f"{name} could not be started: it says why above"
+                raise StackError(message)
+        with suppress(httpx.HTTPError):
+            if httpx.get(url).is_success:
+                return
+        time.sleep(_POLL_SECONDS)
+    message = f"{url} did not answer within {_START_SECONDS:.0f} s"
+    raise StackError(message)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((_HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def _write_ready(path: Path, stack: Stack) -> None:
+    """Write the file under another name and rename it, so that whoever sees it can read it."""
+    content = {
+        "url": stack.url,
+        "token": stack.token,
+        "database_url": stack.database_url,
+        "sandbox_url": stack.sandbox_url,
+        "pid": os.getpid(),
+        "env": dict(stack.env),
+    }
+    draft = path.with_suffix(".draft")
+    draft.unlink(missing_ok=True)
+    draft.touch(mode=0o600)
+    draft.write_text(json.dumps(content, indent=2))
+    draft.rename(path)
+
+
+def _greet(stack: Stack, sandbox: SandboxRequest | None) -> None:
+    symbol = _unreplayed_symbol(sandbox.data if sandbox else None)
+    print(  # noqa: T201 - this is what the user waits for
+        f"Serving at {stack.url} (interface: {stack.url}/docs). Try:\n\n"
+        f"curl -H 'Authorization: Bearer {stack.token}' "
+        f"'{stack.url}/candles/binance/perp/{symbol}/1m?limit=5'\n\n"
+        "Ctrl-C stops it.",
+        flush=True,
+    )
+
+
+def _unreplayed_symbol(data: Path | None) -> str:
+    """Choose a symbol that has candles up to now: replayed files end some day."""
+    for base in ("BTC", "ETH", "SOL"):
+        if not data or not (data / f"binance__perp__{base}USDT__1m.csv.gz").exists():
+            return f"{base}-USDT"
+    return "XRP-USDT"

@@ -107,7 +107,7 @@ class Budget:
 
     async def block(self, seconds: float, why: str) -> None:
         """Have everybody behind this egress wait: the exchange said so."""
-        async with self._database.transaction() as connection:
+        async with self._database.connection() as connection:
             await connection.execute(_BLOCK, {**self._bucket, "seconds": seconds, "why": why})
 
     def heed(self, headers: Mapping[str, str]) -> None:
@@ -119,7 +119,7 @@ class Budget:
 
     async def _try_to_take(self, weight: float) -> float:
         ceiling = self._ceiling if self._ceiling_minute == _minute() else _NO_CEILING
-        async with self._database.transaction() as connection:
+        async with self._database.connection() as connection:
             if not self._is_open:
                 await connection.execute(_OPEN, self._bucket)
             what = {**self._bucket, "ceiling": ceiling, "weight": weight}

@@ -81,5 +81,7 @@ class _Times(Loader):
 
 
 def _elements(data: Buffer, element: str) -> NDArray[np.generic]:
+    if len(data) < _ARRAY_HEADER_BYTES:  # an empty array has no dimension to describe
+        return np.empty(0, element)
     layout = np.dtype([("bytes", ">i4"), ("value", element)])
     return np.frombuffer(data, layout, offset=_ARRAY_HEADER_BYTES)["value"]

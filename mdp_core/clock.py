@@ -5,6 +5,7 @@ so the demo hands one clock to the sandbox and to every service. Tokens and rate
 it: they live in real time.
 """
 
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Self
@@ -37,6 +38,12 @@ class Clock:
     shown: datetime = EPOCH
     since: datetime = EPOCH
     speed: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse a clock that stands still or runs backwards."""
+        if not 0 < self.speed < math.inf:
+            message = f"a clock can't run at the speed {self.speed}"
+            raise ValueError(message)
 
     @classmethod
     def starting_at(cls, shown: datetime, speed: float = 1.0) -> Self:

@@ -51,13 +51,12 @@ async def read_health(database: Database) -> Health:
     Raises:
         StoreUnavailable: It does not answer.
     """
-    async with database.transaction() as connection:
+    async with database.connection() as connection:
         server = await (await connection.execute(_SERVER)).fetchone()
         assert server, "a select without from has one row"  # noqa: S101
         try:
-            async with connection.transaction():
-                migration = await (await connection.execute(_MIGRATION)).fetchone()
-                rows = await (await connection.execute(_BLOCKS)).fetchall()
+            migration = await (await connection.execute(_MIGRATION)).fetchone()
+            rows = await (await connection.execute(_BLOCKS)).fetchall()
         except errors.UndefinedTable:
             return Health(server[0], server[1], None, ())
     return Health(

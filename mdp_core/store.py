@@ -83,12 +83,12 @@ class CandleStore:
 
     async def missing(self, series_id: int, window: Window) -> list[Window]:
         """Give the parts of `window` that are not covered, ascending."""
-        async with self._database.transaction() as connection:
+        async with self._database.connection() as connection:
             return await _windows(connection, _MISSING, series_id, window=_ranges([window]))
 
     async def covered(self, series_id: int, window: Window) -> list[Window]:
         """Give the parts of `window` that are covered, ascending."""
-        async with self._database.transaction() as connection:
+        async with self._database.connection() as connection:
             return await _windows(connection, _COVERED, series_id, window=_ranges([window]))
 
     async def save(
@@ -129,7 +129,7 @@ class CandleStore:
 
         The whole answer is in memory at once: read long windows in blocks.
         """
-        async with self._database.transaction() as connection:
+        async with self._database.connection() as connection:
             cursor = connection.cursor(binary=True)
             load_columns(cursor)
             await cursor.execute(_READ, _bounds(series_id, window))
@@ -140,7 +140,7 @@ class CandleStore:
 
     async def count(self, series_id: int, window: Window) -> int:
         """Count the stored candles that open in `window`."""
-        async with self._database.transaction() as connection:
+        async with self._database.connection() as connection:
             cursor = await connection.execute(_COUNT, _bounds(series_id, window))
             row = await cursor.fetchone()
         return int(row[0]) if row else 0
@@ -148,7 +148,7 @@ class CandleStore:
     async def open_time(self, series_id: int, window: Window, position: int) -> datetime | None:
         """Give the open time of the candle at `position` in `window` (0 is the first), if any."""
         what = {**_bounds(series_id, window), "position": position}
-        async with self._database.transaction() as connection:
+        async with self._database.connection() as connection:
             row = await (await connection.execute(_OPEN_TIME, what)).fetchone()
         return row[0] if row else None
 

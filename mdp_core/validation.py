@@ -13,6 +13,7 @@ from mdp_core.intervals import Grid, Int64s
 from mdp_core.model import COLUMNS, Bools, Candles, RejectedRow, Window
 
 _RIGHT = ""
+_MOST_TRADES = 2**31 - 1  # what the table's integer holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ def _repeats(rows: Candles) -> Bools:
 def _reasons(rows: Candles, grid: Grid, slots: Int64s) -> NDArray[np.str_]:
     prices = np.stack([rows.open, rows.high, rows.low, rows.close])
     finite = np.isfinite(prices).all(axis=0) & np.isfinite(rows.volume)
+    finite &= ~(np.isinf(rows.quote_volume) | np.isinf(rows.trades))
     outside = ((prices < rows.low) | (prices > rows.high)).any(axis=0)
     checks = {
         "off the grid": rows.time != _opens(grid, slots),
@@ -63,7 +65,8 @@ def _reasons(rows: Candles, grid: Grid, slots: Int64s) -> NDArray[np.str_]:
         "a number that is not finite": ~finite,
         "a price that is not positive": (prices <= 0).any(axis=0),
         "open or close outside low and high": outside,
-        "a negative volume": rows.volume < 0,
+        "a negative volume": (rows.volume < 0) | (rows.quote_volume < 0),
+        "a number of trades that can't be": (rows.trades < 0) | (rows.trades > _MOST_TRADES),
     }
     return np.select(list(checks.values()), list(checks), default=_RIGHT)
 

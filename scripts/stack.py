@@ -86,7 +86,7 @@ def serve(data_dir: Path, port: int, sandbox: SandboxRequest | None) -> None:
     data_dir.mkdir(parents=True, exist_ok=True)
     ready = data_dir / "ready.json"
     ready.unlink(missing_ok=True)
-    with _running(data_dir.resolve(), port, sandbox) as (stack, processes):
+    with open_stack(data_dir.resolve(), port, sandbox) as (stack, processes):
         try:
             _write_ready(ready, stack)
             _greet(stack, sandbox)
@@ -100,9 +100,14 @@ def serve(data_dir: Path, port: int, sandbox: SandboxRequest | None) -> None:
 
 
 @contextmanager
-def _running(
+def open_stack(
     data_dir: Path, port: int, sandbox: SandboxRequest | None
 ) -> Generator[tuple[Stack, Processes]]:
+    """Run a stack until the context is left; gives what `ready.json` tells, and the processes.
+
+    Raises:
+        StackError, LocalDatabaseError: As `serve`.
+    """
     processes: Processes = {}
     env = {**_inherited(), "JWT_SECRET": _secret(data_dir)}
     url, sandbox_url = f"http://{_HOST}:{port}", None

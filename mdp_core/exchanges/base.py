@@ -4,18 +4,21 @@ Paging, retries, budgets, validation and caching are not an adapter's: it transl
 is one file with one subclass, named by an entry point of the group `mdp.exchanges`.
 """
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import numpy as np
 
 from mdp_core.budget import Tariff
 from mdp_core.exchanges.http import ExchangeHttp
 from mdp_core.intervals import Grid, Int64s, Interval
-from mdp_core.model import Candles, Symbol, Window
+from mdp_core.model import Candles, Float64s, Symbol, Window
+
+_DECIMALS = re.compile(r"[0-9.,eE+-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +99,20 @@ def integers(values: Sequence[object]) -> Int64s:
     Raises:
         TypeError: One of them is something else: a cast would change it silently.
     """
-    column = np.array(values)
-    if column.dtype.kind != "i" and len(column):
+    if set(map(type, values)) - {int}:
         raise TypeError
-    return column.astype(np.int64)
+    return np.array(values, np.int64)
+
+
+def decimals(texts: Sequence[object]) -> Float64s:
+    """Make a column of decimals that are written as strings.
+
+    Raises:
+        TypeError, ValueError: One of them is something else, or a number only to Python (`1_0`).
+    """
+    if set(map(type, texts)) - {str}:
+        raise TypeError
+    strings = cast("Sequence[str]", texts)
+    if not _DECIMALS.fullmatch(",".join(strings)):
+        raise ValueError
+    return np.fromiter(map(float, strings), np.float64, len(strings))

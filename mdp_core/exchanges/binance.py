@@ -16,7 +16,13 @@ from typing_extensions import override
 from mdp_core.budget import Tariff
 from mdp_core.clock import from_ms, to_ms
 from mdp_core.errors import BadPayload
-from mdp_core.exchanges.base import ExchangeAdapter, ExchangeFacts, OfferedInterval, integers
+from mdp_core.exchanges.base import (
+    ExchangeAdapter,
+    ExchangeFacts,
+    OfferedInterval,
+    decimals,
+    integers,
+)
 from mdp_core.intervals import Interval, epoch_grid
 from mdp_core.model import Candles, Symbol, Window
 
@@ -84,8 +90,7 @@ class BinanceFuturesAdapter(ExchangeAdapter):
     async def fetch_beginning(self, symbol: Symbol, interval: Interval) -> datetime | None:
         """Fetch the first candle's open: `onboardDate` was seen to lie after it (recorded)."""
         params = {"symbol": symbol.native, "interval": interval.value, "startTime": 0, "limit": 1}
-        first = await self._http.get_json(_KLINES, params, parse_candles, weight=_weight(1))
-        return from_ms(int(first.time[0])) if len(first) else None
+        return await self._http.get_json(_KLINES, params, _parse_beginning, weight=_weight(1))
 
     @override
     async def fetch_symbols(self) -> Sequence[Symbol]:
@@ -108,22 +113,14 @@ def parse_candles(payload: object) -> Candles:
         BadPayload: Not a list of such rows.
     """
     try:
-        rows = [row[:9] for row in _list(payload)]
+        rows = _list(payload)
         if not rows:
             return Candles.empty()
-        time, *texts, _close_time, quote_volume, trades = zip(*rows, strict=True)
-        numbers = [
-            np.fromiter(map(float, text), np.float64, len(rows)) for text in (*texts, quote_volume)
-        ]
+        time, *texts, _close_time, quote_volume, trades = list(zip(*rows, strict=True))[:9]
+        numbers = [decimals(text) for text in (*texts, quote_volume)]
         return Candles(integers(time), *numbers, trades=integers(trades).astype(np.float64))
     except (TypeError, ValueError, OverflowError) as error:
         raise BadPayload(_NAME, "answered klines of an unknown shape") from error
-
-
-def _list(payload: object) -> list[list[Any]]:
-    if not isinstance(payload, list):
-        raise TypeError
-    return cast("list[list[Any]]", payload)
 
 
 def parse_symbols(payload: object) -> list[Symbol]:
@@ -135,41 +132,67 @@ def parse_symbols(payload: object) -> list[Symbol]:
         BadPayload: There is no list of symbols, or a perpetual lacks its names.
     """
     try:
-        entries = cast("dict[str, list[dict[str, Any]]]", payload)["symbols"]
+        entries = _list(cast("dict[str, object]", payload)["symbols"])
         return [_symbol(entry) for entry in entries if entry.get("contractType") == "PERPETUAL"]
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise BadPayload(_NAME, "answered an exchangeInfo of an unknown shape") from error
 
 
+def _list(payload: object) -> list[Any]:
+    if not isinstance(payload, list):
+        raise TypeError
+    return cast("list[Any]", payload)
+
+
 def _symbol(entry: dict[str, Any]) -> Symbol:
-    base, quote = str(entry["baseAsset"]), str(entry["quoteAsset"])
+    base, quote = _name(entry, "baseAsset"), _name(entry, "quoteAsset")
     filters = {f.get("filterType"): f for f in entry.get("filters") or ()}
     multiplier = _MULTIPLIER.match(base)
-    delivery = entry.get("deliveryDate")
+    delivery = _when(entry, "deliveryDate")
     return Symbol(
         exchange=_NAME,
         market_type="perp",
         name=f"{base}-{quote}",
-        native=str(entry["symbol"]),
+        native=_name(entry, "symbol"),
         base=base,
         quote=quote,
         active=entry.get("status") == "TRADING",
         multiplier=int(multiplier[1]) if multiplier else 1,
         tick_size=_size(filters, "PRICE_FILTER", "tickSize"),
         step_size=_size(filters, "LOT_SIZE", "stepSize"),
-        listed_at=from_ms(entry["onboardDate"]) if entry.get("onboardDate") else None,
-        delisted_at=from_ms(delivery) if delivery and delivery < to_ms(_NEVER) else None,
+        listed_at=_when(entry, "onboardDate"),
+        delisted_at=delivery if delivery and delivery < _NEVER else None,
     )
+
+
+def _name(entry: dict[str, Any], key: str) -> str:
+    name = entry[key]
+    if not isinstance(name, str) or not name:
+        raise ValueError
+    return name
+
+
+def _when(entry: dict[str, Any], key: str) -> datetime | None:
+    ms = entry.get(key)
+    return from_ms(int(integers([ms])[0])) if ms else None
 
 
 def _size(filters: dict[Any, dict[str, Any]], kind: str, key: str) -> float | None:
     text = filters.get(kind, {}).get(key)
-    return float(text) if text else None
+    return float(decimals([text])[0]) if text else None
+
+
+def _parse_beginning(payload: object) -> datetime | None:
+    first = parse_candles(payload).time[:1]
+    try:
+        return from_ms(int(first[0])) if len(first) else None
+    except OverflowError as error:
+        raise BadPayload(_NAME, "answered a first candle of no time") from error
 
 
 def _parse_time(payload: object) -> datetime:
     try:
-        return from_ms(cast("dict[str, int]", payload)["serverTime"])
+        return from_ms(int(integers([cast("dict[str, object]", payload)["serverTime"]])[0]))
     except (KeyError, TypeError, OverflowError) as error:
         raise BadPayload(_NAME, "answered a time of an unknown shape") from error
 

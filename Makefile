@@ -1,0 +1,52 @@
+# Needs make and python3 (3.11 or newer); everything else is set up here.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
+	--generate-hashes --no-emit-index-url --no-emit-find-links --no-header
+
+.PHONY: setup setup-dev demo run test soak check format bench lock
+
+setup: .venv/.ready
+setup-dev: .venv/.ready-dev
+
+.venv/.ready: pyproject.toml requirements-local.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "python3 must be 3.11 or newer")'
+	$(PYTHON) -m venv .venv
+	$(PIP) --require-hashes -r requirements-local.lock
+	$(PIP) --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv/.ready-dev: .venv/.ready requirements-dev.lock
+	$(PIP) --require-hashes -r requirements-dev.lock
+	@touch $@
+
+demo: setup
+	$(BIN)/mdp demo
+
+run: setup
+	$(BIN)/mdp run
+
+test: setup-dev
+	$(BIN)/pytest
+
+soak: setup-dev
+	$(BIN)/pytest -m soak --timeout 3600 tests/soak
+
+check: setup-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/basedpyright
+
+format: setup-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup-dev
+	$(BIN)/python -m scripts.bench
+
+lock: setup-dev
+	$(COMPILE) --upgrade -o requirements.lock
+	$(COMPILE) --upgrade --extra local -c requirements.lock -o requirements-local.lock
+	$(COMPILE) --upgrade --extra local --extra dev -c requirements-local.lock -o requirements-dev.lock

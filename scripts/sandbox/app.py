@@ -1,0 +1,197 @@
+"""The sandbox as one web application: three exchanges under their prefixes, and its controls.
+
+A request is logged when it comes, delayed by the latency, answered and charged, and only then may
+a fault hit it: a fault concerns a candle request that would have been answered with a page. A
+hanging request ends when its client leaves; a server that is to stop at once in spite of it needs
+uvicorn's `timeout_graceful_shutdown`.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+import orjson
+from pydantic import TypeAdapter, ValidationError
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from mdp_core.clock import Clock, to_ms
+from scripts.sandbox import binance, coinbase, hyperliquid
+from scripts.sandbox.control import Entry, Fault, Log, Settings
+from scripts.sandbox.exchange import Call, Exchange, Page, Reply
+from scripts.sandbox.faults import SERIES_SELECTORS, Faults, failure, spoil
+from scripts.sandbox.replay import Replay
+
+_HANG_SECONDS = 60.0
+_FAULTS = TypeAdapter(list[Fault])
+_OFFERED = {"binance": binance.GRIDS, "hyperliquid": hyperliquid.GRIDS, "coinbase": coinbase.GRIDS}
+_NOBODY_THERE = Reply(499, b"")
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxOptions:
+    """How the sandbox starts; latency and limits can be changed while it runs.
+
+    Attributes:
+        clock: The exchanges' time; budgets, latency and the log keep real time.
+        data: Folder of candles to replay.
+        latency_ms: Delay of every exchange request.
+        limits: Whether exceeding a rate limit has consequences.
+    """
+
+    clock: Clock = field(default_factory=Clock)
+    data: Path | None = None
+    latency_ms: float = 0
+    limits: bool = True
+
+
+def create_sandbox(options: SandboxOptions) -> Starlette:
+    """Build the application; the files of `options.data` are read here."""
+    replay = Replay(options.data, _OFFERED)
+    now_ms = to_ms(options.clock())
+    exchanges = (
+        binance.Binance(replay, now_ms),
+        hyperliquid.Hyperliquid(replay),
+        coinbase.Coinbase(replay),
+    )
+    sandbox = Sandbox(options, {exchange.name: exchange for exchange in exchanges})
+    any_method = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+    return Starlette(
+        routes=[
+            Route("/_sandbox/requests", sandbox.control_requests, methods=["GET", "DELETE"]),
+            Route("/_sandbox/faults", sandbox.control_faults, methods=["GET", "POST", "DELETE"]),
+            Route("/_sandbox/settings", sandbox.control_settings, methods=["GET", "POST"]),
+            Route("/{exchange}/{path:path}", sandbox.serve, methods=any_method),
+        ]
+    )
+
+
+class Sandbox:
+    """The state of one running sandbox, and the handlers of its routes."""
+
+    def __init__(self, options: SandboxOptions, exchanges: Mapping[str, Exchange]) -> None:
+        """Serve these exchanges under their names."""
+        self._clock = options.clock
+        self._latency_ms = options.latency_ms
+        self._limits = options.limits
+        self._exchanges = exchanges
+        self._log = Log()
+        self._faults = Faults()
+
+    async def serve(self, request: Request) -> Response:
+        """Answer one request to an exchange."""
+        exchange = self._exchanges.get(request.path_params["exchange"])
+        if exchange is None:
+            return _json({"error": f"no such exchange; there are {sorted(self._exchanges)}"}, 404)
+        call = await _call(request)
+        entry = self._log.add(exchange.name, call.method, call.path, call.params)
+        if self._latency_ms:
+            await asyncio.sleep(self._latency_ms / 1000)
+        answer = await self._answer(exchange, call, entry, request)
+        if answer is not _NOBODY_THERE:
+            entry.status = answer.status
+        headers = {**answer.headers, **exchange.headers(call.host)}
+        return Response(answer.body, answer.status, headers, answer.media_type)
+
+    async def _answer(
+        self, exchange: Exchange, call: Call, entry: Entry, request: Request
+    ) -> Reply:
+        now_ms = to_ms(self._clock())
+        answer = exchange.answer(call, now_ms)
+        refusal = exchange.charge(call, answer)
+        if refusal and self._limits:
+            return exchange.refuse(refusal, now_ms)
+        if isinstance(answer, Reply):
+            return answer
+        fault = self._faults.take(exchange.name, call.params, answer)
+        entry.fault = fault.fault if fault else None
+        if fault and fault.fault == "hang":
+            return await _hang(request, fault)
+        return self._page(exchange, answer, fault, entry)
+
+    def _page(self, exchange: Exchange, page: Page, fault: Fault | None, entry: Entry) -> Reply:
+        if fault and (failed := failure(fault, exchange, to_ms(self._clock()))):
+            return failed
+        if fault and fault.fault == "late_candle":
+            self._faults.withhold(exchange.name, page, fault)
+        published = self._faults.published(exchange.name, page)
+        if published is not page:
+            entry.fault = entry.fault or "late_candle"
+        return Reply(200, spoil(fault, published) if fault else page.encode(published.columns))
+
+    async def control_requests(self, request: Request) -> Response:
+        """Give the log, or clear it."""
+        if request.method == "DELETE":
+            self._log.clear()
+        return _json(self._log.rows())
+
+    async def control_faults(self, request: Request) -> Response:
+        """Order faults, or clear them; the answer is what is pending."""
+        if request.method == "DELETE":
+            self._faults.clear()
+        elif request.method == "POST":
+            try:
+                faults = _FAULTS.validate_json(await request.body())
+                self._check_selectors(faults)
+            except ValueError as error:
+                return _unacceptable(error)
+            self._faults.order(faults)
+        return _json([fault.model_dump() for fault in self._faults.pending()])
+
+    async def control_settings(self, request: Request) -> Response:
+        """Change settings; the answer is all of them."""
+        if request.method == "POST":
+            try:
+                changed = Settings.model_validate_json(await request.body())
+            except ValidationError as error:
+                return _unacceptable(error)
+            if changed.latency_ms is not None:
+                self._latency_ms = changed.latency_ms
+            if changed.limits is not None:
+                self._limits = changed.limits == "on"
+        limits = "on" if self._limits else "off"
+        return _json({"latency_ms": self._latency_ms, "limits": limits})
+
+    def _check_selectors(self, faults: list[Fault]) -> None:
+        for fault in faults:
+            known = self._exchanges[fault.exchange].candle_params | SERIES_SELECTORS
+            unknown = sorted(fault.selectors.keys() - known)
+            if unknown:
+                message = (
+                    f"unknown keys {unknown}; besides the fault's own there are {sorted(known)}"
+                )
+                raise ValueError(message)
+
+
+async def _call(request: Request) -> Call:
+    params: Mapping[str, object] = dict(request.query_params)
+    if request.method != "GET":
+        with suppress(orjson.JSONDecodeError):
+            body: object = orjson.loads(await request.body())
+            params = cast("dict[str, object]", body) if isinstance(body, dict) else {}
+    host = request.client.host if request.client else ""
+    path = "/" + request.path_params["path"]
+    return Call(request.method, path, params, host, request.headers)
+
+
+async def _hang(request: Request, fault: Fault) -> Reply:
+    """Answer nothing until the client leaves; give up like a gateway after the fault's seconds."""
+    with suppress(TimeoutError, asyncio.CancelledError):  # cancelled: the server stops
+        async with asyncio.timeout(_HANG_SECONDS if fault.seconds is None else fault.seconds):
+            while (await request.receive())["type"] != "http.disconnect":
+                pass
+            return _NOBODY_THERE
+    return Reply(504, b"<html><body>504 Gateway Time-out</body></html>", "text/html")
+
+
+def _json(content: object, status: int = 200) -> Response:
+    return Response(orjson.dumps(content), status, media_type="application/json")
+
+
+def _unacceptable(error: ValueError) -> Response:
+    return _json({"error": str(error)}, 422)

@@ -1,0 +1,203 @@
+"""Binance USD-M futures as its REST host answers, under `/binance`.
+
+Peculiar symbols, for those who test against them:
+
+- `BTCUSDT`: `onboardDate` lies 17 days after its first candle
+- `XRPUSDT`: down 2024-06-12 02:00 to 04:00 UTC, no candle opens there
+- `DEFIUSDT`: in three of ten minutes nobody trades; those rows are flat, with volume 0
+- `OMGUSDT`: delisted (`SETTLING`), its candles end at its `deliveryDate`; more among the others
+- `XAUUSDT` (`TRADIFI_PERPETUAL`), `BTCUSDT_261225` (`CURRENT_QUARTER`), `BTCSTUSDT`
+  (`PENDING_TRADING`, contract type empty, no candles), `NOVELUSDT` (unknown status),
+  `ODDUSDT` (unknown contract type)
+"""
+
+import re
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import ClassVar, Final
+
+import orjson
+
+from mdp_core.intervals import Grid, Interval, epoch_grid
+from scripts.sandbox.binance_listing import exchange_info, listing
+from scripts.sandbox.candles import DISTANT_FUTURE_MS, Columns, Window, closes_ms
+from scripts.sandbox.exchange import (
+    Call,
+    Exchange,
+    Page,
+    Reply,
+    SeriesBook,
+    array_of,
+    numbers,
+    quoted_rows,
+    reply,
+)
+from scripts.sandbox.limits import BANNED, ClockMinuteBudget, Refusal, Seconds
+from scripts.sandbox.replay import Replay
+
+_WEIGHT_PER_MINUTE = 2400
+_INTERVALS = frozenset(Interval)
+_DEFAULT_LIMIT = 500
+_MAX_LIMIT = 1500
+_INTEGER = re.compile(r"[0-9]{1,18}")
+_CANDLE_PARAMS = frozenset({"symbol", "interval", "startTime", "endTime", "limit"})
+# Weeks open on Mondays (developers.binance.com, Kline-Candlestick-Data: 1499040000000); today's
+# three-day futures candles lie one day after the epoch's multiples (BTCUSDT: 2024-01-01 opens one).
+_PHASES = {Interval.THREE_DAYS: timedelta(days=1), Interval.ONE_WEEK: timedelta(days=4)}
+GRIDS: Final[Mapping[Interval, Grid]] = {
+    interval: epoch_grid(interval, _PHASES.get(interval, timedelta(0))) for interval in Interval
+}
+
+
+class _Refused(Exception):
+    """A parameter that the exchange answers with 400."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(code, text)
+        self.body = {"code": code, "msg": text}
+
+
+class Binance(Exchange):
+    """`/fapi/v1/{klines,exchangeInfo,time,ping}`."""
+
+    name: ClassVar[str] = "binance"
+    candle_params: ClassVar[frozenset[str]] = _CANDLE_PARAMS
+
+    def __init__(self, replay: Replay, now_ms: int, seconds: Seconds = time.time) -> None:
+        """List the symbols as they stand at `now_ms`; `seconds` is the real time of the budget."""
+        listed = listing(replay)
+        self._markets = {symbol.name: symbol.market for symbol in listed}
+        self._series = SeriesBook(self.name, GRIDS, lambda name, _: self._markets[name], replay)
+        self._info = orjson.dumps(exchange_info(listed, now_ms))
+        self._budget = ClockMinuteBudget(_WEIGHT_PER_MINUTE, seconds, bans=True)
+
+    def answer(self, call: Call, now_ms: int) -> Reply | Page:
+        """Answer a call; unknown paths as the futures host does."""
+        match call.method, call.path:
+            case "GET", "/fapi/v1/klines":
+                return self._klines(call.params, now_ms)
+            case "GET", "/fapi/v1/exchangeInfo":
+                return Reply(200, self._info)
+            case "GET", "/fapi/v1/time":
+                return reply({"serverTime": now_ms})
+            case "GET", "/fapi/v1/ping":
+                return reply({})
+            case _:
+                text = f"Path {call.path}, Method {call.method} is invalid"
+                return reply({"code": -5000, "msg": text}, 404)
+
+    def charge(self, call: Call, answer: Reply | Page) -> Refusal | None:
+        """Book the weight; requests that are answered with 400 cost theirs too (measured)."""
+        del answer
+        is_candles = call.path == "/fapi/v1/klines"
+        return self._budget.charge(call.host, _weight(call.params) if is_candles else 1)
+
+    def headers(self, host: str) -> Mapping[str, str]:
+        """Tell the weight used in this minute."""
+        return {"X-MBX-USED-WEIGHT-1M": str(self._budget.used(host))}
+
+    def refuse(self, refusal: Refusal, now_ms: int) -> Reply:
+        """Word a refusal: -1003, with Retry-After. Source: the error-code page."""
+        text = (
+            f"Way too many requests; IP banned until {now_ms + refusal.retry_after * 1000}. "
+            if refusal.status == BANNED
+            else f"Too many requests; current limit is {_WEIGHT_PER_MINUTE} requests per minute. "
+        ) + "Please use the websocket for live updates to avoid polling the API."
+        body = orjson.dumps({"code": -1003, "msg": text})
+        return Reply(refusal.status, body, headers={"Retry-After": str(refusal.retry_after)})
+
+    def fail(self) -> Reply:
+        """Word an internal error: -1001. Source: the error-code page."""
+        text = "Internal error; unable to process your request. Please try again."
+        return reply({"code": -1001, "msg": text}, 500)
+
+    def _klines(self, params: Mapping[str, object], now_ms: int) -> Reply | Page:
+        try:
+            return self._page({key: str(value) for key, value in params.items()}, now_ms)
+        except _Refused as refused:
+            return reply(refused.body, 400)
+
+    def _page(self, params: Mapping[str, str], now_ms: int) -> Page:
+        """Find the rows. Both bounds are inclusive and hold for the open time.
+
+        Without `startTime` the most recent rows up to `endTime` come back, with it the first
+        ones after it, `limit` at most. Source: developers.binance.com, Kline-Candlestick-Data.
+        """
+        symbol, interval = self._series_of(params)
+        start, end = _integer(params, "startTime"), _integer(params, "endTime")
+        limit = _limit(params)
+        if start is not None and end is not None and start > end:
+            raise _Refused(-1023, "Start time is greater than end time.")
+        series = self._series(symbol, interval)
+        window = Window(start or 0, DISTANT_FUTURE_MS if end is None else end + 1)
+        find = series.last if start is None else series.first
+        rows = find(window, limit, now_ms)
+        return Page(symbol, interval, rows, lambda columns: _encode(columns, series.grid))
+
+    def _series_of(self, params: Mapping[str, str]) -> tuple[str, Interval]:
+        unread = params.keys() - _CANDLE_PARAMS
+        if unread:
+            read = len(params) - len(unread)
+            text = f"read '{read}' parameter(s) but was sent '{len(params)}'."
+            raise _Refused(-1104, f"Not all sent parameters were read; {text}")
+        symbol = _mandatory(params, "symbol").upper()
+        interval = _mandatory(params, "interval")
+        if interval not in _INTERVALS:
+            raise _Refused(-1120, "Invalid interval.")
+        if symbol not in self._markets:
+            raise _Refused(-1121, "Invalid symbol.")
+        return symbol, Interval(interval)
+
+
+def _weight(params: Mapping[str, object]) -> int:
+    """Give the weight of a candle request by its limit, as measured: 5 when there is none."""
+    text = str(params.get("limit", ""))
+    limit = int(text) if _INTEGER.fullmatch(text) else _DEFAULT_LIMIT + 1
+    return next((weight for most, weight in ((100, 1), (500, 2), (1000, 5)) if limit <= most), 10)
+
+
+def _mandatory(params: Mapping[str, str], name: str) -> str:
+    value = params.get(name)
+    if value is None:
+        text = f"Mandatory parameter '{name}' was not sent, was empty/null, or malformed."
+        raise _Refused(-1102, text)
+    if not value:
+        raise _Refused(-1105, f"Parameter '{name}' was empty.")
+    return value
+
+
+def _integer(params: Mapping[str, str], name: str) -> int | None:
+    value = params.get(name)
+    if value is None:
+        return None
+    if not value:
+        raise _Refused(-1105, f"Parameter '{name}' was empty.")
+    if not _INTEGER.fullmatch(value):
+        text = f"Illegal characters found in parameter '{name}'; legal range is '^[0-9]{{1,20}}$'."
+        raise _Refused(-1100, text)
+    return int(value)
+
+
+def _limit(params: Mapping[str, str]) -> int:
+    limit = _integer(params, "limit")
+    if limit is None:
+        return _DEFAULT_LIMIT
+    if not 1 <= limit <= _MAX_LIMIT:
+        raise _Refused(-1130, "Data sent for parameter 'limit' is not valid.")
+    return limit
+
+
+def _encode(rows: Columns, grid: Grid) -> bytes:
+    """Print rows of twelve: prices and volumes as strings, closing a millisecond early.
+
+    Every trade counts as a taker's purchase, so the two last figures repeat the volumes.
+    """
+    if len(rows) == 0:
+        return b"[]"
+    opens, trades = numbers(rows.time, b"["), numbers(rows.trades)
+    closes = numbers(closes_ms(grid, rows.time) - 1)
+    prices = quoted_rows(rows.open, rows.high, rows.low, rows.close)
+    volume, quote = (numbers(column, b'"', b'"') for column in (rows.volume, rows.quote))
+    end = [b'"0"]'] * len(rows)
+    return array_of((opens, prices, volume, closes, quote, trades, volume, quote, end))

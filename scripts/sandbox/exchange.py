@@ -1,0 +1,179 @@
+"""What the exchanges have in common: a call comes in, an answer or a page of candles goes out.
+
+An exchange parses, validates, words its errors and prints its rows. Logging, latency and faults
+are none of its business, so a page leaves it unprinted and can still be spoilt.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import ClassVar
+
+import numpy as np
+import orjson
+
+from mdp_core.clock import to_ms
+from mdp_core.intervals import Grid, Int64s, Interval
+from scripts.sandbox.candles import (
+    DISTANT_FUTURE_MS,
+    Columns,
+    Decimals,
+    Floats,
+    InventedSeries,
+    Market,
+    Series,
+    seed_of,
+)
+from scripts.sandbox.limits import Refusal
+from scripts.sandbox.replay import Replay
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request; `path` is without the exchange's prefix, `params` the query or the body."""
+
+    method: str
+    path: str
+    params: Mapping[str, object]
+    host: str
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A finished answer."""
+
+    status: int
+    body: bytes
+    media_type: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Candles that answer a candle request, ascending, before they are printed."""
+
+    symbol: str
+    interval: Interval
+    columns: Columns
+    encode: Callable[[Columns], bytes]
+
+
+def reply(content: object, status: int = 200) -> Reply:
+    """Print an answer as JSON."""
+    return Reply(status, orjson.dumps(content))
+
+
+def numbers(column: "Int64s | Floats", before: bytes = b"", after: bytes = b"") -> list[bytes]:
+    """Print a column (at least one row), each number between two texts without commas."""
+    text = orjson.dumps(column, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
+    if before or after:
+        text = before + text.replace(b",", after + b"," + before) + after
+    return text.split(b",")
+
+
+def quoted_rows(*columns: Floats) -> list[bytes]:
+    """Print each row (at least one) of some columns as quoted shortest decimals, with commas."""
+    matrix = np.stack(columns, axis=1)
+    text = orjson.dumps(matrix, option=orjson.OPT_SERIALIZE_NUMPY)[2:-2]
+    quoted = text.replace(b",", b'","').replace(b']","[', b'"|"')
+    return (b'"' + quoted + b'"').split(b"|")
+
+
+def array_of(columns: Sequence[list[bytes]]) -> bytes:
+    """Put printed columns of equal length together, row after row, as a JSON array."""
+    tokens = [b""] * (len(columns) * len(columns[0]))
+    for place, column in enumerate(columns):
+        tokens[place :: len(columns)] = column
+    return b"[" + b",".join(tokens) + b"]"
+
+
+def markets_of(
+    exchange: str, table: str, decimals: Callable[[float], Decimals]
+) -> dict[str, Market]:
+    """Read a table of symbols: name, usual price, first candle and, if delisted, the end."""
+    found: dict[str, Market] = {}
+    for entry in table.strip().replace("\n", "·").split("·"):
+        name, price, *dates = entry.split()
+        born, dies = (*map(ms_of, dates), DISTANT_FUTURE_MS)[:2]
+        shape = decimals(float(price))
+        found[name] = Market(seed_of(exchange, name), float(price), shape, born, dies_ms=dies)
+    return found
+
+
+def ms_of(text: str) -> int:
+    """Read an ISO-8601 time with its zone as epoch milliseconds."""
+    return to_ms(datetime.fromisoformat(text))
+
+
+def decimals_of(price: float, digits: int) -> Decimals:
+    """Give decimals that leave a price so many digits, and volumes a fine enough step."""
+    magnitude = math.floor(math.log10(price))
+    return Decimals(max(0, digits - 1 - magnitude), max(0, magnitude - 1))
+
+
+def step_of(decimals: int) -> str:
+    """Print the smallest step of a number with so many decimals."""
+    return f"{10**-decimals:.{decimals}f}"
+
+
+class Exchange(ABC):
+    """One exchange; `candle_params` are the names that its candle request takes."""
+
+    name: ClassVar[str]
+    candle_params: ClassVar[frozenset[str]]
+
+    @abstractmethod
+    def answer(self, call: Call, now_ms: int) -> Reply | Page:
+        """Answer a call at the exchange's time `now_ms`."""
+
+    @abstractmethod
+    def charge(self, call: Call, answer: Reply | Page) -> Refusal | None:
+        """Book the call's cost; tell whether the limit is exceeded."""
+
+    @abstractmethod
+    def refuse(self, refusal: Refusal, now_ms: int) -> Reply:
+        """Word a refusal (429, 418) as the exchange does."""
+
+    @abstractmethod
+    def fail(self) -> Reply:
+        """Word an internal error (500) as the exchange does."""
+
+    def headers(self, host: str) -> Mapping[str, str]:
+        """Give the headers that every response to this address carries."""
+        del host
+        return {}
+
+
+class SeriesBook:
+    """The series of one exchange: replayed where a file has them, else invented."""
+
+    def __init__(
+        self,
+        exchange: str,
+        grids: Mapping[Interval, Grid],
+        market: Callable[[str, Interval], Market],
+        replay: Replay,
+    ) -> None:
+        """Make the book of an exchange; `market` knows what is invented, by native symbol."""
+        self._exchange = exchange
+        self._grids = grids
+        self._market = market
+        self._replay = replay
+        self._open: dict[tuple[str, Interval], Series] = {}
+
+    def __call__(self, symbol: str, interval: Interval) -> Series:
+        """Give the series of a known symbol."""
+        key = (symbol, interval)
+        if key not in self._open:
+            self._open[key] = self._make(symbol, interval)
+        return self._open[key]
+
+    def _make(self, symbol: str, interval: Interval) -> Series:
+        grid = self._grids[interval]
+        replayed = self._replay.series(self._exchange, symbol, interval, grid)
+        if replayed is not None:
+            return replayed
+        return InventedSeries(self._market(symbol, interval), interval, grid)

@@ -34,6 +34,11 @@ class Market:
     horizon: Horizon
     filler: PageFiller
 
+    @property
+    def page_size(self) -> int:
+        """Slots of one page."""
+        return self.filler.page_size
+
 
 class CandleService:
     """Answers requests for candles; whoever needs candles asks here."""
@@ -127,12 +132,9 @@ class CandleService:
         if query.start is not None:
             start = grid.ceil(query.start)
             return Window(start, max(start, end))
-        slots = max(
-            rows,
-            self._limits.pages * self._markets[query.exchange, query.market_type].filler.page_size,
-        )
-        start = max(reach.earliest, grid.at(grid.index(end) - slots))
-        return Window(min(start, end), end)
+        pages = self._limits.pages * self._markets[query.exchange, query.market_type].page_size
+        first = grid.index(end) - max(rows, pages)
+        return Window(grid.at(max(first, min(grid.index(reach.earliest), grid.index(end)))), end)
 
     @asynccontextmanager
     async def _deadline(self, series: Series) -> AsyncGenerator[None]:

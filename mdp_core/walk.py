@@ -56,7 +56,7 @@ class FromStart(Direction):
     @override
     def split(self, left: Window, slots: int, grid: Grid) -> tuple[Window, Window]:
         """Split off at the start."""
-        middle = min(grid.at(grid.index(left.start) + slots), left.end)
+        middle = grid.at(min(grid.index(left.start) + slots, grid.index(left.end)))
         return Window(left.start, middle), Window(middle, left.end)
 
     @override
@@ -89,7 +89,7 @@ class FromEnd(Direction):
     @override
     def split(self, left: Window, slots: int, grid: Grid) -> tuple[Window, Window]:
         """Split off at the end."""
-        middle = max(grid.at(grid.index(left.end) - slots), left.start)
+        middle = grid.at(max(grid.index(left.end) - slots, grid.index(left.start)))
         return Window(middle, left.end), Window(left.start, middle)
 
     @override

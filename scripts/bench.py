@@ -166,9 +166,9 @@ def _random_candles(window: Window) -> Candles:
 
 
 def _psql_copy(database: LocalDatabase, series_id: int, window: Window) -> None:
-    query = (
+    query = (  # noqa: S608 - our own numbers and times
         "COPY (SELECT time, open, high, low, close, volume FROM candles "
-        f"WHERE series_id = {series_id} AND time >= '{window.start}' AND time < '{window.end}' "  # noqa: S608 - ours
+        f"WHERE series_id = {series_id} AND time >= '{window.start}' AND time < '{window.end}' "
         "ORDER BY time) TO STDOUT (FORMAT binary)"
     )
     command = [str(database.bin_dir / "psql"), database.url, "-qc", query]

@@ -166,10 +166,10 @@ def _random_candles(window: Window) -> Candles:
 
 
 def _psql_copy(database: LocalDatabase, series_id: int, window: Window) -> None:
-    query = (  # noqa: S608 - our own numbers and times
+    query = (
         "COPY (SELECT time, open, high, low, close, volume FROM candles "
         f"WHERE series_id = {series_id} AND time >= '{window.start}' AND time < '{window.end}' "
-        "ORDER BY time) TO STDOUT (FORMAT binary)"
+        "ORDER BY time) TO STDOUT (FORMAT binary)"  # noqa: S608 - our own numbers and times
     )
     command = [str(database.bin_dir / "psql"), database.url, "-qc", query]
     subprocess.run(command, stdout=subprocess.DEVNULL, check=True)  # noqa: S603 - found by us

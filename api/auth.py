@@ -3,9 +3,13 @@
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
 from pydantic import SecretStr
@@ -17,6 +21,8 @@ SCOPES = ("candles:read", "meta:read", "backfill:write", "admin")
 # What anybody may see. Every other route needs a token, whether or not it says so.
 PUBLIC_PATHS = frozenset({"/health", "/docs", "/openapi.json"})
 
+_Key: TypeAlias = str | RSAPublicKey | EllipticCurvePublicKey
+_PUBLIC_KEYS = {"RS256": RSAPublicKey, "ES256": EllipticCurvePublicKey}
 _LONGEST_TOKEN = 8192
 _REQUIRED_CLAIMS = ["exp", "sub", "aud"]
 
@@ -75,7 +81,7 @@ class TokenVerifier:
         message = "the token's signature is not ours"
         raise Unauthorized(message) from problem
 
-    def _claims(self, token: str, key: str) -> dict[str, Any]:
+    def _claims(self, token: str, key: _Key) -> dict[str, Any]:
         return jwt.decode(
             token,
             key,
@@ -144,14 +150,22 @@ def _principal(claims: dict[str, Any]) -> Principal:
     return Principal(subject, frozenset(scope.split()))
 
 
-def _verification_keys(settings: TokenSettings) -> list[str]:
+def _verification_keys(settings: TokenSettings) -> list[_Key]:
     if settings.jwt_algorithm != "HS256":
-        if not settings.jwt_public_key:
-            message = f"MDP_JWT_PUBLIC_KEY must be set for {settings.jwt_algorithm}"
-            raise MissingKey(message)
-        return [settings.jwt_public_key]
+        return [_public_key(settings.jwt_algorithm, settings.jwt_public_key or "")]
     if settings.jwt_secret is None:
         message = "JWT_SECRET must be set: `openssl rand -hex 32` makes one"
         raise MissingKey(message)
     secrets: list[SecretStr | None] = [settings.jwt_secret, settings.jwt_previous_secret]
     return [secret.get_secret_value() for secret in secrets if secret]
+
+
+def _public_key(algorithm: str, pem: str) -> _Key:
+    try:
+        key = load_pem_public_key(pem.encode())
+    except (ValueError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, _PUBLIC_KEYS[algorithm]):
+        message = f"MDP_JWT_PUBLIC_KEY must be the PEM text of a public key for {algorithm}"
+        raise MissingKey(message)
+    return key

@@ -49,9 +49,9 @@ class ExchangeSettings(BaseSettings):
     """Base URL of its REST interface."""
     share: float = Field(default=0.8, gt=0, le=1)
     """The part of the exchange's limit that this service may use."""
-    settle_seconds: float | None = Field(default=None, ge=0)
+    settle_seconds: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     """How long after its close a candle may still change."""
-    absence_grace_seconds: float | None = Field(default=None, ge=0)
+    absence_grace_seconds: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     """How long after its close an absent candle may only be late."""
 
     @classmethod
@@ -71,7 +71,13 @@ class Limits(BaseModel):
     deadline_seconds: float
 
 
-_CONFIG = SettingsConfigDict(env_prefix="MDP_", frozen=True, extra="forbid", populate_by_name=True)
+_CONFIG = SettingsConfigDict(
+    env_prefix="MDP_",
+    frozen=True,
+    extra="forbid",
+    populate_by_name=True,
+    hide_input_in_errors=True,  # a refused secret is a secret still
+)
 
 
 class DatabaseSettings(BaseSettings):
@@ -107,15 +113,15 @@ class Settings(DatabaseSettings, TokenSettings):
 
     pool_size: int = Field(default=10, ge=2)
     """Database connections of one process at the most."""
-    statement_timeout_seconds: float = Field(default=30, gt=0)
+    statement_timeout_seconds: float = Field(default=30, gt=0, allow_inf_nan=False)
     """How long one statement may take."""
     egress: str = Field(default="default", min_length=1)
     """Names the IP address that exchanges see: processes of one egress share one budget."""
-    attempt_timeout_seconds: float = Field(default=10, gt=0)
+    attempt_timeout_seconds: float = Field(default=10, gt=0, allow_inf_nan=False)
     """How long one HTTP attempt at an exchange may take."""
-    fetch_deadline_seconds: float = Field(default=30, gt=0)
+    fetch_deadline_seconds: float = Field(default=30, gt=0, allow_inf_nan=False)
     """How long one upstream request may take with its waiting and its attempts."""
-    request_deadline_seconds: float = Field(default=60, gt=0)
+    request_deadline_seconds: float = Field(default=60, gt=0, allow_inf_nan=False)
     """How long filling the window of one request may take."""
     max_rows: int = Field(default=1_000_000, ge=1)
     """Candles in one answer at the most."""

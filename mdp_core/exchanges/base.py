@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 
@@ -55,6 +55,10 @@ class ExchangeFacts:
     """How often the candles after the end of coverage are asked for at the most."""
     probes_beginning: bool
     """Whether `fetch_beginning` can tell where a series' history begins."""
+    memory: int | None = None
+    """How many candles of a series it remembers at the most; None: all."""
+    pages_per_request: int = 1
+    """How many adjacent pages one request may ask for."""
 
 
 class ExchangeAdapter(ABC):
@@ -88,6 +92,11 @@ class ExchangeAdapter(ABC):
     async def fetch_beginning(self, symbol: Symbol, interval: Interval) -> datetime | None:
         """Fetch the open time of the series' first candle; None where there is none yet."""
 
+    def other_names(self, symbol: str) -> Sequence[str]:
+        """Give the canonical names that an unknown `symbol` may stand for, the likeliest first."""
+        del symbol
+        return ()
+
     @abstractmethod
     async def server_time(self) -> datetime:
         """Fetch the exchange's clock (aware, UTC)."""
@@ -116,3 +125,38 @@ def decimals(texts: Sequence[object]) -> Float64s:
     if not _DECIMALS.fullmatch(",".join(strings)):
         raise ValueError
     return np.fromiter(map(float, strings), np.float64, len(strings))
+
+
+def numbers(values: Sequence[object]) -> Float64s:
+    """Make a column of JSON numbers.
+
+    Raises:
+        TypeError: One of them is something else.
+    """
+    if set(map(type, values)) - {int, float}:
+        raise TypeError
+    return np.array(values, np.float64)
+
+
+def arrays(payload: object) -> list[list[Any]]:
+    """Take a payload for a list of arrays.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    return cast("list[list[Any]]", _list_of(list, payload))
+
+
+def objects(payload: object) -> list[dict[str, Any]]:
+    """Take a payload for a list of objects.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    return cast("list[dict[str, Any]]", _list_of(dict, payload))
+
+
+def _list_of(kind: type, payload: object) -> list[object]:
+    if not isinstance(payload, list) or set(map(type, cast("list[object]", payload))) - {kind}:
+        raise TypeError
+    return cast("list[object]", payload)

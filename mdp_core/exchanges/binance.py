@@ -20,8 +20,10 @@ from mdp_core.exchanges.base import (
     ExchangeAdapter,
     ExchangeFacts,
     OfferedInterval,
+    arrays,
     decimals,
     integers,
+    objects,
 )
 from mdp_core.intervals import Interval, epoch_grid
 from mdp_core.model import Candles, Symbol, Window
@@ -113,7 +115,7 @@ def parse_candles(payload: object) -> Candles:
         BadPayload: Not a list of such rows.
     """
     try:
-        rows = _list(payload)
+        rows = arrays(payload)
         if not rows:
             return Candles.empty()
         time, *texts, _close_time, quote_volume, trades = list(zip(*rows, strict=True))[:9]
@@ -132,16 +134,10 @@ def parse_symbols(payload: object) -> list[Symbol]:
         BadPayload: There is no list of symbols, or a perpetual lacks its names.
     """
     try:
-        entries = _list(cast("dict[str, object]", payload)["symbols"])
+        entries = objects(cast("dict[str, object]", payload)["symbols"])
         return [_symbol(entry) for entry in entries if entry.get("contractType") == "PERPETUAL"]
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise BadPayload(_NAME, "answered an exchangeInfo of an unknown shape") from error
-
-
-def _list(payload: object) -> list[Any]:
-    if not isinstance(payload, list):
-        raise TypeError
-    return cast("list[Any]", payload)
 
 
 def _symbol(entry: dict[str, Any]) -> Symbol:

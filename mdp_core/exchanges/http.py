@@ -103,6 +103,18 @@ class ExchangeHttp:
             BadPayload: The body can't be read, however often it was asked for.
         """
         request = self._client.build_request("GET", path, params=dict(params))
+        return await self._send_in_time(request, parse, weight)
+
+    async def post_json(
+        self, path: str, body: object, parse: Callable[[object], Parsed], *, weight: float
+    ) -> Parsed:
+        """Send `body` as JSON by POST; otherwise as `get_json`."""
+        request = self._client.build_request("POST", path, json=body)
+        return await self._send_in_time(request, parse, weight)
+
+    async def _send_in_time(
+        self, request: httpx.Request, parse: Callable[[object], Parsed], weight: float
+    ) -> Parsed:
         try:
             async with asyncio.timeout(self._deadline_seconds) as deadline:
                 return await self._send(request, parse, weight, deadline.when())

@@ -1,0 +1,330 @@
+"""Settings from the environment, and the clock that is one of them."""
+
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from unit_strategies import steady, times, utc
+
+from mdp_core.clock import EPOCH, Clock, from_ms, to_ms
+from mdp_core.settings import ExchangeSettings, Settings, TokenSettings
+
+SECRET = "3f1c9a7be2d84056a1f7c03d9e6b58247c1de0f9"  # noqa: S105 - of the tests
+URL = "postgresql://mdp@localhost/mdp"
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test starts from a database URL and a secret alone."""
+    for name in ("MDP_CLOCK", "MDP_JWT_ALGORITHM", "MDP_JWT_PREVIOUS_SECRET", "MDP_BINANCE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DATABASE_URL", URL)
+    monkeypatch.setenv("JWT_SECRET", SECRET)
+
+
+def read() -> Settings:
+    return Settings()  # pyright: ignore[reportCallIssue]
+
+
+# --- the clock
+
+
+def test_clock_of_no_setting_shows_real_time() -> None:
+    """Aware and UTC."""
+    before, now, after = datetime.now(UTC), Clock()(), datetime.now(UTC)
+
+    assert before <= now <= after
+    assert now.tzinfo is UTC
+
+
+def test_clock_starts_where_it_is_told() -> None:
+    """At this moment it shows that one."""
+    clock = Clock.starting_at(utc(2020, 6, 1))
+
+    assert timedelta(0) <= clock() - utc(2020, 6, 1) < timedelta(seconds=5)
+
+
+@pytest.mark.parametrize("speed", [0.5, 1.0, 1000.0])
+def test_clock_runs_at_its_speed(speed: float) -> None:
+    """Between two looks the time shown has gone on `speed` times as far."""
+    clock = Clock.starting_at(utc(2020), speed)
+    before, shown = datetime.now(UTC), clock()
+    time.sleep(0.02)
+    again, after = clock(), datetime.now(UTC)
+
+    assert again - shown >= timedelta(seconds=0.02) * speed * 0.99
+    assert again - shown <= (after - before) * speed
+
+
+@steady
+@given(
+    times, times, st.floats(min_value=0, exclude_min=True, allow_infinity=False, allow_nan=False)
+)
+def test_clock_survives_its_text(shown: datetime, since: datetime, speed: float) -> None:
+    """To the millisecond, with its speed bit for bit."""
+    clock = Clock(from_ms(to_ms(shown)), from_ms(to_ms(since)), speed)
+
+    assert Clock.parse(str(clock)) == clock
+
+
+def test_text_of_a_clock_is_as_documented() -> None:
+    """SHOWN_MS@SINCE_MS*SPEED."""
+    text = "1577836800000@1718022600000*60.0"
+
+    assert str(Clock.parse(text)) == text
+    assert Clock.parse(text) == Clock(utc(2020), utc(2024, 6, 10, 12, 30), 60.0)
+
+
+NO_CLOCKS = [
+    "",
+    "now",
+    "2020-01-01",
+    "1577836800000",
+    "1577836800000@0",
+    "1577836800000*2",
+    "@*",
+    "1@2*3*4",
+    "1@2@3*4",
+    "1.5@0*1",
+    "a@0*1",
+    "0@b*1",
+    "0@0*fast",
+    "0@0*nan",
+    "0@0*inf",
+    "0@0*-1",
+    "0@0*0",
+    f"{10**16}@0*1",
+    f"0@-{10**16}*1",
+]
+
+
+@pytest.mark.parametrize("text", NO_CLOCKS)
+def test_what_is_no_clock_is_refused(text: str) -> None:
+    """Also speeds at which time stands still, runs backwards or is over at once."""
+    with pytest.raises(ValueError, match="not a clock"):
+        Clock.parse(text)
+
+
+@steady
+@given(st.text("0123456789@*.-+einfa", max_size=24))
+def test_any_text_is_a_clock_or_a_value_error(text: str) -> None:
+    """A setting that can't be read must not break in another way."""
+    try:
+        clock = Clock.parse(text)
+    except ValueError:
+        return
+    assert Clock.parse(str(clock)) == clock
+
+
+# --- settings
+
+
+def test_clock_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every process that is given the same text shows the same time."""
+    monkeypatch.setenv("MDP_CLOCK", "1577836800000@1718022600000*60")
+
+    assert read().clock == Clock(utc(2020), utc(2024, 6, 10, 12, 30), 60.0)
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "0@0*nan"])
+def test_environment_without_a_readable_clock_is_refused(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    """Starting with another time than was meant would store lies."""
+    monkeypatch.setenv("MDP_CLOCK", text)
+
+    with pytest.raises(ValidationError, match="not a clock"):
+        read()
+
+
+def test_time_is_real_by_default() -> None:
+    """No clock is set."""
+    assert read().clock == Clock(EPOCH, EPOCH, 1.0)
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        pytest.param("", id="empty"),
+        pytest.param(SECRET[:31], id="31 characters"),
+        pytest.param("a" * 64, id="one letter"),
+        pytest.param("abcdefg" * 8, id="seven letters"),
+        pytest.param("change-me-change-me-change-me-now-42", id="change me"),
+        pytest.param("CHANGEME0123456789abcdefghijklmnop", id="shouted"),
+        pytest.param("my-super-secret-key-0123456789-abcdef", id="secret"),
+        pytest.param("example-0123456789-abcdefghijklmnop", id="example"),
+        pytest.param("your-256-bit-key-goes-in-this-place", id="your"),
+        pytest.param("placeholder-0123456789-abcdefghijk", id="placeholder"),
+        pytest.param("xxxxxxxxxxxxxxxx0123456789abcdefgh", id="xxxx"),
+        pytest.param("Password-0123456789-abcdefghijklmn", id="password"),
+    ],
+)
+@pytest.mark.parametrize("name", ["JWT_SECRET", "MDP_JWT_PREVIOUS_SECRET"])
+def test_secret_that_anybody_could_guess_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, secret: str
+) -> None:
+    """Short ones, placeholders, and what only looks long; the error names the variable."""
+    monkeypatch.setenv(name, secret)
+
+    with pytest.raises(ValidationError, match=rf"(?i){name.removeprefix('MDP_')}"):
+        read()
+
+
+@pytest.mark.parametrize("secret", [SECRET[:31], f"{SECRET[:28]}your"])
+def test_refused_secret_is_not_repeated(monkeypatch: pytest.MonkeyPatch, secret: str) -> None:
+    """It may be a real one, and what the start says is in a log."""
+    monkeypatch.setenv("JWT_SECRET", secret)
+
+    with pytest.raises(ValidationError) as caught:
+        read()
+    assert secret not in str(caught.value)
+
+
+def test_secret_is_not_shown() -> None:
+    """Nor is the database's URL, which may hold a password."""
+    settings = read()
+
+    assert settings.jwt_secret is not None
+    assert settings.jwt_secret.get_secret_value() == SECRET
+    assert SECRET not in repr(settings)
+    assert URL not in repr(settings)
+
+
+def test_secret_may_be_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only serving and making tokens need one."""
+    monkeypatch.delenv("JWT_SECRET")
+
+    assert read().jwt_secret is None
+
+
+@pytest.mark.parametrize("url", ["", "mysql://localhost/mdp", "localhost", "sqlite:///mdp.db"])
+def test_database_must_be_postgres(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """Nothing else could hold coverage."""
+    monkeypatch.setenv("DATABASE_URL", url)
+
+    with pytest.raises(ValidationError, match="DATABASE_URL"):
+        read()
+
+
+def test_refused_database_url_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may hold a password, and what the start says is in a log."""
+    monkeypatch.setenv("DATABASE_URL", "mysql://mdp:hunter2@localhost/mdp")
+
+    with pytest.raises(ValidationError) as caught:
+        read()
+    assert "hunter2" not in str(caught.value)
+
+
+def test_database_must_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no default that could be somebody else's."""
+    monkeypatch.delenv("DATABASE_URL")
+
+    with pytest.raises(ValidationError, match="DATABASE_URL"):
+        read()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MDP_POOL_SIZE", "1"),
+        ("MDP_MAX_ROWS", "0"),
+        ("MDP_MAX_PAGES", "0"),
+        ("MDP_CONCURRENT_PAGES", "0"),
+        ("MDP_STATEMENT_TIMEOUT_SECONDS", "0"),
+        ("MDP_REQUEST_DEADLINE_SECONDS", "-1"),
+        ("MDP_FETCH_DEADLINE_SECONDS", "nan"),
+        ("MDP_ATTEMPT_TIMEOUT_SECONDS", "soon"),
+        ("MDP_EGRESS", ""),
+        ("MDP_JWT_ALGORITHM", "none"),
+        ("MDP_JWT_ALGORITHM", "HS512"),
+        ("MDP_JWT_AUDIENCE", ""),
+    ],
+)
+def test_setting_that_cannot_be_meant_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    """At the start, by name, not at the first request."""
+    monkeypatch.setenv(name, value)
+
+    with pytest.raises(ValidationError, match=name.lower().removeprefix("mdp_")):
+        read()
+
+
+def test_limits_are_those_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each in its place."""
+    for name, value in {
+        "MDP_MAX_ROWS": "11",
+        "MDP_MAX_PAGES": "12",
+        "MDP_CONCURRENT_PAGES": "13",
+        "MDP_REQUEST_DEADLINE_SECONDS": "14.5",
+    }.items():
+        monkeypatch.setenv(name, value)
+
+    limits = read().limits
+
+    assert limits.model_dump() == {
+        "rows": 11,
+        "pages": 12,
+        "concurrent_pages": 13,
+        "deadline_seconds": 14.5,
+    }
+
+
+def test_settings_cannot_be_changed() -> None:
+    """What was validated at the start stays."""
+    for settings, name in (
+        (read(), "pool_size"),
+        (read().limits, "rows"),
+        (TokenSettings(), "jwt_audience"),
+        (ExchangeSettings.from_environment("binance"), "share"),
+    ):
+        with pytest.raises(ValidationError, match="frozen"):
+            setattr(settings, name, getattr(settings, name))
+
+
+def test_exchange_is_set_by_its_own_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`MDP_<EXCHANGE>_<FIELD>`; another exchange's are not read."""
+    monkeypatch.setenv("MDP_BINANCE_URL", "http://127.0.0.1:9000")
+    monkeypatch.setenv("MDP_BINANCE_SHARE", "0.25")
+    monkeypatch.setenv("MDP_BINANCE_SETTLE_SECONDS", "0")
+    monkeypatch.setenv("MDP_COINBASE_ABSENCE_GRACE_SECONDS", "7.5")
+
+    assert ExchangeSettings.from_environment("binance").model_dump() == {
+        "url": "http://127.0.0.1:9000",
+        "share": 0.25,
+        "settle_seconds": 0.0,
+        "absence_grace_seconds": None,
+    }
+    assert ExchangeSettings.from_environment("coinbase").model_dump() == {
+        "url": None,
+        "share": 0.8,
+        "settle_seconds": None,
+        "absence_grace_seconds": 7.5,
+    }
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("SHARE", "0"),
+        ("SHARE", "-0.5"),
+        ("SHARE", "1.01"),
+        ("SHARE", "nan"),
+        ("SHARE", "all"),
+        ("SETTLE_SECONDS", "-1"),
+        ("ABSENCE_GRACE_SECONDS", "-0.1"),
+        ("ABSENCE_GRACE_SECONDS", "nan"),
+        ("SETTLE_SECONDS", "inf"),
+    ],
+)
+def test_exchange_setting_that_cannot_be_meant_is_refused(
+    monkeypatch: pytest.MonkeyPatch, field: str, value: str
+) -> None:
+    """More than the whole limit, or time that runs backwards or never ends."""
+    monkeypatch.setenv(f"MDP_BINANCE_{field}", value)
+
+    with pytest.raises(ValidationError, match=field.lower()):
+        ExchangeSettings.from_environment("binance")

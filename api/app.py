@@ -53,6 +53,7 @@ def create_app(open_: OpenServices = open_from_environment) -> FastAPI:
         description=_DESCRIPTION,
         lifespan=lifespan,
         redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
         dependencies=[Depends(authorize)],
     )
     app.add_middleware(RequestId)

@@ -16,11 +16,10 @@ import polars as pl
 from api.errors import kind_of
 from mdp_core.answer import Answer
 from mdp_core.clock import to_ms
-from mdp_core.model import Candles
+from mdp_core.model import OPTIONAL_COLUMNS, Candles
 
 _ROW_BREAK = b"],["
 _INTEGERS = ("time", "trades")
-_OPTIONAL = ("quote_volume", "trades")
 # Fewer rows are encoded faster than a thread is reached.
 _THREAD_ROWS = 2_000
 
@@ -74,7 +73,7 @@ async def _in_thread_if_long(candles: Candles, columns: Sequence[str]) -> bytes:
 
 def _column(candles: Candles, name: str) -> pl.Series:
     column = pl.Series(name, getattr(candles, name))
-    if name in _OPTIONAL:
+    if name in OPTIONAL_COLUMNS:
         column = column.fill_nan(None)
     return column.cast(pl.Int64) if name in _INTEGERS else column
 

@@ -36,8 +36,8 @@ class Window:
         return self.start == self.end
 
     def clip(self, start: datetime, end: datetime) -> Self:
-        """Give the part inside `[start, end)`; where nothing is left, an empty window."""
-        clipped = min(max(self.start, start), end)
+        """Give the part inside `[start, end)`; where nothing is left, an empty window inside."""
+        clipped = min(max(self.start, start), self.end)
         return type(self)(clipped, max(min(self.end, end), clipped))
 
 
@@ -161,3 +161,6 @@ class RejectedRow:
 
 COLUMNS = tuple(field.name for field in fields(Candles))
 """The columns' names, in the order of the table, of binary COPY and of every answer."""
+
+OPTIONAL_COLUMNS = frozenset({"quote_volume", "trades"})
+"""Those that not every exchange gives."""

@@ -7,7 +7,7 @@ are sent.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Generator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Collection, Generator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 
@@ -17,7 +17,7 @@ from mdp_core.exchanges.http import counting_upstream_requests
 from mdp_core.filling import PageFiller
 from mdp_core.horizon import Horizon
 from mdp_core.metadata import Metadata
-from mdp_core.model import Candles, Series, Window
+from mdp_core.model import OPTIONAL_COLUMNS, Candles, Series, Window
 from mdp_core.planner import Reach
 from mdp_core.settings import Limits
 from mdp_core.store import CandleStore
@@ -94,16 +94,19 @@ class CandleService:
         )
         return _settled(answer) if query.settled else answer
 
-    async def blocks(self, answer: Answer) -> AsyncGenerator[Candles]:
+    async def blocks(self, answer: Answer, columns: Collection[str]) -> AsyncGenerator[Candles]:
         """Read an answer's candles, ascending, in blocks; a block may be empty.
 
+        Only `columns` are sure to be read; of the others, those that few ask for are NaN.
         The next block is being read while the caller works on one; no connection is held while the
         caller is busy for longer than that.
         """
+        wants_all = not OPTIONAL_COLUMNS.isdisjoint(columns)
+        read = self._store.read if wants_all else self._store.read_prices
         ahead: asyncio.Task[Candles] | None = None
         try:
             for window in _block_windows(answer):
-                reading = asyncio.create_task(self._store.read(answer.series.id, window))
+                reading = asyncio.create_task(read(answer.series.id, window))
                 ahead, ready = reading, ahead
                 if ready is not None:
                     yield await ready

@@ -5,6 +5,7 @@ One place for every exchange, so that no adapter can let a wrong number through.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,12 +37,9 @@ def sift(candles: Candles, grid: Grid, window: Window) -> Sifted:
     rows = rows[~_repeats(rows)]
     slots = grid.indices(rows.time)
     reasons = _reasons(rows, grid, slots)
-    wrong = reasons != _RIGHT
-    rejected = [
-        RejectedRow(grid.at(int(slots[at])), _text(rows, int(at)), str(reasons[at]))
-        for at in np.flatnonzero(wrong)
-    ]
-    return Sifted(rows[~np.isin(slots, slots[wrong])], rejected)
+    wrong = np.unique(slots[reasons != _RIGHT])
+    rejected = [_rejected(rows, slots == slot, grid.at(int(slot)), reasons) for slot in wrong]
+    return Sifted(rows[~np.isin(slots, wrong)], rejected)
 
 
 def _repeats(rows: Candles) -> Bools:
@@ -88,5 +86,12 @@ def _shared(slots: Int64s) -> Bools:
     return shared
 
 
-def _text(rows: Candles, at: int) -> str:
-    return ", ".join(f"{name}={getattr(rows, name)[at]}" for name in COLUMNS)
+def _rejected(
+    rows: Candles, of_slot: Bools, slot: datetime, reasons: NDArray[np.str_]
+) -> RejectedRow:
+    texts = [
+        ", ".join(f"{name}={getattr(rows, name)[at]}" for name in COLUMNS)
+        for at in np.flatnonzero(of_slot)
+    ]
+    of_each = dict.fromkeys(str(reason) for reason in reasons[of_slot] if reason != _RIGHT)
+    return RejectedRow(slot, "; ".join(texts), ", ".join(of_each))

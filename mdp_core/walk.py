@@ -206,7 +206,8 @@ class Walk:
         for _ in range(_ROUNDS):
             pages = plan(gaps, self._series.grid, self._filler.page_size, self._reach)
             part = direction.bound(part, pages, self._pages_left)
-            pages = [page for page in pages if page.window.end > part.start]
+            failed = {failure.page.index for failure in self._failures}
+            pages = [p for p in pages if p.window.end > part.start and p.index not in failed]
             if not pages:
                 return part
             failures = await self._filler.fill(self._series, pages, self._reach)

@@ -99,7 +99,7 @@ async def get_candles(
     answer = await service.get(query)
     timings = dict(answer.timings)
     following = _next_path(request, answer)
-    chunks = json_chunks(answer, service.blocks(answer), columns, following, timings)
+    chunks = json_chunks(answer, service.blocks(answer, columns), columns, following, timings)
     return await _respond(answer, chunks, following, timings)
 
 

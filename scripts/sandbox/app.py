@@ -103,8 +103,8 @@ class Sandbox:
     ) -> Reply:
         now_ms = to_ms(self._clock())
         answer = exchange.answer(call, now_ms)
-        refusal = exchange.charge(call, answer)
-        if refusal and self._limits:
+        refusal = exchange.charge(call, answer) if self._limits else None
+        if refusal:
             return exchange.refuse(refusal, now_ms)
         if isinstance(answer, Reply):
             return answer

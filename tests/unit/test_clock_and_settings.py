@@ -235,6 +235,7 @@ def test_database_must_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
         ("MDP_CONCURRENT_PAGES", "0"),
         ("MDP_STATEMENT_TIMEOUT_SECONDS", "0"),
         ("MDP_REQUEST_DEADLINE_SECONDS", "-1"),
+        ("MDP_REQUEST_DEADLINE_SECONDS", "inf"),
         ("MDP_FETCH_DEADLINE_SECONDS", "nan"),
         ("MDP_ATTEMPT_TIMEOUT_SECONDS", "soon"),
         ("MDP_EGRESS", ""),

@@ -55,6 +55,19 @@ def test_clipped_window_holds_what_both_hold(
         assert (clipped.start <= time < clipped.end) == inside
 
 
+@steady
+@given(st.lists(times, min_size=2, max_size=2).map(sorted), times, times)
+def test_clipped_window_lies_inside_the_window(
+    bounds: list[datetime], start: datetime, end: datetime
+) -> None:
+    """An empty one too: whoever goes on from its end would else leave what was asked for."""
+    window = Window(bounds[0], bounds[1])
+
+    clipped = window.clip(start, end)
+
+    assert window.start <= clipped.start <= clipped.end <= window.end
+
+
 def test_hull_spans_from_the_first_to_the_last() -> None:
     """What lies between the windows belongs to it."""
     windows = [Window(utc(2020), utc(2021)), Window(utc(2023), utc(2024))]

@@ -384,6 +384,7 @@ def test_public_key_that_cannot_verify_is_missed_at_the_start(keys: Keys) -> Non
     for lacking in (
         settings(None, None, keys.algorithm, "not a key"),
         settings(None, None, other, keys.public),
+        settings(None, None, keys.algorithm, keys.private),
     ):
         with pytest.raises(MissingKey):
             TokenVerifier(lacking)

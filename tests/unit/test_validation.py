@@ -194,7 +194,7 @@ def test_differing_duplicates_are_all_rejected() -> None:
     result = sifted(a_row(T0), a_row(T0, close=10.0), a_row(T1))
 
     assert result.candles.time.tolist() == [T1]
-    assert [row.slot for row in result.rejected] == [from_ms(T0)] * 2
+    assert [row.slot for row in result.rejected] == [from_ms(T0)]
     assert {row.reason for row in result.rejected} == {"rows of one slot that differ"}
 
 
@@ -204,7 +204,7 @@ def test_duplicates_that_differ_in_one_optional_number_are_rejected(column: str)
     result = sifted(a_row(T0), a_row(T0, **{column: NAN}))
 
     assert len(result.candles) == 0
-    assert len(result.rejected) == 2
+    assert [row.slot for row in result.rejected] == [from_ms(T0)]
 
 
 def test_row_off_the_grid_takes_its_whole_slot() -> None:
@@ -213,7 +213,7 @@ def test_row_off_the_grid_takes_its_whole_slot() -> None:
 
     assert result.candles.time.tolist() == [T1]
     assert {row.slot for row in result.rejected} == {from_ms(T0)}
-    assert "off the grid" in {row.reason for row in result.rejected}
+    assert "off the grid" in result.rejected[0].reason
 
 
 def test_month_that_opens_on_the_second_is_off_the_grid() -> None:

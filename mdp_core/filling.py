@@ -8,6 +8,8 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import partial
 
 import numpy as np
 
@@ -20,6 +22,7 @@ from mdp_core.planner import (
     Page,
     Reach,
     absent_slots,
+    adjacent_runs,
     doubtful_slots,
     final_until,
     remarkable_slots,
@@ -58,6 +61,7 @@ class PageFiller:
         self._free = asyncio.Semaphore(concurrency)
         self._tasks: dict[tuple[int, int], asyncio.Task[None]] = {}
         self._tails: dict[tuple[int, int], Tail] = {}
+        self._remembered_from: dict[int, datetime] = {}
 
     @property
     def page_size(self) -> int:
@@ -66,7 +70,8 @@ class PageFiller:
 
     async def fill(self, series: Series, pages: Sequence[Page], reach: Reach) -> list[Failure]:
         """Fill the pages, or wait for those who are filling them; what succeeded stays stored."""
-        tasks = [self._task(series, page, reach) for page in pages]
+        self._start(series, pages, reach)
+        tasks = [self._tasks[series.id, page.index] for page in pages]
         results = await asyncio.gather(*map(asyncio.shield, tasks), return_exceptions=True)
         failures: list[Failure] = []
         for page, result in zip(pages, results, strict=True):
@@ -95,6 +100,11 @@ class PageFiller:
         tails = self.tails(series, Window(reach.earliest, reach.closed))
         return replace(reach, closed=tails[-1].window.end) if tails else reach
 
+    def remembered(self, series: Series, reach: Reach) -> Reach:
+        """Cut a reach where the exchange was seen to have forgotten what lies before."""
+        seen = self._remembered_from.get(series.id, reach.earliest)
+        return replace(reach, earliest=min(max(reach.earliest, seen), reach.closed))
+
     async def close(self) -> None:
         """End the tasks that still run; what they had saved stays."""
         tasks = list(self._tasks.values())
@@ -102,34 +112,50 @@ class PageFiller:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _task(self, series: Series, page: Page, reach: Reach) -> asyncio.Task[None]:
-        key = (series.id, page.index)
-        if key not in self._tasks:
-            task = asyncio.create_task(self._fill(series, page, reach))
-            self._tasks[key] = task
-            task.add_done_callback(lambda done: self._forget(key, done))
-        return self._tasks[key]
+    def _start(self, series: Series, pages: Sequence[Page], reach: Reach) -> None:
+        """Have a task for each page; adjacent ones that are new share one, and its request."""
+        new = [page for page in pages if (series.id, page.index) not in self._tasks]
+        for run in adjacent_runs(new, self._adapter.facts.pages_per_request):
+            task = asyncio.create_task(self._fill(series, run, reach))
+            keys = [(series.id, page.index) for page in run]
+            self._tasks |= dict.fromkeys(keys, task)
+            task.add_done_callback(partial(self._forget, keys))
 
-    def _forget(self, key: tuple[int, int], task: asyncio.Task[None]) -> None:
-        del self._tasks[key]
+    def _forget(self, keys: Sequence[tuple[int, int]], task: asyncio.Task[None]) -> None:
+        for key in keys:
+            del self._tasks[key]
         if not task.cancelled():
             task.exception()  # nobody may be left to see it
 
-    async def _fill(self, series: Series, page: Page, reach: Reach) -> None:
+    async def _fill(self, series: Series, run: Sequence[Page], reach: Reach) -> None:
         async with self._free:
-            gaps = await self._store.missing(series.id, page.window)
+            gaps = await self._store.missing(series.id, hull([page.window for page in run]))
             if not gaps:
                 return
             window = hull(gaps)
             sifted = await self._ask(series, window, reach)
         absent = _absent(sifted, series.grid, window)
         final = window.clip(window.start, final_until(absent, series.grid, reach))
+        final = self._without_forgotten(series, final, absent, reach)
         wrong = [row.slot for row in sifted.rejected]
         known = subtract([final], [Window(slot, series.grid.next(slot)) for slot in wrong])
         await self._store.save(series.id, known, sifted.candles, sifted.rejected)
-        self._keep_tail(series, page, window.clip(final.end, window.end), sifted.candles)
+        self._keep_tail(series, run[-1], window.clip(final.end, window.end), sifted.candles)
         if wrong:
             raise BadRows(series.exchange, wrong, sifted.rejected[0].reason)
+
+    def _without_forgotten(
+        self, series: Series, final: Window, absent: Int64s, reach: Reach
+    ) -> Window:
+        """Begin with the first candle where memory ends: before it nothing is known."""
+        grid = series.grid
+        if final.start != reach.earliest or reach.earliest == reach.begins:
+            return final
+        first = grid.index(final.start)
+        leading = int((absent == np.arange(first, first + len(absent))).sum())
+        if leading:
+            self._remembered_from[series.id] = grid.at(first + leading)
+        return final.clip(grid.at(first + leading), final.end)
 
     def _keep_tail(self, series: Series, page: Page, window: Window, candles: Candles) -> None:
         now = time.monotonic()

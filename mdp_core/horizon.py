@@ -12,6 +12,8 @@ from mdp_core.planner import Reach
 
 # Clocks drift by milliseconds an hour.
 _OFFSET_KEPT_SECONDS = 600.0
+# What an exchange remembers shrinks at its old end while one asks.
+_MEMORY_MARGIN_SLOTS = 2
 # No clock is off by a day: what is older needs no look at the exchange's.
 _SURELY_CLOSED = timedelta(days=1)
 
@@ -51,15 +53,27 @@ class Horizon:
         now = await self._now(series, end)
         grid = series.grid
         closed = grid.floor(now)
-        begins = series.history_begins
-        if begins is None:
-            begins = closed if self._adapter.facts.probes_beginning else grid.at(0)
+        begins = self._begins(series, closed)
         return Reach(
-            earliest=min(begins, closed),
+            begins=begins,
+            earliest=max(begins, self._remembered(series, closed)),
             settled=grid.floor(now - self._delays.settle),
             closed=closed,
             late_from=grid.floor(now - self._delays.absence_grace),
         )
+
+    def _begins(self, series: Series, closed: datetime) -> datetime:
+        if series.history_begins is not None:
+            return min(series.history_begins, closed)
+        # A beginning that was asked for and not found: nothing was traded so far.
+        return closed if self._adapter.facts.probes_beginning else series.grid.at(0)
+
+    def _remembered(self, series: Series, closed: datetime) -> datetime:
+        """Give the first slot that is surely still there when the request arrives."""
+        memory, grid = self._adapter.facts.memory, series.grid
+        if memory is None:
+            return grid.at(0)
+        return grid.at(grid.index(closed) - memory + _MEMORY_MARGIN_SLOTS)
 
     async def _now(self, series: Series, end: datetime | None) -> datetime:
         now = self._clock()

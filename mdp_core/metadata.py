@@ -123,14 +123,14 @@ class Metadata:
 
     async def _listing(self, adapter: ExchangeAdapter, text: str) -> Listing:
         listings = await self._believed_listings(adapter)
-        if found := _find(text, listings):
+        if found := _find(adapter, text, listings):
             return found
         async with self._refreshing[adapter]:
             if time.monotonic() >= self._refreshed.get(adapter, 0.0):
                 await self.refresh_symbols(adapter)
                 self._refreshed[adapter] = time.monotonic() + _REFRESH_SECONDS
         listings = await self._believed_listings(adapter)
-        if found := _find(text, listings):
+        if found := _find(adapter, text, listings):
             return found
         raise UnknownSymbol(adapter.facts.name, text, _near(text, listings))
 
@@ -159,7 +159,13 @@ def _own_grid(offered: OfferedInterval, beginning: Beginning | None) -> Grid:
     return offered.grid
 
 
-def _find(text: str, listings: Sequence[Listing]) -> Listing | None:
+def _find(adapter: ExchangeAdapter, text: str, listings: Sequence[Listing]) -> Listing | None:
+    """Find a symbol by its name, else by a name that `text` may stand for on that exchange."""
+    names = (text, *adapter.other_names(text))
+    return next(filter(None, (_find_name(name, listings) for name in names)), None)
+
+
+def _find_name(text: str, listings: Sequence[Listing]) -> Listing | None:
     """Find by canonical name, then by native id, then by either without regard to case."""
     folded = text.casefold()
     tests = (

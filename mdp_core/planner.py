@@ -20,10 +20,12 @@ _UNREMARKABLE_SLOTS = 30
 class Reach:
     """What can be asked of the exchange for a series now, and how far to trust the answer.
 
-    Nothing before `earliest` can be had. Slots before `settled` are final, slots from `closed` on
-    are still forming. A slot from `late_from` on that is absent may only be late. All on the grid.
+    There is nothing before `begins`, and nothing before `earliest` can be had any more. Slots
+    before `settled` are final, slots from `closed` on are still forming. A slot from `late_from` on
+    that is absent may only be late. All on the grid.
     """
 
+    begins: datetime
     earliest: datetime
     settled: datetime
     closed: datetime
@@ -65,6 +67,17 @@ def plan(gaps: Sequence[Window], grid: Grid, page_size: int, reach: Reach) -> li
 def _page(index: int, grid: Grid, page_size: int, reach: Reach) -> Page:
     whole = Window(grid.at(index * page_size), grid.at((index + 1) * page_size))
     return Page(index, whole.clip(reach.earliest, reach.closed))
+
+
+def adjacent_runs(pages: Sequence[Page], most: int) -> list[list[Page]]:
+    """Group ascending pages to runs of neighbours, at most `most` in each."""
+    grouped: list[list[Page]] = []
+    for page in pages:
+        if grouped and len(grouped[-1]) < most and page.index == grouped[-1][-1].index + 1:
+            grouped[-1].append(page)
+        else:
+            grouped.append([page])
+    return grouped
 
 
 def absent_slots(times_ms: Int64s, grid: Grid, window: Window) -> Int64s:

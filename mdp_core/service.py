@@ -137,7 +137,7 @@ class CandleService:
             return Window(start, max(start, end))
         pages = self._limits.pages * self._markets[query.exchange, query.market_type].page_size
         first = grid.index(end) - max(rows, pages)
-        return Window(grid.at(max(first, min(grid.index(reach.earliest), grid.index(end)))), end)
+        return Window(grid.at(max(first, min(grid.index(reach.begins), grid.index(end)))), end)
 
     @asynccontextmanager
     async def _deadline(self, series: Series) -> AsyncGenerator[None]:
@@ -150,13 +150,14 @@ class CandleService:
 
 
 async def _reach(market: Market, series: Series, query: CandleQuery) -> Reach:
-    reach = market.filler.current(series, await market.horizon.reach(series, query.end))
+    reach = await market.horizon.reach(series, query.end)
+    reach = market.filler.current(series, market.filler.remembered(series, reach))
     return replace(reach, closed=min(reach.closed, reach.settled)) if query.settled else reach
 
 
 def _next(query: CandleQuery, asked: Window, found: Found, reach: Reach) -> Continuation | None:
     if query.start is None:
-        has_more = found.window.start > reach.earliest
+        has_more = found.window.start > reach.begins and not found.window.is_empty
         return Continuation(None, found.window.start) if has_more else None
     has_more = found.window.end < asked.end
     return Continuation(found.window.end, asked.end) if has_more else None

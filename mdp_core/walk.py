@@ -15,7 +15,7 @@ import numpy as np
 from typing_extensions import override
 
 from mdp_core.answer import Missing
-from mdp_core.errors import ExchangeUnavailable, WindowTooLarge
+from mdp_core.errors import ExchangeUnavailable, HistoryUnavailable, WindowTooLarge
 from mdp_core.filling import Failure, PageFiller, Tail
 from mdp_core.intervals import Grid
 from mdp_core.model import Candles, Series, Window
@@ -40,6 +40,10 @@ class Direction(ABC):
     @abstractmethod
     def bound(self, part: Window, pages: Sequence[Page], most: int) -> Window:
         """Shorten `part` so that it needs at most `most` of `pages`, or raise WindowTooLarge."""
+
+    @abstractmethod
+    def without(self, part: Window, forgotten: Window, exchange: str) -> Window:
+        """Shorten `part` by what the exchange has forgotten, or raise HistoryUnavailable."""
 
     @abstractmethod
     def position(self, rows: int, of: int) -> int:
@@ -70,6 +74,11 @@ class FromStart(Direction):
         if len(pages) > most:
             raise WindowTooLarge(len(pages), most)
         return part
+
+    @override
+    def without(self, part: Window, forgotten: Window, exchange: str) -> Window:
+        """Refuse: it was asked for by name."""
+        raise HistoryUnavailable(exchange, forgotten.end)
 
     @override
     def position(self, rows: int, of: int) -> int:
@@ -103,6 +112,11 @@ class FromEnd(Direction):
         if len(pages) <= most:
             return part
         return part.clip(pages[-most].window.start, part.end)
+
+    @override
+    def without(self, part: Window, forgotten: Window, exchange: str) -> Window:
+        """Go back only so far; the answer says how far."""
+        return part.clip(forgotten.end, part.end)
 
     @override
     def position(self, rows: int, of: int) -> int:
@@ -180,7 +194,7 @@ class Walk:
             ExchangeError: A page could not be had, and `partial` is off.
         """
         asked, rows, grid = self._wanted.asked, self._wanted.rows, self._series.grid
-        left = asked.clip(self._reach.earliest, self._reach.closed)
+        left = asked.clip(self._reach.begins, self._reach.closed)
         count, span = 0, rows
         while count < rows and not left.is_empty and self._pages_left > 0:
             part, left = direction.split(left, span, grid)
@@ -203,24 +217,37 @@ class Walk:
         gaps = await self._gaps(part)
         self._slots_wanted += self._slots([part])
         self._slots_missing += self._slots(gaps)
+        part = self._within_memory(part, gaps, direction)
+        part = direction.bound(part, self._plan(gaps), self._pages_left)
         for _ in range(_ROUNDS):
-            pages = plan(gaps, self._series.grid, self._filler.page_size, self._reach)
-            part = direction.bound(part, pages, self._pages_left)
-            failed = {failure.page.index for failure in self._failures}
-            pages = [p for p in pages if p.window.end > part.start and p.index not in failed]
+            pages = [page for page in self._plan(gaps) if page.window.end > part.start]
             if not pages:
                 return part
             failures = await self._filler.fill(self._series, pages, self._reach)
             self._pages_left -= len(pages)
+            self._reach = self._filler.remembered(self._series, self._reach)
             gaps = await self._gaps(part)
             if gaps and failures and not self._wanted.partial:
                 raise failures[0].error
             self._failures += failures
+            part = self._within_memory(part, gaps, direction)
         raise ExchangeUnavailable(self._series.exchange, "changes faster than it can be followed")
+
+    def _plan(self, gaps: Sequence[Window]) -> list[Page]:
+        """Plan the pages for gaps, but for those that failed already."""
+        failed = {failure.page.index for failure in self._failures}
+        pages = plan(gaps, self._series.grid, self._filler.page_size, self._reach)
+        return [page for page in pages if page.index not in failed]
+
+    def _within_memory(self, part: Window, gaps: Sequence[Window], direction: Direction) -> Window:
+        forgotten = _common(gaps, Window(self._reach.begins, self._reach.earliest))
+        if not forgotten or self._wanted.partial:
+            return part
+        return direction.without(part, forgotten[-1], self._series.exchange)
 
     async def _gaps(self, window: Window) -> list[Window]:
         """Give what of `window` is neither stored nor in a tail; the tails are kept for reading."""
-        inside = window.clip(self._reach.earliest, self._reach.closed)
+        inside = window.clip(self._reach.begins, self._reach.closed)
         tails = self._filler.tails(self._series, inside)
         gaps = await self._store.missing(self._series.id, inside)
         self._tails = [*tails, *(tail for tail in self._tails if tail not in tails)]
@@ -231,8 +258,13 @@ class Walk:
 
     async def _found(self, window: Window) -> Found:
         stored, edge = await self._parts(window)
-        gaps = await self._gaps(window) if self._failures else []
-        return Found(window, stored, edge, [self._missing(gap) for gap in gaps])
+        missing: list[Missing] = []
+        if self._wanted.partial:
+            gaps = await self._gaps(window)
+            forgotten = Window(self._reach.begins, self._reach.earliest)
+            parts = [*_common(gaps, forgotten), *subtract(gaps, [forgotten])]
+            missing = [self._missing(part) for part in sorted(parts)]
+        return Found(window, stored, edge, missing)
 
     async def _parts(self, window: Window) -> tuple[Window, Candles]:
         """Part a window where finality ends: what is stored before, and the candles after."""
@@ -261,12 +293,19 @@ class Walk:
         return edge.row(position - before).time
 
     def _missing(self, gap: Window) -> Missing:
+        if gap.end <= self._reach.earliest:
+            return Missing(gap, HistoryUnavailable(self._series.exchange, self._reach.earliest))
         overlapping = (
             failure.error
             for failure in self._failures
             if not gap.clip(failure.page.window.start, failure.page.window.end).is_empty
         )
         return Missing(gap, next(overlapping, self._failures[0].error))
+
+
+def _common(windows: Sequence[Window], other: Window) -> list[Window]:
+    clipped = (window.clip(other.start, other.end) for window in windows)
+    return [window for window in clipped if not window.is_empty]
 
 
 def _first_of_each_slot(candles: Candles) -> Candles:

@@ -40,7 +40,7 @@ class Scene:
     @property
     def reach(self) -> Reach:
         earliest, closed = self.grid.at(self.earliest), self.grid.at(self.closed)
-        return Reach(earliest, settled=closed, closed=closed, late_from=closed)
+        return Reach(earliest, earliest, settled=closed, closed=closed, late_from=closed)
 
     @property
     def askable(self) -> set[int]:
@@ -260,7 +260,9 @@ def test_doubt_ends_where_lateness_begins(
     """A slot that may only be late is never doubtful; finality ends at the first of them."""
     grid, first, _, absent = absence
     late_from, settled_at = first + late, first + settled
-    reach = Reach(grid.at(first), grid.at(settled_at), grid.at(settled_at), grid.at(late_from))
+    reach = Reach(
+        grid.at(first), grid.at(first), grid.at(settled_at), grid.at(settled_at), grid.at(late_from)
+    )
 
     doubtful, final = doubtful_slots(absent, grid, reach), final_until(absent, grid, reach)
 
@@ -273,6 +275,6 @@ def test_doubt_ends_where_lateness_begins(
 def test_final_until_is_the_settled_edge_where_nothing_is_absent(case: Case) -> None:
     """A full answer is final up to what may still change."""
     nothing, edge = np.empty(0, np.int64), case.grid.at(12)
-    reach = Reach(case.grid.at(0), edge, case.grid.at(13), case.grid.at(5))
+    reach = Reach(case.grid.at(0), case.grid.at(0), edge, case.grid.at(13), case.grid.at(5))
 
     assert final_until(nothing, case.grid, reach) == edge

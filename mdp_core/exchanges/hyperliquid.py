@@ -1,0 +1,217 @@
+"""Hyperliquid perpetuals of the main dex.
+
+Sources, read 2026-10: https://hyperliquid.gitbook.io: info endpoint, rate limits; the official
+Python SDK; recorded answers and published measurements in public repositories.
+"""
+
+import re
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, cast
+
+import numpy as np
+from typing_extensions import override
+
+from mdp_core.budget import Tariff
+from mdp_core.clock import from_ms, to_ms
+from mdp_core.errors import BadPayload
+from mdp_core.exchanges.base import (
+    ExchangeAdapter,
+    ExchangeFacts,
+    OfferedInterval,
+    decimals,
+    integers,
+    objects,
+)
+from mdp_core.exchanges.http import ExchangeHttp
+from mdp_core.intervals import Interval, epoch_grid
+from mdp_core.model import Candles, Symbol, Window
+
+_NAME = "hyperliquid"
+_INFO = "/info"
+_QUOTES = {0: "USDC"}  # by collateral token
+
+_PAGE_SIZE = 500
+_PAGES_PER_REQUEST = 10
+_MEMORY = 5000  # candles of a coin and interval; older windows answer []
+_SNAPSHOT_WEIGHT, _ROWS_PER_WEIGHT = 20, 60
+_META_WEIGHT, _TIME_WEIGHT = 20, 2
+
+# There is no 6h. `1M` exists but is blocks of 30 days, no month: every row of real series fits.
+_ABSENT = {Interval.SIX_HOURS, Interval.ONE_MONTH}
+_PERPETUAL = re.compile(r"[^@#/:]+")
+_THOUSANDS = re.compile(r"k[A-Z]")  # kPEPE counts in thousands of tokens
+_DAY = timedelta(days=1)
+_DAYS_KNOWN = 3000  # daily rows of the oldest series, at the most; for the budget
+_LATEST_MS = 4_102_444_800_000  # 2100-01-01
+
+
+class HyperliquidPerpAdapter(ExchangeAdapter):
+    """Speaks the info endpoint. Coin names are case-sensitive."""
+
+    facts = ExchangeFacts(
+        name=_NAME,
+        title="Hyperliquid perpetuals",
+        market_type="perp",
+        base_url="https://api.hyperliquid.xyz",
+        # Multiples from the epoch, weeks and 3d too: a week opens on Thursday.
+        intervals={
+            interval: OfferedInterval(native=interval.value, grid=epoch_grid(interval))
+            for interval in Interval
+            if interval not in _ABSENT
+        },
+        tariff=Tariff(capacity=240, per_second=16),  # 1200 weight per minute and IP
+        page_size=_PAGE_SIZE,
+        publishes_every_interval=True,
+        settle_seconds=5,
+        absence_grace_seconds=900,  # a minute without trades is published late, as a flat row
+        tail_seconds=10,
+        probes_beginning=True,
+        memory=_MEMORY,
+        pages_per_request=_PAGES_PER_REQUEST,
+    )
+
+    def __init__(self, http: ExchangeHttp) -> None:
+        super().__init__(http)
+        self._first_days: dict[str, datetime] = {}
+
+    @override
+    async def fetch_page(self, symbol: Symbol, interval: Interval, window: Window) -> Candles:
+        """Fetch pages; a candle that only overlaps the start comes too (recorded)."""
+        slots = epoch_grid(interval).count(window.start, window.end)
+        request = {
+            "coin": symbol.native,
+            "interval": interval.value,
+            "startTime": max(to_ms(window.start), 0),
+            "endTime": to_ms(window.end) - 1,
+        }
+        return await self._http.post_json(
+            _INFO,
+            {"type": "candleSnapshot", "req": request},
+            lambda payload: parse_candles(payload, symbol.native, interval.value),
+            weight=_SNAPSHOT_WEIGHT + slots // _ROWS_PER_WEIGHT,
+        )
+
+    @override
+    async def fetch_beginning(self, symbol: Symbol, interval: Interval) -> datetime | None:
+        """Fetch the first traded candle's open.
+
+        Daily rows reach back to the beginning, and to before it: rows with prices but no trades.
+        Every other interval begins on the first traded day; where the exchange still remembers
+        that day, at the first traded candle in it.
+        """
+        day = await self._first_traded_day(symbol)
+        if day is None or interval is Interval.ONE_DAY:
+            return day
+        grid = epoch_grid(interval)
+        if grid.next(day) > day + _DAY:
+            return grid.floor(day)
+        rows = await self.fetch_page(symbol, interval, Window(day, day + _DAY))
+        return _first_traded(rows) or day
+
+    async def _first_traded_day(self, symbol: Symbol) -> datetime | None:
+        coin = symbol.native
+        if coin not in self._first_days:
+            request = {"coin": coin, "interval": "1d", "startTime": 0, "endTime": _LATEST_MS}
+            rows = await self._http.post_json(
+                _INFO,
+                {"type": "candleSnapshot", "req": request},
+                lambda payload: parse_candles(payload, coin, "1d"),
+                weight=_SNAPSHOT_WEIGHT + _DAYS_KNOWN // _ROWS_PER_WEIGHT,
+            )
+            if (first := _first_traded(rows)) is None:
+                return None
+            self._first_days[coin] = first
+        return self._first_days[coin]
+
+    @override
+    async def fetch_symbols(self) -> Sequence[Symbol]:
+        """Fetch the main dex's universe; delisted coins stay in it."""
+        return await self._http.post_json(
+            _INFO, {"type": "meta"}, parse_symbols, weight=_META_WEIGHT
+        )
+
+    @override
+    def other_names(self, symbol: str) -> Sequence[str]:
+        """Take a coin, or other programs' names of its market, for the market."""
+        coin = re.sub(r"-(USD|PERP)$", "", symbol)
+        return tuple(f"{coin}-{quote}" for quote in _QUOTES.values())
+
+    @override
+    async def server_time(self) -> datetime:
+        """Fetch the clock."""
+        body = {"type": "exchangeStatus"}
+        return await self._http.post_json(_INFO, body, _parse_time, weight=_TIME_WEIGHT)
+
+
+def parse_candles(payload: object, coin: str, interval: str) -> Candles:
+    """Read the rows of `candleSnapshot`: objects `t T s i o c h l v n`, the prices as strings.
+
+    Raises:
+        BadPayload: Not a list of such rows, or rows of another coin or interval; `null` stands for
+            an error.
+    """
+    try:
+        rows = objects(payload)
+        _check_series(rows, coin, interval)
+        columns = [decimals([row[key] for row in rows]) for key in "ohlcv"]
+        return Candles(
+            integers([row["t"] for row in rows]),
+            *columns,
+            quote_volume=np.full(len(rows), np.nan),
+            trades=integers([row["n"] for row in rows]).astype(np.float64),
+        )
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise BadPayload(_NAME, "answered candles of an unknown shape") from error
+
+
+def parse_symbols(payload: object) -> list[Symbol]:
+    """Read `meta`: flags that are missing or null are off.
+
+    Spot ids (`@107`, `PURR/USDC`), outcome tokens (`#…`) and coins of builders' dexes (`xyz:TSLA`)
+    are no perpetuals of the main dex.
+
+    Raises:
+        BadPayload: There is no universe of named coins.
+    """
+    try:
+        meta = cast("dict[str, Any]", payload)
+        quote = _QUOTES[meta.get("collateralToken") or 0]
+        universe = objects(meta["universe"])
+        return [_symbol(entry, quote) for entry in universe if _PERPETUAL.fullmatch(entry["name"])]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BadPayload(_NAME, "answered a meta of an unknown shape") from error
+
+
+def _symbol(entry: dict[str, Any], quote: str) -> Symbol:
+    coin = str(entry["name"])
+    decimals_of_size = entry.get("szDecimals")
+    return Symbol(
+        exchange=_NAME,
+        market_type="perp",
+        name=f"{coin}-{quote}",
+        native=coin,
+        base=coin,
+        quote=quote,
+        active=not entry.get("isDelisted"),
+        multiplier=1000 if _THOUSANDS.match(coin) else 1,
+        step_size=None if decimals_of_size is None else float(f"1e-{int(decimals_of_size)}"),
+    )
+
+
+def _check_series(rows: list[dict[str, Any]], coin: str, interval: str) -> None:
+    if any(row["s"] != coin or row["i"] != interval for row in rows):
+        raise ValueError
+
+
+def _first_traded(rows: Candles) -> datetime | None:
+    """Give when the first candle with trades opens; None where nobody traded."""
+    traded = rows.time[(rows.volume != 0) | (rows.trades != 0)]
+    return from_ms(int(traded.min())) if len(traded) else None
+
+
+def _parse_time(payload: object) -> datetime:
+    try:
+        return from_ms(int(integers([cast("dict[str, Any]", payload)["time"]])[0]))
+    except (KeyError, TypeError, OverflowError) as error:
+        raise BadPayload(_NAME, "answered a time of an unknown shape") from error

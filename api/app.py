@@ -10,7 +10,7 @@ from fastapi import Depends, FastAPI
 from api.auth import TokenVerifier, authorize
 from api.errors import add_error_handlers
 from api.request_id import RequestId
-from api.routers import candles, health
+from api.routers import candles, coverage, health, latest, meta
 from mdp_core.settings import Settings
 from mdp_core.wiring import Services, open_services
 
@@ -58,6 +58,6 @@ def create_app(open_: OpenServices = open_from_environment) -> FastAPI:
     )
     app.add_middleware(RequestId)
     add_error_handlers(app)
-    for router in (candles.router, health.router):
-        app.include_router(router)
+    for module in (candles, latest, coverage, meta, health):
+        app.include_router(module.router)
     return app

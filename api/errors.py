@@ -38,6 +38,7 @@ KINDS: dict[type[Exception], Kind] = {
     errors.UnknownMarketType: Kind(404, "unknown_market_type"),
     errors.UnknownSymbol: Kind(404, "unknown_symbol"),
     errors.UnsupportedInterval: Kind(404, "unsupported_interval"),
+    errors.NoCandle: Kind(404, "not_found"),
     errors.ExchangeRejected: Kind(502, "upstream_rejected"),
     errors.BadPayload: Kind(502, "upstream_bad_data"),
     errors.BadRows: Kind(502, "upstream_bad_data"),

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Literal
 
 from mdp_core.errors import MdpError
-from mdp_core.model import Candles, Series, Window
+from mdp_core.model import Candle, Candles, Series, Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,19 @@ class CandleQuery:
     limit: int | None = None
     settled: bool = False
     partial: bool = False
+    pages: int | None = None
+    """How many pages may be fetched at the most, if fewer than usual."""
+
+
+@dataclass(frozen=True, slots=True)
+class Latest:
+    """One candle at the live edge, and what is known of it at `as_of` (the exchange's time)."""
+
+    series: Series
+    candle: Candle
+    closed: bool
+    settled: bool
+    as_of: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@
     ├── UnknownMarketType
     ├── UnknownSymbol
     ├── UnsupportedInterval
+    ├── NoCandle                       there is none to be found where one was asked for
     ├── ExchangeError                  about the exchange; `exchange` names it
     │   ├── ExchangeRejected           it refused the request: asking again is no use
     │   ├── BadPayload                 it answered what can't be read
@@ -117,6 +118,13 @@ class UnsupportedInterval(MdpError):
     def __init__(self, exchange: str, interval: str, supported: Sequence[str]) -> None:
         super().__init__(f"{exchange} has no interval {interval!r}: one of {', '.join(supported)}")
         self.supported = tuple(supported)
+
+
+class NoCandle(MdpError):
+    """The one candle that was asked for does not exist, or not near enough."""
+
+    def __init__(self, series: str, where: str) -> None:
+        super().__init__(f"{series} has no candle {where}: ask /candles for an older window")
 
 
 class ExchangeError(MdpError):

@@ -50,7 +50,7 @@ class Horizon:
         Raises:
             ExchangeError: The exchange's clock was needed and could not be read.
         """
-        now = await self._now(series, end)
+        now = await self.now(series, end)
         grid = series.grid
         closed = grid.floor(now)
         begins = self._begins(series, closed)
@@ -75,7 +75,8 @@ class Horizon:
             return grid.at(0)
         return grid.at(grid.index(closed) - memory + _MEMORY_MARGIN_SLOTS)
 
-    async def _now(self, series: Series, end: datetime | None) -> datetime:
+    async def now(self, series: Series, end: datetime | None = None) -> datetime:
+        """Give the exchange's time, or ours where `end` lies so far back that it doesn't matter."""
         now = self._clock()
         if end is not None and self._end_of_page(series, end) < now - _SURELY_CLOSED:
             return now

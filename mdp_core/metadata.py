@@ -15,7 +15,7 @@ from mdp_core.errors import (
 )
 from mdp_core.exchanges.base import ExchangeAdapter, OfferedInterval
 from mdp_core.intervals import FixedGrid, Grid, Interval
-from mdp_core.model import Series
+from mdp_core.model import Series, Symbol
 
 _log = logging.getLogger(__name__)
 
@@ -51,11 +51,42 @@ class Metadata:
         """
         if adapter := self._adapters.get((exchange, market_type)):
             return adapter
-        exchanges = sorted({name for name, _ in self._adapters})
-        if exchange not in exchanges:
-            raise UnknownExchange(exchange, exchanges)
+        if exchange not in self.exchanges():
+            raise UnknownExchange(exchange, self.exchanges())
         market_types = sorted(kind for name, kind in self._adapters if name == exchange)
         raise UnknownMarketType(exchange, market_type, market_types)
+
+    def exchanges(self) -> list[str]:
+        """Give the names of the exchanges that are installed, sorted."""
+        return sorted({name for name, _ in self._adapters})
+
+    def markets(self, exchange: str | None, market_type: str | None) -> list[ExchangeAdapter]:
+        """Give the adapters of all markets, of one exchange, of one market type, or of one market.
+
+        Raises:
+            UnknownExchange, UnknownMarketType: There is none.
+        """
+        if exchange is not None and market_type is not None:
+            return [self.adapter(exchange, market_type)]
+        found = [
+            adapter
+            for (name, kind), adapter in sorted(self._adapters.items())
+            if exchange in (None, name) and market_type in (None, kind)
+        ]
+        if not found and exchange is not None:
+            raise UnknownExchange(exchange, self.exchanges())
+        if not found and market_type is not None:
+            everywhere, known = "any exchange", sorted({kind for _, kind in self._adapters})
+            raise UnknownMarketType(everywhere, market_type, known)
+        return found
+
+    async def symbols(self, adapter: ExchangeAdapter) -> list[Symbol]:
+        """Give every symbol that is or was listed, by name; an empty catalog is filled first."""
+        listings = await self._believed_listings(adapter)
+        if not listings:
+            await self._refresh_at_times(adapter)
+            listings = await self._believed_listings(adapter)
+        return sorted((each.symbol for each in listings), key=lambda each: (each.name, each.native))
 
     async def series(self, exchange: str, market_type: str, symbol: str, interval: str) -> Series:
         """Give the series that a request names; the first time, where its history begins is asked.
@@ -125,14 +156,17 @@ class Metadata:
         listings = await self._believed_listings(adapter)
         if found := _find(adapter, text, listings):
             return found
-        async with self._refreshing[adapter]:
-            if time.monotonic() >= self._refreshed.get(adapter, 0.0):
-                await self.refresh_symbols(adapter)
-                self._refreshed[adapter] = time.monotonic() + _REFRESH_SECONDS
+        await self._refresh_at_times(adapter)
         listings = await self._believed_listings(adapter)
         if found := _find(adapter, text, listings):
             return found
         raise UnknownSymbol(adapter.facts.name, text, _near(text, listings))
+
+    async def _refresh_at_times(self, adapter: ExchangeAdapter) -> None:
+        async with self._refreshing[adapter]:
+            if time.monotonic() >= self._refreshed.get(adapter, 0.0):
+                await self.refresh_symbols(adapter)
+                self._refreshed[adapter] = time.monotonic() + _REFRESH_SECONDS
 
     async def _believed_listings(self, adapter: ExchangeAdapter) -> Sequence[Listing]:
         listings, until = self._listings.get(adapter, ((), 0.0))

@@ -63,6 +63,12 @@ class Symbol:
     listed_at: datetime | None = None
     delisted_at: datetime | None = None
 
+    @property
+    def ccxt_name(self) -> str:
+        """The same market as ccxt writes it."""
+        spot = f"{self.base.upper()}/{self.quote.upper()}"
+        return spot if self.market_type == "spot" else f"{spot}:{self.quote.upper()}"
+
 
 @dataclass(frozen=True, slots=True)
 class Series:
@@ -81,6 +87,11 @@ class Series:
     def exchange(self) -> str:
         """The exchange's name."""
         return self.symbol.exchange
+
+    def __str__(self) -> str:
+        """Give the four words that name it."""
+        symbol = self.symbol
+        return f"{symbol.exchange} {symbol.market_type} {symbol.name} {self.interval}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from mdp_core.answer import Answer, CandleQuery, Continuation
 from mdp_core.errors import ExchangeUnavailable, InvalidWindow, LimitTooLarge
+from mdp_core.exchanges.base import ExchangeAdapter
 from mdp_core.exchanges.http import counting_upstream_requests
 from mdp_core.filling import PageFiller
 from mdp_core.horizon import Horizon
@@ -31,6 +32,7 @@ _BLOCK_SLOTS = 20_000
 class Market:
     """What the service needs of one exchange and market type."""
 
+    adapter: ExchangeAdapter
     horizon: Horizon
     filler: PageFiller
 
@@ -76,7 +78,7 @@ class CandleService:
                 asked = self._align(query, series, reach, rows)
             with _timed(timings, "fetch"):
                 direction = FromEnd() if query.start is None else FromStart()
-                wanted = Wanted(asked, rows, self._limits.pages, query.partial)
+                wanted = Wanted(asked, rows, query.pages or self._limits.pages, query.partial)
                 walk = Walk(self._store, market.filler, series, reach, wanted)
                 async with self._deadline(series):
                     found = await walk.find(direction)
@@ -135,7 +137,9 @@ class CandleService:
         if query.start is not None:
             start = grid.ceil(query.start)
             return Window(start, max(start, end))
-        pages = self._limits.pages * self._markets[query.exchange, query.market_type].page_size
+        pages = (query.pages or self._limits.pages) * self._markets[
+            query.exchange, query.market_type
+        ].page_size
         first = grid.index(end) - max(rows, pages)
         return Window(grid.at(max(first, min(grid.index(reach.begins), grid.index(end)))), end)
 

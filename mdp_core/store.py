@@ -85,6 +85,13 @@ SET row = excluded.row, reason = excluded.reason, last_seen = now(),
     times_seen = rejected_rows.times_seen + 1
 """
 
+# Which slots of this window had rows that can't be right?
+_REJECTED: LiteralString = """
+SELECT slot FROM rejected_rows
+WHERE series_id = %(series_id)s AND slot >= %(start)s AND slot < %(end)s
+ORDER BY slot
+"""
+
 _COPY_IN = sql.SQL("COPY candles (series_id, {columns}) FROM STDIN (FORMAT binary)")
 
 
@@ -169,6 +176,12 @@ class CandleStore:
             cursor = await connection.execute(_COUNT, _bounds(series_id, window))
             row = await cursor.fetchone()
         return int(row[0]) if row else 0
+
+    async def rejected_slots(self, series_id: int, window: Window) -> list[datetime]:
+        """Give the slots of `window` whose row was refused at some time, ascending."""
+        async with self._database.connection() as connection:
+            cursor = await connection.execute(_REJECTED, _bounds(series_id, window))
+            return [row[0] for row in await cursor.fetchall()]
 
     async def open_time(self, series_id: int, window: Window, position: int) -> datetime | None:
         """Give the open time of the candle at `position` in `window` (0 is the first), if any."""

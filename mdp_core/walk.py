@@ -19,7 +19,7 @@ from mdp_core.errors import ExchangeUnavailable, HistoryUnavailable, WindowTooLa
 from mdp_core.filling import Failure, PageFiller, Tail
 from mdp_core.intervals import Grid
 from mdp_core.model import Candles, Series, Window
-from mdp_core.planner import Page, Reach, plan, subtract
+from mdp_core.planner import Page, Reach, common, plan, subtract
 from mdp_core.store import CandleStore
 
 # While pages are filled the live edge moves on, and what was asked there grows old.
@@ -240,7 +240,7 @@ class Walk:
         return [page for page in pages if page.index not in failed]
 
     def _within_memory(self, part: Window, gaps: Sequence[Window], direction: Direction) -> Window:
-        forgotten = _common(gaps, Window(self._reach.begins, self._reach.earliest))
+        forgotten = common(gaps, Window(self._reach.begins, self._reach.earliest))
         if not forgotten or self._wanted.partial:
             return part
         return direction.without(part, forgotten[-1], self._series.exchange)
@@ -262,7 +262,7 @@ class Walk:
         if self._wanted.partial:
             gaps = await self._gaps(window)
             forgotten = Window(self._reach.begins, self._reach.earliest)
-            parts = [*_common(gaps, forgotten), *subtract(gaps, [forgotten])]
+            parts = [*common(gaps, forgotten), *subtract(gaps, [forgotten])]
             missing = [self._missing(part) for part in sorted(parts)]
         return Found(window, stored, edge, missing)
 
@@ -301,11 +301,6 @@ class Walk:
             if not gap.clip(failure.page.window.start, failure.page.window.end).is_empty
         )
         return Missing(gap, next(overlapping, self._failures[0].error))
-
-
-def _common(windows: Sequence[Window], other: Window) -> list[Window]:
-    clipped = (window.clip(other.start, other.end) for window in windows)
-    return [window for window in clipped if not window.is_empty]
 
 
 def _first_of_each_slot(candles: Candles) -> Candles:

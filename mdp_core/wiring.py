@@ -1,6 +1,6 @@
 """Builds everything from settings; the only place that does."""
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -10,7 +10,9 @@ import httpx
 
 from mdp_core.budget import Budget
 from mdp_core.catalog import Catalog
+from mdp_core.coverage import Coverage
 from mdp_core.database import Database, open_database
+from mdp_core.edge import LiveEdge
 from mdp_core.exchanges.base import ExchangeAdapter
 from mdp_core.exchanges.http import ExchangeHttp
 from mdp_core.filling import PageFiller
@@ -33,8 +35,9 @@ class Services:
     database: Database
     store: CandleStore
     candles: CandleService
-    exchanges: Sequence[str]
-    """The names of those that are installed."""
+    metadata: Metadata
+    edge: LiveEdge
+    coverage: Coverage
 
 
 def installed_adapters() -> Adapters:
@@ -82,8 +85,15 @@ async def open_services(
             stack.push_async_callback(markets[key].filler.close)
         metadata = Metadata(Catalog(database), adapters)
         service = CandleService(store, metadata, markets, settings.limits)
-        names = sorted({name for name, _ in adapters})
-        yield Services(settings, database, store, service, names)
+        yield Services(
+            settings,
+            database,
+            store,
+            service,
+            metadata,
+            LiveEdge(service, metadata, markets),
+            Coverage(store, metadata, markets),
+        )
 
 
 @asynccontextmanager
@@ -114,4 +124,4 @@ def _market(
         absence_grace=timedelta(seconds=facts.absence_grace_seconds if grace is None else grace),
     )
     filler = PageFiller(adapter, store, concurrency=settings.concurrent_pages)
-    return Market(Horizon(adapter, settings.clock, delays), filler)
+    return Market(adapter, Horizon(adapter, settings.clock, delays), filler)

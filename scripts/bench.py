@@ -166,11 +166,11 @@ def _random_candles(window: Window) -> Candles:
 
 
 def _psql_copy(database: LocalDatabase, series_id: int, window: Window) -> None:
-    query = (
-        "COPY (SELECT time, open, high, low, close, volume FROM candles "
-        f"WHERE series_id = {series_id} AND time >= '{window.start}' AND time < '{window.end}' "
-        "ORDER BY time) TO STDOUT (FORMAT binary)"  # noqa: S608 - our own numbers and times
+    rows = sql.SQL(
+        "COPY (SELECT time, open, high, low, close, volume FROM candles WHERE series_id = {} "
+        "AND time >= {} AND time < {} ORDER BY time) TO STDOUT (FORMAT binary)"
     )
+    query = rows.format(series_id, window.start, window.end).as_string()
     command = [str(database.bin_dir / "psql"), database.url, "-qc", query]
     subprocess.run(command, stdout=subprocess.DEVNULL, check=True)  # noqa: S603 - found by us
 

@@ -4,6 +4,7 @@ Database, API and, for the demo, the sandbox. One process owns the others; when 
 ends, they end too.
 """
 
+import fcntl
 import json
 import os
 import secrets
@@ -85,8 +86,8 @@ def serve(data_dir: Path, port: int, sandbox: SandboxRequest | None) -> None:
         signal.signal(number, stop)
     data_dir.mkdir(parents=True, exist_ok=True)
     ready = data_dir / "ready.json"
-    ready.unlink(missing_ok=True)
-    with open_stack(data_dir.resolve(), port, sandbox) as (stack, processes):
+    with _sole_owner(data_dir), open_stack(data_dir.resolve(), port, sandbox) as running:
+        stack, processes = running
         try:
             _write_ready(ready, stack)
             _greet(stack, sandbox)
@@ -97,6 +98,19 @@ def serve(data_dir: Path, port: int, sandbox: SandboxRequest | None) -> None:
                         raise StackError(message)
         finally:
             ready.unlink(missing_ok=True)
+
+
+@contextmanager
+def _sole_owner(data_dir: Path) -> Generator[None]:
+    """Hold the folder; the lock ends with this process, however that ends."""
+    with (data_dir / "stack.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            message = f"{data_dir} is in use: stop what runs there, or choose another --data-dir"
+            raise StackError(message) from error
+        (data_dir / "ready.json").unlink(missing_ok=True)  # of an owner that was killed
+        yield
 
 
 @contextmanager

@@ -1,10 +1,7 @@
 """`GET /candles`: parse, ask the service, encode."""
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Annotated, Literal
-from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter, Depends, Query, Request, Response, Security
 from fastapi.responses import StreamingResponse
@@ -13,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from api.auth import authorize
 from api.encoding import json_chunks
 from api.errors import problem_responses
-from api.times import parse_time
+from api.parameters import SERIES, SeriesPath, optional_time, path_with
 from mdp_core.answer import Answer, CandleQuery
 from mdp_core.clock import to_ms
 from mdp_core.errors import InvalidParameter
@@ -26,16 +23,6 @@ _DEFAULT_COLUMNS = ("time", "open", "high", "low", "close", "volume")
 _JSON = "application/json"
 # Up to here an answer is sent as a whole, with its length.
 _WHOLE_SLOTS = 20_000
-
-
-@dataclass(frozen=True, slots=True)
-class SeriesPath:
-    """The four words that name a series."""
-
-    exchange: str
-    market_type: str
-    symbol: str
-    interval: str
 
 
 class CandleParameters(BaseModel):
@@ -72,7 +59,7 @@ class CandleParameters(BaseModel):
 
 
 @router.get(
-    "/candles/{exchange}/{market_type}/{symbol}/{interval}",
+    f"/candles/{SERIES}",
     dependencies=[Security(authorize, scopes=["candles:read"])],
     summary="Closed candles of a window, complete",
 )
@@ -83,14 +70,13 @@ async def get_candles(
 ) -> Response:
     """Every closed candle of the window, ascending; what the store lacks is fetched first."""
     columns = _columns(parameters.fields)
-    start, end = _time("start", parameters.start), _time("end", parameters.end)
     query = CandleQuery(
         path.exchange,
         path.market_type,
         path.symbol,
         path.interval,
-        start=start,
-        end=end,
+        start=optional_time("start", parameters.start),
+        end=optional_time("end", parameters.end),
         limit=parameters.limit,
         settled=parameters.settled,
         partial=parameters.partial,
@@ -136,14 +122,12 @@ def _headers(answer: Answer, following: str | None, timings: dict[str, float]) -
 
 
 def _next_path(request: Request, answer: Answer) -> str | None:
-    """Give the path that leads on, with absolute bounds and everything else as it was asked."""
     if answer.next is None:
         return None
-    parameters = dict(request.query_params)
-    parameters["end"] = str(to_ms(answer.next.end))
+    bounds = {"end": answer.next.end}
     if answer.next.start is not None:
-        parameters["start"] = str(to_ms(answer.next.start))
-    return f"{quote(request.url.path)}?{urlencode(parameters)}"
+        bounds["start"] = answer.next.start
+    return path_with(request, {name: str(to_ms(time)) for name, time in bounds.items()})
 
 
 def _columns(fields: str | None) -> tuple[str, ...]:
@@ -154,7 +138,3 @@ def _columns(fields: str | None) -> tuple[str, ...]:
         message = f"fields={fields}: no column {unknown[0]!r}; there are {', '.join(COLUMNS)}"
         raise InvalidParameter(message)
     return tuple(dict.fromkeys(("time", *names)))
-
-
-def _time(name: str, text: str | None) -> datetime | None:
-    return None if text is None else parse_time(name, text)

@@ -33,7 +33,7 @@ async def get_health(request: Request) -> Response:
     body = {
         "status": "ok" if ready else "unavailable",
         "database": _describe(health, expected),
-        "exchanges": _exchanges(health, services.exchanges),
+        "exchanges": _exchanges(health, services.metadata.exchanges()),
     }
     return JSONResponse(body, 200 if ready else _UNAVAILABLE)
 

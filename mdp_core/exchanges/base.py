@@ -55,6 +55,8 @@ class ExchangeFacts:
     """How often the candles after the end of coverage are asked for at the most."""
     probes_beginning: bool
     """Whether `fetch_beginning` can tell where a series' history begins."""
+    forming_seconds: float = 3
+    """How old a forming candle may be that is answered again."""
     memory: int | None = None
     """How many candles of a series it remembers at the most; None: all."""
     pages_per_request: int = 1

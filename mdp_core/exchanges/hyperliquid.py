@@ -66,6 +66,7 @@ class HyperliquidPerpAdapter(ExchangeAdapter):
         settle_seconds=5,
         absence_grace_seconds=900,  # a minute without trades is published late, as a flat row
         tail_seconds=10,
+        forming_seconds=10,
         probes_beginning=True,
         memory=_MEMORY,
         pages_per_request=_PAGES_PER_REQUEST,

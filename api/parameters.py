@@ -1,0 +1,37 @@
+"""What several endpoints take: the words that name a series, times, and where the rest is found."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from urllib.parse import quote, urlencode
+
+from fastapi import Request
+
+from api.times import parse_time
+
+SERIES = "{exchange}/{market_type}/{symbol}/{interval}"
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesPath:
+    """The four words that name a series."""
+
+    exchange: str
+    market_type: str
+    symbol: str
+    interval: str
+
+
+def optional_time(name: str, text: str | None) -> datetime | None:
+    """Read a time that need not be given.
+
+    Raises:
+        InvalidParameter: It is given and is no time.
+    """
+    return None if text is None else parse_time(name, text)
+
+
+def path_with(request: Request, changes: Mapping[str, str]) -> str:
+    """Give the request's own path and query with some parameters changed."""
+    parameters = {**request.query_params, **changes}
+    return f"{quote(request.url.path)}?{urlencode(parameters)}"

@@ -1,0 +1,77 @@
+"""`GET /coverage`: what the store has of a series, and why the rest is not there."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request, Security
+from pydantic import BaseModel, ConfigDict
+
+from api.auth import authorize
+from api.errors import problem_responses
+from api.parameters import SERIES, SeriesPath, optional_time, path_with
+from mdp_core.answer import CandleQuery
+from mdp_core.clock import to_ms
+from mdp_core.coverage import Coverage, Span
+from mdp_core.errors import InvalidParameter
+
+router = APIRouter(tags=["candles"], responses=problem_responses(401, 403, 404, 422, 502, 503))
+
+_MOST_WINDOWS = 10_000
+
+
+class CoverageParameters(BaseModel):
+    """Of which window; without bounds from the beginning to now."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    start: str | None = None
+    end: str | None = None
+    detail: bool = False
+
+
+@router.get(
+    f"/coverage/{SERIES}",
+    dependencies=[Security(authorize, scopes=["candles:read"])],
+    summary="What is stored, and why the rest is not",
+)
+async def get_coverage(
+    request: Request,
+    path: Annotated[SeriesPath, Depends()],
+    parameters: Annotated[CoverageParameters, Query()],
+) -> dict[str, Any]:
+    """Part a window into what is covered, before history, forgotten, not fetched and rejected.
+
+    With `detail` (needs both bounds) covered windows are parted into slots with candles and slots
+    for which the exchange has none.
+    """
+    coverage: Coverage = request.state.services.coverage
+    query = CandleQuery(
+        path.exchange,
+        path.market_type,
+        path.symbol,
+        path.interval,
+        start=optional_time("start", parameters.start),
+        end=optional_time("end", parameters.end),
+    )
+    if not parameters.detail:
+        return _body(request, await coverage.spans(query))
+    if query.start is None or query.end is None:
+        message = "detail=true needs start and end"
+        raise InvalidParameter(message)
+    return _body(request, await coverage.detailed_spans(query))
+
+
+def _body(request: Request, spans: list[Span]) -> dict[str, Any]:
+    shown, rest = spans[:_MOST_WINDOWS], spans[_MOST_WINDOWS:]
+    windows = [
+        {
+            "start": to_ms(span.window.start),
+            "end": to_ms(span.window.end),
+            "state": span.state.value,
+        }
+        for span in shown
+    ]
+    following = None
+    if rest:
+        bounds = {"start": rest[0].window.start, "end": rest[-1].window.end}
+        following = path_with(request, {name: str(to_ms(time)) for name, time in bounds.items()})
+    return {"windows": windows, "next": following}

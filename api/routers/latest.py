@@ -1,0 +1,50 @@
+"""`GET /latest`: the newest closed candle, or the one that is forming."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request, Security
+
+from api.auth import authorize
+from api.errors import problem_responses
+from api.parameters import SERIES, SeriesPath
+from mdp_core.answer import CandleQuery, Latest
+from mdp_core.clock import to_ms
+from mdp_core.edge import LiveEdge
+
+router = APIRouter(tags=["candles"], responses=problem_responses(401, 403, 404, 422, 502, 503))
+
+
+@router.get(
+    f"/latest/{SERIES}",
+    dependencies=[Security(authorize, scopes=["candles:read"])],
+    summary="The newest candle",
+)
+async def get_latest(
+    request: Request,
+    path: Annotated[SeriesPath, Depends()],
+    *,
+    forming: Annotated[bool, Query(description="The candle that is not closed yet.")] = False,
+) -> dict[str, Any]:
+    """Give the newest closed candle and whether it is final, or the forming one, marked."""
+    edge: LiveEdge = request.state.services.edge
+    query = CandleQuery(path.exchange, path.market_type, path.symbol, path.interval)
+    return _body(await (edge.forming(query) if forming else edge.closed(query)))
+
+
+def _body(latest: Latest) -> dict[str, Any]:
+    candle = latest.candle
+    return {
+        "candle": {
+            "time": to_ms(candle.time),
+            "open": candle.open,
+            "high": candle.high,
+            "low": candle.low,
+            "close": candle.close,
+            "volume": candle.volume,
+            "quote_volume": candle.quote_volume,
+            "trades": candle.trades,
+        },
+        "closed": latest.closed,
+        "settled": latest.settled,
+        "as_of": to_ms(latest.as_of),
+    }

@@ -1,0 +1,129 @@
+"""`GET /meta/*`: exchanges, the symbols that they list, and the intervals that they offer."""
+
+from datetime import datetime
+from itertools import islice
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Security
+from pydantic import BaseModel, ConfigDict, Field
+
+from api.auth import authorize
+from api.errors import problem_responses
+from api.parameters import path_with
+from mdp_core.catalog import describe_grid
+from mdp_core.clock import to_ms
+from mdp_core.exchanges.base import ExchangeAdapter
+from mdp_core.metadata import Metadata
+from mdp_core.model import Symbol
+
+router = APIRouter(
+    prefix="/meta",
+    tags=["metadata"],
+    dependencies=[Security(authorize, scopes=["meta:read"])],
+    responses=problem_responses(401, 403, 404, 422, 502, 503),
+)
+
+
+class MarketFilter(BaseModel):
+    """Which markets."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    exchange: str | None = None
+    market_type: str | None = None
+
+
+class SymbolFilter(MarketFilter):
+    """Which symbols; without `active` both those that are traded and those that were."""
+
+    base: str | None = Field(default=None, description="In the exchange's own letter case.")
+    quote: str | None = None
+    active: bool | None = None
+    q: str | None = Field(default=None, description="A part of either name, in any case.")
+    limit: int = Field(default=1000, ge=1, le=5000)
+    offset: int = Field(default=0, ge=0)
+
+
+@router.get("/exchanges", summary="Exchanges and their market types")
+async def get_exchanges(
+    request: Request, markets: Annotated[MarketFilter, Query()]
+) -> dict[str, Any]:
+    """List the exchanges that are installed."""
+    metadata: Metadata = request.state.services.metadata
+    found: dict[str, dict[str, Any]] = {}
+    for adapter in metadata.markets(markets.exchange, markets.market_type):
+        facts = adapter.facts
+        entry = found.setdefault(
+            facts.name, {"exchange": facts.name, "name": facts.title, "market_types": []}
+        )
+        entry["market_types"].append(facts.market_type)
+    return {"exchanges": list(found.values()), "next": None}
+
+
+@router.get("/symbols", summary="Symbols, active or not")
+async def get_symbols(request: Request, wanted: Annotated[SymbolFilter, Query()]) -> dict[str, Any]:
+    """List symbols by market and name; a catalog that is empty is filled first."""
+    metadata: Metadata = request.state.services.metadata
+    symbols: list[Symbol] = []
+    for adapter in metadata.markets(wanted.exchange, wanted.market_type):
+        symbols += [each for each in await metadata.symbols(adapter) if _matches(each, wanted)]
+    page = islice(symbols, wanted.offset, wanted.offset + wanted.limit)
+    end = wanted.offset + wanted.limit
+    following = path_with(request, {"offset": str(end)}) if end < len(symbols) else None
+    return {"symbols": [_describe(symbol) for symbol in page], "next": following}
+
+
+@router.get("/intervals", summary="Intervals and where their candles open")
+async def get_intervals(
+    request: Request, markets: Annotated[MarketFilter, Query()]
+) -> dict[str, Any]:
+    """List what each market offers, with the exchange's own spelling and the grid."""
+    metadata: Metadata = request.state.services.metadata
+    found = metadata.markets(markets.exchange, markets.market_type)
+    return {"intervals": [row for adapter in found for row in _intervals(adapter)], "next": None}
+
+
+def _intervals(adapter: ExchangeAdapter) -> list[dict[str, Any]]:
+    facts = adapter.facts
+    return [
+        {
+            "exchange": facts.name,
+            "market_type": facts.market_type,
+            "interval": interval.value,
+            "native": offered.native,
+            "grid": describe_grid(offered.grid) | {"phase_varies": offered.phase_varies},
+        }
+        for interval, offered in facts.intervals.items()
+    ]
+
+
+def _matches(symbol: Symbol, wanted: SymbolFilter) -> bool:
+    part = (wanted.q or "").casefold()
+    return (
+        wanted.base in (None, symbol.base)
+        and wanted.quote in (None, symbol.quote)
+        and wanted.active in (None, symbol.active)
+        and (part in symbol.name.casefold() or part in symbol.native.casefold())
+    )
+
+
+def _describe(symbol: Symbol) -> dict[str, Any]:
+    return {
+        "exchange": symbol.exchange,
+        "market_type": symbol.market_type,
+        "symbol": symbol.name,
+        "native_symbol": symbol.native,
+        "ccxt_symbol": symbol.ccxt_name,
+        "base": symbol.base,
+        "quote": symbol.quote,
+        "multiplier": symbol.multiplier,
+        "active": symbol.active,
+        "tick_size": symbol.tick_size,
+        "step_size": symbol.step_size,
+        "listed_at": _ms(symbol.listed_at),
+        "delisted_at": _ms(symbol.delisted_at),
+    }
+
+
+def _ms(time: datetime | None) -> int | None:
+    return None if time is None else to_ms(time)

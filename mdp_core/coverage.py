@@ -1,0 +1,129 @@
+"""What the store has of a series, and why the rest is not there."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from mdp_core.answer import CandleQuery
+from mdp_core.errors import InvalidWindow, LimitTooLarge
+from mdp_core.intervals import Grid, Int64s
+from mdp_core.metadata import Metadata
+from mdp_core.model import Series, Window
+from mdp_core.planner import Reach, common, subtract
+from mdp_core.service import Market
+from mdp_core.store import CandleStore
+
+_MOST_SLOTS = 100_000
+
+
+class State(StrEnum):
+    """What is known of a window."""
+
+    COVERED = "covered"
+    CANDLES = "candles"
+    NO_CANDLES = "no_candles"
+    BEFORE_HISTORY = "before_history"
+    BEYOND_MEMORY = "beyond_memory"
+    NOT_FETCHED = "not_fetched"
+    REJECTED = "rejected"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Span:
+    """A window all of whose slots are in one state."""
+
+    window: Window
+    state: State
+
+
+class Coverage:
+    """Tells what is stored, from coverage and not from candles."""
+
+    def __init__(
+        self, store: CandleStore, metadata: Metadata, markets: Mapping[tuple[str, str], Market]
+    ) -> None:
+        self._store = store
+        self._metadata = metadata
+        self._markets = markets
+
+    async def spans(self, query: CandleQuery) -> list[Span]:
+        """Part the window (without bounds: from the beginning to now) into spans, ascending.
+
+        Raises:
+            InvalidWindow: `start` lies after `end`.
+            MdpError: The series is unknown or the exchange's clock can't be read.
+        """
+        series, reach = await self._resolve(query)
+        return await self._spans(series, reach, _asked(query, series, reach))
+
+    async def detailed_spans(self, query: CandleQuery) -> list[Span]:
+        """Part covered spans further, into slots with candles and without.
+
+        Raises:
+            LimitTooLarge: The window has more than 100,000 slots.
+            MdpError: As `spans`.
+        """
+        series, reach = await self._resolve(query)
+        window = _asked(query, series, reach)
+        slots = series.grid.count(window.start, window.end)
+        if slots > _MOST_SLOTS:
+            raise LimitTooLarge(slots, _MOST_SLOTS)
+        candles = await self._store.read_prices(series.id, window)
+        occupied = series.grid.indices(candles.time)
+        parts: list[Span] = []
+        for span in await self._spans(series, reach, window):
+            is_covered = span.state is State.COVERED
+            parts += _by_slot(span.window, occupied, series.grid) if is_covered else [span]
+        return parts
+
+    async def _resolve(self, query: CandleQuery) -> tuple[Series, Reach]:
+        if query.start is not None and query.end is not None and query.start > query.end:
+            raise InvalidWindow(query.start, query.end)
+        series = await self._metadata.series(
+            query.exchange, query.market_type, query.symbol, query.interval
+        )
+        market = self._markets[query.exchange, query.market_type]
+        reach = await market.horizon.reach(series, query.end)
+        return series, market.filler.remembered(series, reach)
+
+    async def _spans(self, series: Series, reach: Reach, window: Window) -> list[Span]:
+        known = window.clip(reach.begins, reach.closed)
+        covered = await self._store.covered(series.id, known)
+        gaps = subtract([known], covered)
+        slots = await self._store.rejected_slots(series.id, known)
+        rejected = [
+            part for slot in slots for part in common(gaps, Window(slot, series.grid.next(slot)))
+        ]
+        gaps = subtract(gaps, rejected)
+        forgotten = Window(reach.begins, reach.earliest)
+        states = {
+            State.BEFORE_HISTORY: common([window], Window(window.start, known.start)),
+            State.COVERED: covered,
+            State.REJECTED: rejected,
+            State.BEYOND_MEMORY: common(gaps, forgotten),
+            State.NOT_FETCHED: subtract(gaps, [forgotten]),
+        }
+        return sorted(Span(part, state) for state, parts in states.items() for part in parts)
+
+
+def _asked(query: CandleQuery, series: Series, reach: Reach) -> Window:
+    grid = series.grid
+    end = reach.closed if query.end is None else min(grid.ceil(query.end), reach.closed)
+    start = min(reach.begins, end) if query.start is None else grid.ceil(query.start)
+    return Window(start, max(start, end))
+
+
+def _by_slot(window: Window, occupied: Int64s, grid: Grid) -> list[Span]:
+    """Part a covered window at each change between slots with candles and without."""
+    slots = np.arange(grid.index(window.start), grid.index(window.end), dtype=np.int64)
+    has_candle = np.isin(slots, occupied)
+    cuts = np.flatnonzero(np.diff(has_candle)) + 1
+    return [
+        Span(
+            Window(grid.at(int(run[0])), grid.at(int(run[-1]) + 1)),
+            State.CANDLES if has_candle[run[0] - slots[0]] else State.NO_CANDLES,
+        )
+        for run in np.split(slots, cuts)
+    ]

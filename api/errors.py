@@ -69,7 +69,7 @@ def add_error_handlers(app: FastAPI) -> None:
 async def _answer_error(request: Request, error: Exception) -> Response:
     kind = kind_of(error)
     if kind is _INTERNAL:
-        _log.error("unexpected error", exc_info=error, extra={"path": request.url.path})
+        _log.error("unexpected error, request %s", _request_id(request), exc_info=error)
         return _problem(request, kind, "something went wrong here: the request id finds it")
     headers: dict[str, str] = {}
     if isinstance(error, Unauthorized):
@@ -119,16 +119,22 @@ def _problem(
     headers: dict[str, str] | None = None,
     extra: dict[str, Any] | None = None,
 ) -> Response:
+    request_id = _request_id(request)
     body = {
         "type": "about:blank",
         "title": kind.code.replace("_", " "),
         "status": kind.status,
         "code": kind.code,
         "detail": detail,
-        "request_id": getattr(request.state, "request_id", None),
+        "request_id": request_id,
         **(extra or {}),
     }
+    headers = {**(headers or {}), "X-Request-Id": request_id}
     return Response(orjson.dumps(body), kind.status, headers, media_type=PROBLEM_TYPE)
+
+
+def _request_id(request: Request) -> str:
+    return str(getattr(request.state, "request_id", ""))
 
 
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:

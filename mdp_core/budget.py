@@ -22,7 +22,8 @@ VALUES (%(exchange)s, %(egress)s, %(capacity)s)
 ON CONFLICT DO NOTHING
 """
 
-# Take `weight` tokens if they are there; how long to wait otherwise?
+# Take `weight` tokens if they are there; how long to wait otherwise? What weighs more than a full
+# bucket leaves a debt.
 _TAKE: LiteralString = """
 WITH bucket AS (
     SELECT least(%(capacity)s, %(ceiling)s, tokens + %(per_second)s
@@ -31,7 +32,9 @@ WITH bucket AS (
     FROM rate_budgets WHERE exchange = %(exchange)s AND egress = %(egress)s
     FOR UPDATE
 ), verdict AS (
-    SELECT level, greatest(blocked, (%(weight)s - level) / %(per_second)s, 0) AS wait FROM bucket
+    SELECT level, greatest(
+        blocked, (least(%(weight)s, %(capacity)s) - level) / %(per_second)s, 0) AS wait
+    FROM bucket
 )
 UPDATE rate_budgets
 SET tokens = level - CASE WHEN wait = 0 THEN %(weight)s ELSE 0 END,
@@ -110,15 +113,22 @@ class Budget:
         async with self._database.connection() as connection:
             await connection.execute(_BLOCK, {**self._bucket, "seconds": seconds, "why": why})
 
-    def heed(self, headers: Mapping[str, str]) -> None:
-        """Believe the exchange when it says how much of its limit is used in this clock minute."""
+    def heed(self, headers: Mapping[str, str], sent_at: float) -> None:
+        """Believe the exchange when it says how much of its limit is used in a clock minute.
+
+        Args:
+            headers: Of an answer.
+            sent_at: When it was asked for (seconds since the epoch): the minute that is meant.
+        """
         used = headers.get(self._tariff.used_header) if self._tariff.used_header else None
         if used is not None and used.isdigit():
             self._ceiling = self._tariff.per_minute - int(used)
-            self._ceiling_minute = _minute()
+            self._ceiling_minute = _minute(sent_at)
 
     async def _try_to_take(self, weight: float) -> float:
         ceiling = self._ceiling if self._ceiling_minute == _minute() else _NO_CEILING
+        if ceiling < weight:
+            return _MINUTE_SECONDS - time.time() % _MINUTE_SECONDS
         async with self._database.connection() as connection:
             if not self._is_open:
                 await connection.execute(_OPEN, self._bucket)
@@ -128,5 +138,5 @@ class Budget:
         return float(row[0]) if row else 0.0
 
 
-def _minute() -> int:
-    return int(time.time() // _MINUTE_SECONDS)
+def _minute(seconds: float | None = None) -> int:
+    return int((time.time() if seconds is None else seconds) // _MINUTE_SECONDS)

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import RowMapping, func, select, update
+from sqlalchemy import RowMapping, case, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from db import schema
@@ -136,9 +136,10 @@ class Catalog:
             history_begins=beginning.time if beginning else None,
             history_source=beginning.source if beginning else None,
         )
+        is_known = _SERIES.c.history_begins.is_not(None)
         learned = {
-            name: func.coalesce(_SERIES.c[name], statement.excluded[name])
-            for name in ("history_begins", "history_source")
+            name: case((is_known, _SERIES.c[name]), else_=statement.excluded[name])
+            for name in ("grid_phase_ms", "history_begins", "history_source")
         }
         async with self._database.catalog() as connection:
             await connection.execute(

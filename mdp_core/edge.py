@@ -42,7 +42,7 @@ class LiveEdge:
         if not len(found):
             raise NoCandle(str(answer.series), f"since {answer.window.start.isoformat()}")
         candle = found.row(-1)
-        now = await self._market(answer.series).horizon.now(answer.series)
+        now = await self._market(answer.series).horizon.now()
         is_settled = candle.time < answer.settled_until
         return Latest(answer.series, candle, closed=True, settled=is_settled, as_of=now)
 
@@ -66,7 +66,7 @@ class LiveEdge:
 
     async def _ask(self, series: Series) -> Latest:
         market = self._market(series)
-        now = await market.horizon.now(series)
+        now = await market.horizon.now()
         window = Window(series.grid.floor(now), series.grid.next(now))
         rows = await market.adapter.fetch_page(series.symbol, series.interval, window)
         right = sift(rows, series.grid, window).candles

@@ -33,6 +33,8 @@ from mdp_core.validation import Sifted, sift
 
 # How long to wait before an absent candle is asked for once more.
 _DOUBT_SECONDS = 2.0
+# How long it is believed where an exchange's memory was seen to end.
+_FORGOTTEN_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,8 @@ class Tail:
     window: Window
     candles: Candles
     fresh_until: float
+    at_edge: bool
+    """Whether `window` ended at the last closed candle then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,7 @@ class PageFiller:
         self._free = asyncio.Semaphore(concurrency)
         self._tasks: dict[tuple[int, int], asyncio.Task[None]] = {}
         self._tails: dict[tuple[int, int], Tail] = {}
-        self._remembered_from: dict[int, datetime] = {}
+        self._remembered_from: dict[int, tuple[datetime, float]] = {}
 
     @property
     def page_size(self) -> int:
@@ -95,14 +99,17 @@ class PageFiller:
             key=lambda tail: tail.window,
         )
 
-    def current(self, series: Series, reach: Reach) -> Reach:
-        """Cut a reach at the end of a fresh tail: nothing after it is asked for yet."""
-        tails = self.tails(series, Window(reach.earliest, reach.closed))
-        return replace(reach, closed=tails[-1].window.end) if tails else reach
+    def throttled(self, series: Series, reach: Reach) -> Reach:
+        """Cut a reach where a fresh tail ended at the live edge: the rest is not asked for yet."""
+        tails = self.tails(series, Window(reach.begins, reach.closed))
+        ends = [tail.window.end for tail in tails if tail.at_edge]
+        return replace(reach, closed=ends[-1]) if ends else reach
 
     def remembered(self, series: Series, reach: Reach) -> Reach:
         """Cut a reach where the exchange was seen to have forgotten what lies before."""
-        seen = self._remembered_from.get(series.id, reach.earliest)
+        seen, until = self._remembered_from.get(series.id, (reach.earliest, 0.0))
+        if time.monotonic() >= until:
+            return reach
         return replace(reach, earliest=min(max(reach.earliest, seen), reach.closed))
 
     async def close(self) -> None:
@@ -129,9 +136,14 @@ class PageFiller:
 
     async def _fill(self, series: Series, run: Sequence[Page], reach: Reach) -> None:
         async with self._free:
-            gaps = await self._store.missing(series.id, hull([page.window for page in run]))
+            whole = hull([page.window for page in run])
+            gaps = await self._store.missing(series.id, whole)
             if not gaps:
                 return
+            resting = await self._store.resting_slots(series.id, whole)
+            gaps = subtract(gaps, [Window(slot, series.grid.next(slot)) for slot in resting])
+            if not gaps:
+                raise BadRows(series.exchange, resting, "seen several times")
             window = hull(gaps)
             sifted = await self._ask(series, window, reach)
         absent = _absent(sifted, series.grid, window)
@@ -140,9 +152,10 @@ class PageFiller:
         wrong = [row.slot for row in sifted.rejected]
         known = subtract([final], [Window(slot, series.grid.next(slot)) for slot in wrong])
         await self._store.save(series.id, known, sifted.candles, sifted.rejected)
-        self._keep_tail(series, run[-1], window.clip(final.end, window.end), sifted.candles)
         if wrong:
             raise BadRows(series.exchange, wrong, sifted.rejected[0].reason)
+        tail = window.clip(final.end, window.end)
+        self._keep_tail(series, run[-1], tail, sifted.candles, at_edge=tail.end == reach.closed)
 
     def _without_forgotten(
         self, series: Series, final: Window, absent: Int64s, reach: Reach
@@ -154,15 +167,19 @@ class PageFiller:
         first = grid.index(final.start)
         leading = int((absent == np.arange(first, first + len(absent))).sum())
         if leading:
-            self._remembered_from[series.id] = grid.at(first + leading)
+            until = time.monotonic() + _FORGOTTEN_SECONDS
+            self._remembered_from[series.id] = (grid.at(first + leading), until)
         return final.clip(grid.at(first + leading), final.end)
 
-    def _keep_tail(self, series: Series, page: Page, window: Window, candles: Candles) -> None:
+    def _keep_tail(
+        self, series: Series, page: Page, window: Window, candles: Candles, *, at_edge: bool
+    ) -> None:
         now = time.monotonic()
         self._tails = {key: tail for key, tail in self._tails.items() if tail.fresh_until > now}
         if not window.is_empty:
             fresh_until = now + self._adapter.facts.tail_seconds
-            self._tails[series.id, page.index] = Tail(window, candles.inside(window), fresh_until)
+            tail = Tail(window, candles.inside(window), fresh_until, at_edge)
+            self._tails[series.id, page.index] = tail
 
     async def _ask(self, series: Series, window: Window, reach: Reach) -> Sifted:
         """Ask for `window`, and once more for absent slots that would count as "no candle"."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from mdp_core.errors import ExchangeError
 from mdp_core.exchanges.base import ExchangeAdapter
 from mdp_core.model import Series
 from mdp_core.planner import Reach
@@ -14,7 +15,8 @@ from mdp_core.planner import Reach
 _OFFSET_KEPT_SECONDS = 600.0
 # What an exchange remembers shrinks at its old end while one asks.
 _MEMORY_MARGIN_SLOTS = 2
-# No clock is off by a day: what is older needs no look at the exchange's.
+_OFFSET_RETRY_SECONDS = 30.0
+# No clock is off by a day: what is older is closed and final by any clock.
 _SURELY_CLOSED = timedelta(days=1)
 
 
@@ -35,7 +37,7 @@ class Horizon:
         self._adapter = adapter
         self._clock = clock
         self._delays = delays
-        self._offset = timedelta(0)
+        self._offset: timedelta | None = None
         self._offset_until = 0.0
         self._asking = asyncio.Lock()
 
@@ -50,17 +52,16 @@ class Horizon:
         Raises:
             ExchangeError: The exchange's clock was needed and could not be read.
         """
-        now = await self.now(series, end)
-        grid = series.grid
-        closed = grid.floor(now)
+        grid, ours = series.grid, self._clock()
+        if end is not None and end < ours - _SURELY_CLOSED:
+            closed = settled = late_from = grid.floor(ours - _SURELY_CLOSED)
+        else:
+            now = await self.now()
+            closed, settled = grid.floor(now), grid.floor(now - self._delays.settle)
+            late_from = grid.floor(now - self._delays.absence_grace)
         begins = self._begins(series, closed)
-        return Reach(
-            begins=begins,
-            earliest=max(begins, self._remembered(series, closed)),
-            settled=grid.floor(now - self._delays.settle),
-            closed=closed,
-            late_from=grid.floor(now - self._delays.absence_grace),
-        )
+        remembered = self._remembered(series, max(closed, grid.floor(ours)))
+        return Reach(begins, min(max(begins, remembered), closed), settled, closed, late_from)
 
     def _begins(self, series: Series, closed: datetime) -> datetime:
         if series.history_begins is not None:
@@ -75,20 +76,25 @@ class Horizon:
             return grid.at(0)
         return grid.at(grid.index(closed) - memory + _MEMORY_MARGIN_SLOTS)
 
-    async def now(self, series: Series, end: datetime | None = None) -> datetime:
-        """Give the exchange's time, or ours where `end` lies so far back that it doesn't matter."""
-        now = self._clock()
-        if end is not None and self._end_of_page(series, end) < now - _SURELY_CLOSED:
-            return now
+    async def now(self) -> datetime:
+        """Give the exchange's time; while it can't be asked, what was known of it is believed.
+
+        Raises:
+            ExchangeError: It can't be asked, and nothing is known.
+        """
         async with self._asking:
             if time.monotonic() >= self._offset_until:
-                server_time = await self._adapter.server_time()
-                # The answer was under way for a while: the exchange's clock is ahead, if at all.
-                self._offset = server_time - self._clock()
-                self._offset_until = time.monotonic() + _OFFSET_KEPT_SECONDS
-        return self._clock() + self._offset
+                await self._measure_offset()
+        return self._clock() + (self._offset or timedelta(0))
 
-    def _end_of_page(self, series: Series, end: datetime) -> datetime:
-        """Give the end of the page that holds `end`: pages are asked for as a whole."""
-        grid, size = series.grid, self._adapter.facts.page_size
-        return grid.at((grid.index(end) // size + 1) * size)
+    async def _measure_offset(self) -> None:
+        try:
+            server_time = await self._adapter.server_time()
+        except ExchangeError:
+            if self._offset is None:
+                raise
+            self._offset_until = time.monotonic() + _OFFSET_RETRY_SECONDS
+            return
+        # The answer was under way for a while: the exchange's clock is ahead, if at all.
+        self._offset = server_time - self._clock()
+        self._offset_until = time.monotonic() + _OFFSET_KEPT_SECONDS

@@ -4,17 +4,20 @@ import asyncio
 import difflib
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
 
 from mdp_core.catalog import Beginning, Catalog, Listing
 from mdp_core.errors import (
+    BadPayload,
+    MdpError,
     UnknownExchange,
     UnknownMarketType,
     UnknownSymbol,
     UnsupportedInterval,
 )
 from mdp_core.exchanges.base import ExchangeAdapter, OfferedInterval
-from mdp_core.intervals import FixedGrid, Grid, Interval
+from mdp_core.intervals import FixedGrid, Grid, Interval, epoch_grid
 from mdp_core.model import Series, Symbol
 
 _log = logging.getLogger(__name__)
@@ -23,6 +26,11 @@ _log = logging.getLogger(__name__)
 _BELIEVED_SECONDS = 60.0
 # How often a symbol that isn't known makes us ask the exchange for its list.
 _REFRESH_SECONDS = 60.0
+# How long a failure to get it is remembered, and told to whoever asks meanwhile.
+_FAILURE_SECONDS = 5.0
+_DOUBT_SECONDS = 2.0
+# What was listed so long ago must have a first candle.
+_SURELY_TRADED = timedelta(days=1)
 _NEAR_NAMES = 5
 # More than this part of a list does not vanish at once: then the list is wrong.
 _LARGEST_LOSS = 0.2
@@ -34,13 +42,17 @@ class Metadata:
     """Resolves series; asks an exchange for its symbols when the catalog doesn't know one."""
 
     def __init__(
-        self, catalog: Catalog, adapters: Mapping[tuple[str, str], ExchangeAdapter]
+        self,
+        catalog: Catalog,
+        adapters: Mapping[tuple[str, str], ExchangeAdapter],
+        clock: Callable[[], datetime],
     ) -> None:
+        self._clock = clock
         self._catalog = catalog
         self._adapters = adapters
         self._known: dict[SeriesKey, tuple[Series, float]] = {}
         self._listings: dict[ExchangeAdapter, tuple[Sequence[Listing], float]] = {}
-        self._refreshed: dict[ExchangeAdapter, float] = {}
+        self._refreshed: dict[ExchangeAdapter, tuple[float, MdpError | None]] = {}
         self._refreshing = {adapter: asyncio.Lock() for adapter in adapters.values()}
 
     def adapter(self, exchange: str, market_type: str) -> ExchangeAdapter:
@@ -144,13 +156,34 @@ class Metadata:
         series = await self._catalog.series(listing, interval, offered.grid)
         if series and (series.history_begins or not adapter.facts.probes_beginning):
             return series
-        begins = await adapter.fetch_beginning(listing.symbol, interval)
+        begins = await self._beginning(adapter, listing.symbol, interval, offered)
         beginning = Beginning(begins, "first candle of the exchange") if begins else None
         grid = _own_grid(offered, beginning)
         await self._catalog.add_series(listing, interval, grid, beginning)
         series = await self._catalog.series(listing, interval, offered.grid)
         assert series, "it was added a moment ago and is never deleted"  # noqa: S101
         return series
+
+    async def _beginning(
+        self, adapter: ExchangeAdapter, symbol: Symbol, interval: Interval, offered: OfferedInterval
+    ) -> datetime | None:
+        """Ask where history begins, and once more where the answer is doubtful.
+
+        Raises:
+            BadPayload: It stays doubtful: nothing for a market that is traded, or no open time.
+        """
+        if not adapter.facts.probes_beginning:
+            return None
+        begins = await adapter.fetch_beginning(symbol, interval)
+        if begins is None or not _can_begin(begins, offered):
+            await asyncio.sleep(_DOUBT_SECONDS)
+            begins = await adapter.fetch_beginning(symbol, interval)
+        if begins is None and not _is_surely_traded(symbol, self._clock()):
+            return None
+        if begins is None or not _can_begin(begins, offered):
+            what = f"answered no first candle of {symbol.name} {interval} that can be right"
+            raise BadPayload(adapter.facts.name, what)
+        return begins
 
     async def _listing(self, adapter: ExchangeAdapter, text: str) -> Listing:
         listings = await self._believed_listings(adapter)
@@ -164,9 +197,17 @@ class Metadata:
 
     async def _refresh_at_times(self, adapter: ExchangeAdapter) -> None:
         async with self._refreshing[adapter]:
-            if time.monotonic() >= self._refreshed.get(adapter, 0.0):
+            until, failure = self._refreshed.get(adapter, (0.0, None))
+            if time.monotonic() < until:
+                if failure:
+                    raise failure
+                return
+            try:
                 await self.refresh_symbols(adapter)
-                self._refreshed[adapter] = time.monotonic() + _REFRESH_SECONDS
+                self._refreshed[adapter] = (time.monotonic() + _REFRESH_SECONDS, None)
+            except MdpError as error:
+                self._refreshed[adapter] = (time.monotonic() + _FAILURE_SECONDS, error)
+                raise
 
     async def _believed_listings(self, adapter: ExchangeAdapter) -> Sequence[Listing]:
         listings, until = self._listings.get(adapter, ((), 0.0))
@@ -185,6 +226,16 @@ def _offered(adapter: ExchangeAdapter, interval: str) -> OfferedInterval:
     except (KeyError, ValueError):
         names = [known.value for known in offered]
         raise UnsupportedInterval(adapter.facts.name, interval, names) from None
+
+
+def _can_begin(time: datetime, offered: OfferedInterval) -> bool:
+    grid = epoch_grid(Interval.ONE_DAY) if offered.phase_varies else offered.grid
+    return grid.floor(time) == time
+
+
+def _is_surely_traded(symbol: Symbol, now: datetime) -> bool:
+    listed_at = symbol.listed_at
+    return symbol.active and listed_at is not None and listed_at < now - _SURELY_TRADED
 
 
 def _own_grid(offered: OfferedInterval, beginning: Beginning | None) -> Grid:

@@ -69,18 +69,18 @@ class CandleService:
         rows = self._rows(query)
         timings: dict[str, float] = {}
         with counting_upstream_requests() as upstream:
-            with _timed(timings, "plan"):
-                series = await self._metadata.series(
-                    query.exchange, query.market_type, query.symbol, query.interval
-                )
-                market = self._markets[query.exchange, query.market_type]
-                reach = await _reach(market, series, query)
-                asked = self._align(query, series, reach, rows)
-            with _timed(timings, "fetch"):
-                direction = FromEnd() if query.start is None else FromStart()
-                wanted = Wanted(asked, rows, query.pages or self._limits.pages, query.partial)
-                walk = Walk(self._store, market.filler, series, reach, wanted)
-                async with self._deadline(series):
+            async with self._deadline(query.exchange):
+                with _timed(timings, "plan"):
+                    series = await self._metadata.series(
+                        query.exchange, query.market_type, query.symbol, query.interval
+                    )
+                    market = self._markets[query.exchange, query.market_type]
+                    reach = await _reach(market, series, query)
+                    asked = self._align(query, series, reach, rows)
+                with _timed(timings, "fetch"):
+                    direction = FromEnd() if query.start is None else FromStart()
+                    wanted = Wanted(asked, rows, query.pages or self._limits.pages, query.partial)
+                    walk = Walk(self._store, market.filler, series, reach, wanted)
                     found = await walk.find(direction)
         answer = Answer(
             series=series,
@@ -133,7 +133,8 @@ class CandleService:
         Without a start, look back as many slots as rows are wanted, and 100 pages at least.
         """
         grid = series.grid
-        end = reach.closed if query.end is None else min(grid.ceil(query.end), reach.closed)
+        edge = min(reach.settled, reach.closed) if query.settled else reach.closed
+        end = edge if query.end is None else min(grid.ceil(query.end), edge)
         if query.start is not None:
             start = grid.ceil(query.start)
             return Window(start, max(start, end))
@@ -144,19 +145,18 @@ class CandleService:
         return Window(grid.at(max(first, min(grid.index(reach.begins), grid.index(end)))), end)
 
     @asynccontextmanager
-    async def _deadline(self, series: Series) -> AsyncGenerator[None]:
+    async def _deadline(self, exchange: str) -> AsyncGenerator[None]:
         try:
             async with asyncio.timeout(self._limits.deadline_seconds):
                 yield
         except TimeoutError as error:
             what = "could not be asked for everything in time; what was fetched is kept"
-            raise ExchangeUnavailable(series.exchange, what) from error
+            raise ExchangeUnavailable(exchange, what) from error
 
 
 async def _reach(market: Market, series: Series, query: CandleQuery) -> Reach:
     reach = await market.horizon.reach(series, query.end)
-    reach = market.filler.current(series, market.filler.remembered(series, reach))
-    return replace(reach, closed=min(reach.closed, reach.settled)) if query.settled else reach
+    return market.filler.throttled(series, market.filler.remembered(series, reach))
 
 
 def _next(query: CandleQuery, asked: Window, found: Found, reach: Reach) -> Continuation | None:
@@ -172,7 +172,8 @@ def _settled(answer: Answer) -> Answer:
     if answer.settled_until >= answer.window.end:
         return answer
     window = answer.window.clip(answer.window.start, answer.settled_until)
-    return replace(answer, window=window, stored=window, edge=Candles.empty(), next=None)
+    older = answer.next if answer.next and answer.next.start is None else None
+    return replace(answer, window=window, stored=window, edge=Candles.empty(), next=older)
 
 
 def _block_windows(answer: Answer) -> Iterator[Window]:

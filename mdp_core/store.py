@@ -92,6 +92,15 @@ WHERE series_id = %(series_id)s AND slot >= %(start)s AND slot < %(end)s
 ORDER BY slot
 """
 
+# Which of those were asked for so often that they are left alone for now? The first time they are
+# asked for again on the next request, then after a minute, twice as long each time, up to an hour.
+_RESTING: LiteralString = """
+SELECT slot FROM rejected_rows
+WHERE series_id = %(series_id)s AND slot >= %(start)s AND slot < %(end)s AND times_seen > 1
+  AND last_seen > now() - least(60 * 2 ^ least(times_seen - 2, 10), 3600) * interval '1 second'
+ORDER BY slot
+"""
+
 _COPY_IN = sql.SQL("COPY candles (series_id, {columns}) FROM STDIN (FORMAT binary)")
 
 
@@ -179,8 +188,15 @@ class CandleStore:
 
     async def rejected_slots(self, series_id: int, window: Window) -> list[datetime]:
         """Give the slots of `window` whose row was refused at some time, ascending."""
+        return await self._slots(_REJECTED, series_id, window)
+
+    async def resting_slots(self, series_id: int, window: Window) -> list[datetime]:
+        """Give those of them that are not asked for again yet, ascending."""
+        return await self._slots(_RESTING, series_id, window)
+
+    async def _slots(self, query: LiteralString, series_id: int, window: Window) -> list[datetime]:
         async with self._database.connection() as connection:
-            cursor = await connection.execute(_REJECTED, _bounds(series_id, window))
+            cursor = await connection.execute(query, _bounds(series_id, window))
             return [row[0] for row in await cursor.fetchall()]
 
     async def open_time(self, series_id: int, window: Window, position: int) -> datetime | None:

@@ -196,9 +196,16 @@ class Walk:
         asked, rows, grid = self._wanted.asked, self._wanted.rows, self._series.grid
         left = asked.clip(self._reach.begins, self._reach.closed)
         count, span = 0, rows
-        while count < rows and not left.is_empty and self._pages_left > 0:
+        while count < rows and not left.is_empty and self._pages_left > 0 and not self._failures:
+            before_part = left
             part, left = direction.split(left, span, grid)
-            filled = await self._fill(part, direction)
+            try:
+                filled = await self._fill(part, direction)
+            except WindowTooLarge:
+                if self._pages_left == self._wanted.pages:
+                    raise
+                left = before_part  # the answer ends here, and says where it goes on
+                break
             if filled != part:
                 self._pages_left, left = 0, Window(left.start, filled.start)
             walked = direction.walked(asked, left)

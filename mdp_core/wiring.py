@@ -83,7 +83,7 @@ async def open_services(
             adapters[key] = adapter
             markets[key] = _market(adapter, own, settings, store)
             stack.push_async_callback(markets[key].filler.close)
-        metadata = Metadata(Catalog(database), adapters)
+        metadata = Metadata(Catalog(database), adapters, settings.clock)
         service = CandleService(store, metadata, markets, settings.limits)
         yield Services(
             settings,

@@ -77,10 +77,12 @@ def serve(data_dir: Path, port: int, sandbox: SandboxRequest | None) -> None:
         StackError: A part could not be started or ended by itself.
         LocalDatabaseError: There is no database to be had.
     """
-    stopping = threading.Event()
+    stopping, is_serving = threading.Event(), threading.Event()
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         stopping.set()
+        if not is_serving.is_set():
+            raise SystemExit(1)  # what was started so far is stopped on the way out
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
@@ -89,6 +91,7 @@ def serve(data_dir: Path, port: int, sandbox: SandboxRequest | None) -> None:
     with _sole_owner(data_dir), open_stack(data_dir.resolve(), port, sandbox) as running:
         stack, processes = running
         try:
+            is_serving.set()
             _write_ready(ready, stack)
             _greet(stack, sandbox)
             while not stopping.wait(_POLL_SECONDS):
@@ -122,6 +125,7 @@ def open_stack(
     Raises:
         StackError, LocalDatabaseError: As `serve`.
     """
+    _check_port(port)
     processes: Processes = {}
     env = {**_inherited(), "JWT_SECRET": _secret(data_dir)}
     url, sandbox_url = f"http://{_HOST}:{port}", None
@@ -157,7 +161,8 @@ def _inherited() -> dict[str, str]:
 def _sandbox_environment(sandbox_url: str, clock: Clock) -> dict[str, str]:
     exchanges = ("binance", "hyperliquid", "coinbase")
     urls = {f"MDP_{name.upper()}_URL": f"{sandbox_url}/{name}" for name in exchanges}
-    return {**urls, "MDP_CLOCK": str(clock)}
+    unproxied = ",".join(filter(None, [os.environ.get("NO_PROXY"), _HOST]))
+    return {**urls, "MDP_CLOCK": str(clock), "NO_PROXY": unproxied, "no_proxy": unproxied}
 
 
 def _secret(data_dir: Path) -> str:
@@ -203,11 +208,21 @@ def _wait_for(url: str, processes: Processes) -> None:
                 message = f"{name} could not be started: it says why above"
                 raise StackError(message)
         with suppress(httpx.HTTPError):
-            if httpx.get(url).is_success:
+            if httpx.get(url, trust_env=False).is_success:
                 return
         time.sleep(_POLL_SECONDS)
     message = f"{url} did not answer within {_START_SECONDS:.0f} s"
     raise StackError(message)
+
+
+def _check_port(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_HOST, port))
+        except OSError as error:
+            message = f"port {port} is in use: choose another --port"
+            raise StackError(message) from error
 
 
 def _free_port() -> int:

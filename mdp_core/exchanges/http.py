@@ -5,6 +5,7 @@ nobody knows that there is HTTP.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -142,12 +143,13 @@ class ExchangeHttp:
     async def _attempt(self, request: httpx.Request) -> object:
         if count := _count.get():
             count.requests += 1
+        sent_at = time.time()
         try:
             response = await self._client.send(request)
         except httpx.HTTPError as error:
             what = f"can't be reached ({type(error).__name__})"
             raise ExchangeUnavailable(self._exchange, what) from error
-        self._budget.heed(response.headers)
+        self._budget.heed(response.headers, sent_at)
         if not response.is_success:
             raise await self._refusal(response)
         try:

@@ -1,0 +1,183 @@
+"""The exchange's limit is never exceeded, and what it says about it is believed by everybody."""
+
+import asyncio
+import time
+
+import httpx
+import psycopg
+import pytest
+from conftest import MINUTE_MS, Sandbox, opened_services, serving
+
+from mdp_core.budget import Budget, Tariff
+from mdp_core.errors import RateLimited
+from mdp_core.settings import Settings
+from mdp_core.wiring import Services
+
+PATH = "/candles/binance/perp/BTC-USDT/1m"
+PAGE_MS = 499 * MINUTE_MS
+START_MS = 1_709_251_200_000 // PAGE_MS * PAGE_MS
+WINDOW = {"start": START_MS, "end": START_MS + PAGE_MS}
+
+
+async def test_refusal_of_one_process_holds_the_others_back(
+    settings: Settings, sandbox: Sandbox
+) -> None:
+    """After a 429 nobody behind the egress asks until its Retry-After is over; then all goes on."""
+    patient = settings.model_copy(update={"fetch_deadline_seconds": 20.0})
+    async with serving(patient, sandbox) as one, serving(patient, sandbox) as other:
+        for client in (one, other):
+            await client.get(PATH, params={"end": START_MS, "limit": 1})
+        sandbox.clear()
+        sandbox.fault("rate_limited", retry_after=3)
+        windows = [_page(1), _page(2)]
+        answers = await asyncio.gather(
+            one.get(PATH, params=windows[0]), other.get(PATH, params=windows[1])
+        )
+    asked = sandbox.candle_requests()
+    refused = next(entry["at"] for entry in asked if entry["status"] == 429)
+    after = [entry["at"] - refused for entry in asked if entry["at"] > refused + 100]
+
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert [entry["status"] for entry in asked].count(429) == 1
+    assert after
+    assert min(after) >= 2900
+
+
+async def test_other_egress_is_not_held_back(settings: Settings, sandbox: Sandbox) -> None:
+    """Another address has a budget of its own: a block of one is not a block of the other."""
+    elsewhere = settings.model_copy(update={"egress": "elsewhere"})
+    short = settings.model_copy(update={"fetch_deadline_seconds": 1.0})
+    async with serving(short, sandbox) as blocked, serving(elsewhere, sandbox) as free:
+        await blocked.get(PATH, params={"end": START_MS, "limit": 1})
+        sandbox.fault("rate_limited", retry_after=30)
+        refused = await blocked.get(PATH, params=_page(1))
+        answer = await free.get(PATH, params=_page(1))
+
+    assert (refused.status_code, refused.json()["code"]) == (503, "rate_limited")
+    assert answer.status_code == 200
+
+
+async def test_block_outlives_the_process_that_met_it(settings: Settings, sandbox: Sandbox) -> None:
+    """A restart is no way around a ban: the next process waits too, and `/health` says why."""
+    short = settings.model_copy(update={"fetch_deadline_seconds": 1.0})
+    async with serving(short, sandbox) as client:
+        await client.get(PATH, params={"end": START_MS, "limit": 1})
+        sandbox.fault("banned", retry_after=60)
+        await client.get(PATH, params=_page(1))
+    sandbox.clear()
+    async with serving(short, sandbox) as client:
+        answer = await client.get(PATH, params=_page(1))
+        health = (await client.get("/health")).json()
+    (block,) = health["exchanges"]["binance"]["blocked"]
+
+    assert (answer.status_code, answer.json()["code"]) == (503, "rate_limited")
+    assert 50 <= int(answer.headers["Retry-After"]) <= 60
+    assert (block["egress"], block["why"]) == ("default", "HTTP 418")
+    assert sandbox.candle_requests() == []
+
+
+async def test_weight_that_others_used_lowers_what_is_left(
+    settings: Settings, sandbox: Sandbox
+) -> None:
+    """A neighbour's requests, seen in the header, count: the limit holds for both together."""
+    sandbox.settings(limits="on")
+    impatient = settings.model_copy(update={"fetch_deadline_seconds": 1.0})
+    async with serving(impatient, sandbox) as client:
+        await _early_in_a_minute()
+        await client.get(PATH, params={"end": START_MS, "limit": 1})
+        _use_up(sandbox, 2390)
+        sandbox.clear()
+        answers = [await client.get(PATH, params=_page(n)) for n in range(1, 7)]
+    asked = sandbox.candle_requests()
+
+    assert {entry["status"] for entry in asked} == {200}
+    assert len(asked) < len(answers)
+    assert [answer.status_code for answer in answers] == [
+        200 if n < len(asked) else 503 for n in range(len(answers))
+    ]
+    assert answers[-1].json()["code"] == "rate_limited"
+
+
+@pytest.mark.timeout(180)
+async def test_burst_of_cold_pages_is_never_refused(settings: Settings, sandbox: Sandbox) -> None:
+    """With the whole share and the real limit, as fast as the budget lets: not one 429."""
+    sandbox.settings(limits="on")
+    begun = time.monotonic()
+    async with serving(settings, sandbox) as client:
+        asks = [client.get(PATH, params=_pages(75 * n, 75 * n + 75)) for n in range(3)]
+        answers = await asyncio.gather(*asks)
+    seconds = time.monotonic() - begun
+    asked = sandbox.requests()
+    weight = sum(2 if entry["params"].get("limit") == "499" else 1 for entry in asked)
+
+    assert [answer.status_code for answer in answers] == [200, 200, 200]
+    assert {entry["status"] for entry in asked} == {200}
+    assert weight <= 240 + 36 * (seconds + 1)
+    assert weight >= 450
+
+
+async def test_bucket_gives_what_it_holds_and_then_makes_wait(services: Services) -> None:
+    """The capacity at once; what it can't have in time is refused with the time, and not spent."""
+    budget = Budget(services.database, "binance", "default", Tariff(10, 10), share=1.0)
+    now = asyncio.get_running_loop().time
+    await budget.take(10, until=now())
+    with pytest.raises(RateLimited) as caught:
+        await budget.take(10, until=now() + 0.1)
+    begun = now()
+    await budget.take(10, until=now() + 5)
+    waited = now() - begun
+
+    assert 0.3 < caught.value.retry_after_seconds <= 1.0
+    assert 0.2 <= waited <= 2.0
+
+
+async def test_processes_share_one_bucket(
+    settings: Settings, sandbox: Sandbox, database: psycopg.Connection
+) -> None:
+    """Two processes at once get no more tokens together than one alone would."""
+    async with (
+        opened_services(settings, sandbox) as one,
+        opened_services(settings, sandbox) as other,
+    ):
+        budgets = [
+            Budget(each.database, "binance", "default", Tariff(40, 0.001), share=1.0)
+            for each in (one, other)
+        ]
+        takes = (_take(budgets[n % 2]) for n in range(60))
+        taken = await asyncio.gather(*takes)
+    row = database.execute("SELECT tokens FROM rate_budgets").fetchone()
+
+    assert taken.count(True) == 40
+    assert row is not None
+    assert 0 <= row[0] < 1
+
+
+async def _take(budget: Budget) -> bool:
+    try:
+        await budget.take(1, until=asyncio.get_running_loop().time())
+    except RateLimited:
+        return False
+    return True
+
+
+async def _early_in_a_minute() -> None:
+    """Wait until the exchange's weight minute, which is real time, lasts for a while yet."""
+    left = 60 - time.time() % 60
+    if left < 10:
+        await asyncio.sleep(left)
+
+
+def _use_up(sandbox: Sandbox, weight: int) -> None:
+    """Be another client behind the same address."""
+    with httpx.Client(base_url=sandbox.url) as neighbour:
+        for _ in range(weight // 10):
+            params = {"symbol": "BTCUSDT", "interval": "1d", "limit": 1500, "startTime": 1}
+            neighbour.get("/binance/fapi/v1/klines", params={**params, "endTime": 2})
+
+
+def _page(number: int) -> dict[str, int]:
+    return _pages(number, number + 1)
+
+
+def _pages(first: int, stop: int) -> dict[str, int]:
+    return {"start": START_MS + first * PAGE_MS, "end": START_MS + stop * PAGE_MS}

@@ -1,0 +1,155 @@
+"""Many who save at once: each candle is stored once, nobody fails, nothing is claimed in vain."""
+
+import asyncio
+from datetime import datetime, timedelta
+
+import numpy as np
+import psycopg
+import pytest
+from conftest import Sandbox, opened_services
+
+from mdp_core.clock import from_ms, to_ms
+from mdp_core.model import Candles, Window
+from mdp_core.settings import Settings
+from mdp_core.store import CandleStore
+from mdp_core.wiring import Services
+
+START = from_ms(1_709_251_200_000)
+_PAGE = timedelta(minutes=499)
+_MINUTE_MS = 60_000
+_WRITERS = 8
+
+_OUTSIDE_COVERAGE = """
+SELECT count(*) FROM candles JOIN series ON series.id = series_id WHERE NOT coverage @> time
+"""
+
+
+@pytest.fixture
+def series_id(database: psycopg.Connection) -> int:
+    """A series of an exchange that nobody asks."""
+    return _add_series(database, "1m")
+
+
+async def test_two_savers_of_one_page_write_it_once(
+    settings: Settings, sandbox: Sandbox, database: psycopg.Connection, series_id: int
+) -> None:
+    """Of two processes with the same page one writes it, the other nothing; neither fails."""
+    window = Window(START, START + _PAGE)
+    async with (
+        opened_services(settings, sandbox) as one,
+        opened_services(settings, sandbox) as other,
+    ):
+        for _ in range(10):
+            saves = (each.store.save(series_id, [window], _page(window)) for each in (one, other))
+            assert sorted(await asyncio.gather(*saves)) == [0, 499]
+            _assert_stored(database, series_id, [window])
+            window = Window(window.end, window.end + _PAGE)
+    assert _count(database) == 10 * 499
+
+
+async def test_savers_of_overlapping_windows_leave_no_hole_and_no_double(
+    services: Services, database: psycopg.Connection, series_id: int
+) -> None:
+    """Each saver writes what nobody has written yet; together they make one whole."""
+    step = timedelta(minutes=100)
+    windows = [Window(START + n * step, START + n * step + _PAGE) for n in range(_WRITERS)]
+    saves = (services.store.save(series_id, [each], _page(each)) for each in windows)
+    written = await asyncio.gather(*saves)
+
+    assert sum(written) == 499 + 7 * 100
+    _assert_stored(database, series_id, [Window(START, windows[-1].end)])
+
+
+async def test_saver_that_fails_leaves_neither_rows_nor_coverage(
+    services: Services, database: psycopg.Connection, series_id: int
+) -> None:
+    """A page of which one row can't be written is not half stored, and not claimed."""
+    window = Window(START, START + _PAGE)
+    page = _page(window)
+    page.time[7] = page.time[6]  # the primary key refuses the second of them
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        await services.store.save(series_id, [window], page)
+
+    assert await services.store.missing(series_id, window) == [window]
+    assert _count(database) == 0
+
+
+async def test_writers_that_create_chunks_do_not_deadlock(
+    services: Services, database: psycopg.Connection
+) -> None:
+    """Eight writers of eight series, each into new chunks in an order of its own: all succeed."""
+    windows = [Window(at, at + _PAGE) for at in (START + timedelta(days=91 * n) for n in range(12))]
+    series = [_add_series(database, f"{n}x") for n in range(_WRITERS)]
+    saves = [
+        _save_all(services.store, series[n], windows[n:] + windows[:n]) for n in range(_WRITERS)
+    ]
+    async with asyncio.timeout(60):
+        written = await asyncio.gather(*saves)
+
+    assert written == [len(windows) * 499] * _WRITERS
+    assert database.execute(_OUTSIDE_COVERAGE).fetchone() == (0,)
+
+
+async def test_writers_of_one_series_do_not_deadlock(
+    services: Services, database: psycopg.Connection, series_id: int
+) -> None:
+    """Eight writers of the same pages, in different orders: each page is written once."""
+    windows = [Window(at, at + _PAGE) for at in (START + timedelta(days=91 * n) for n in range(12))]
+    orders = (windows[n:] + windows[:n] for n in range(_WRITERS))
+    async with asyncio.timeout(60):
+        written = await asyncio.gather(
+            *(_save_all(services.store, series_id, order) for order in orders)
+        )
+
+    assert sum(written) == len(windows) * 499
+    _assert_stored(database, series_id, windows)
+
+
+async def _save_all(store: CandleStore, series_id: int, windows: list[Window]) -> int:
+    return sum([await store.save(series_id, [each], _page(each)) for each in windows])
+
+
+def _page(window: Window) -> Candles:
+    times = np.arange(to_ms(window.start), to_ms(window.end), _MINUTE_MS, dtype=np.int64)
+    prices = 1.0 + times % 1000 / 1000
+    return Candles(times, *(prices.copy() for _ in range(7)))
+
+
+def _assert_stored(database: psycopg.Connection, series_id: int, windows: list[Window]) -> None:
+    """Every minute of the windows is there, once, and no other minute is claimed."""
+    query = "SELECT lower(w), upper(w) FROM series, unnest(coverage) w WHERE id = %s ORDER BY w"
+    covered = [Window(*row) for row in database.execute(query, [series_id])]
+    query = "SELECT count(*) FROM candles WHERE series_id = %s AND time >= %s AND time < %s"
+    for window in windows:
+        assert any(_holds(whole, window.start, window.end) for whole in covered)
+        stored = database.execute(query, [series_id, window.start, window.end]).fetchone()
+        assert stored == ((window.end - window.start) // timedelta(minutes=1),)
+    assert database.execute(_OUTSIDE_COVERAGE).fetchone() == (0,)
+
+
+def _holds(whole: Window, start: datetime, end: datetime) -> bool:
+    return whole.start <= start and end <= whole.end
+
+
+def _count(database: psycopg.Connection) -> int:
+    row = database.execute("SELECT count(*) FROM candles").fetchone()
+    return row[0] if row else -1
+
+
+def _add_series(database: psycopg.Connection, interval: str) -> int:
+    database.execute(
+        "INSERT INTO exchanges (code, name) VALUES ('none', 'None') ON CONFLICT DO NOTHING"
+    )
+    row = database.execute(
+        """
+        WITH added AS (
+            INSERT INTO symbols
+                (exchange, market_type, name, native, base, quote, multiplier, active)
+            VALUES ('none', 'perp', 'A-B', %(interval)s, 'A', 'B', 1, true) RETURNING id
+        )
+        INSERT INTO series (symbol_id, interval) SELECT id, %(interval)s FROM added RETURNING id
+        """,
+        {"interval": interval},
+    ).fetchone()
+    assert row is not None
+    return row[0]

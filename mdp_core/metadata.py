@@ -121,8 +121,7 @@ class Metadata:
         offered = _offered(adapter, interval)
         listing = await self._listing(adapter, symbol)
         series = await self._stored(adapter, listing, Interval(interval), offered)
-        if series.history_begins or not adapter.facts.probes_beginning:
-            self._known[key] = (series, time.monotonic() + _BELIEVED_SECONDS)
+        self._known[key] = (series, time.monotonic() + _BELIEVED_SECONDS)
         return series
 
     async def refresh_symbols(self, adapter: ExchangeAdapter) -> None:

@@ -1,9 +1,11 @@
 """Builds everything from settings; the only place that does."""
 
+import ssl
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from importlib.metadata import entry_points, version
 
 import httpx
@@ -96,6 +98,12 @@ async def open_services(
         )
 
 
+@cache
+def _tls_context() -> ssl.SSLContext:
+    """Load the certificates once: it takes longer than everything else here together."""
+    return httpx.create_ssl_context()
+
+
 @asynccontextmanager
 async def _open_adapter(
     kind: type[ExchangeAdapter], own: ExchangeSettings, settings: Settings, database: Database
@@ -105,6 +113,7 @@ async def _open_adapter(
     async with httpx.AsyncClient(
         base_url=own.url or facts.base_url,
         timeout=settings.attempt_timeout_seconds,
+        verify=_tls_context(),
         headers={"User-Agent": f"mdp/{version('mdp')}"},
     ) as client:
         http = ExchangeHttp(

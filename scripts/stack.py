@@ -202,15 +202,16 @@ def _process(
 
 def _wait_for(url: str, processes: Processes) -> None:
     deadline = time.monotonic() + _START_SECONDS
-    while time.monotonic() < deadline:
-        for name, process in processes.items():
-            if process.poll() is not None:
-                message = f"{name} could not be started: it says why above"
-                raise StackError(message)
-        with suppress(httpx.HTTPError):
-            if httpx.get(url, trust_env=False).is_success:
-                return
-        time.sleep(_POLL_SECONDS)
+    with httpx.Client(trust_env=False, verify=False) as client:  # noqa: S501 - loopback, no TLS
+        while time.monotonic() < deadline:
+            for name, process in processes.items():
+                if process.poll() is not None:
+                    message = f"{name} could not be started: it says why above"
+                    raise StackError(message)
+            with suppress(httpx.HTTPError):
+                if client.get(url).is_success:
+                    return
+            time.sleep(_POLL_SECONDS)
     message = f"{url} did not answer within {_START_SECONDS:.0f} s"
     raise StackError(message)
 

@@ -7,7 +7,7 @@ The Advanced Trade interface is not used: its limits are not published, and it l
 
 import re
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import numpy as np
@@ -33,6 +33,7 @@ _NAME = "coinbase"
 # 300 intervals are answered with up to 301 rows, 301 are refused (measured 2026-09).
 _PAGE_SIZE = 300
 _WEIGHT = 1
+_NAMES = re.compile(r"[^-\s]+-[^-\s]+")  # BASE-QUOTE; whatever else may come is left out
 
 # All others answer 400 `Unsupported granularity`.
 _SECONDS = {
@@ -113,7 +114,8 @@ def parse_candles(payload: object) -> Candles:
         time, low, high, open_, close, volume = list(zip(*rows, strict=True))[:6]
         columns = [numbers(column) for column in (open_, high, low, close, volume)]
         unknown = np.full(len(rows), np.nan)
-        return Candles(integers(time) * 1000, *columns, quote_volume=unknown, trades=unknown)
+        times = integers([second * 1000 for second in integers(time).tolist()])
+        return Candles(times, *columns, quote_volume=unknown, trades=unknown)
     except (TypeError, ValueError, OverflowError) as error:
         raise BadPayload(_NAME, "answered candles of an unknown shape") from error
 
@@ -127,15 +129,13 @@ def parse_symbols(payload: object) -> list[Symbol]:
         BadPayload: Not a list of products with ids.
     """
     try:
-        return [_symbol(entry) for entry in objects(payload)]
+        return [_symbol(entry) for entry in objects(payload) if _NAMES.fullmatch(entry["id"])]
     except (KeyError, TypeError, ValueError) as error:
         raise BadPayload(_NAME, "answered products of an unknown shape") from error
 
 
 def _symbol(entry: dict[str, Any]) -> Symbol:
-    name = entry["id"]
-    if not isinstance(name, str) or not re.fullmatch(r"[^-\s]+-[^-\s]+", name):
-        raise ValueError
+    name: str = entry["id"]
     base, _, quote = name.partition("-")
     return Symbol(
         exchange=_NAME,
@@ -157,9 +157,15 @@ def _size(text: object) -> float | None:
 def _parse_time(payload: object) -> datetime:
     try:
         text = cast("dict[str, Any]", payload)["iso"]
-        return datetime.fromisoformat(text)
+        return _aware(datetime.fromisoformat(text))
     except (KeyError, TypeError, ValueError) as error:
         raise BadPayload(_NAME, "answered a time of an unknown shape") from error
+
+
+def _aware(time: datetime) -> datetime:
+    if time.tzinfo is None:
+        raise ValueError
+    return time.astimezone(UTC)
 
 
 def _iso(time: datetime) -> str:

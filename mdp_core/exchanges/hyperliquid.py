@@ -135,7 +135,7 @@ class HyperliquidPerpAdapter(ExchangeAdapter):
     @override
     def other_names(self, symbol: str) -> Sequence[str]:
         """Take a coin, or other programs' names of its market, for the market."""
-        coin = re.sub(r"-(USD|PERP)$", "", symbol)
+        coin = re.sub(r"-(USD|PERP)$", "", symbol, flags=re.IGNORECASE)
         return tuple(f"{coin}-{quote}" for quote in _QUOTES.values())
 
     @override

@@ -481,12 +481,24 @@ async def test_delisted_coins_give_what_there_is(
     """One kept its history, the other answers nothing: neither is an error."""
     matic = await candles(today[0], f"{HYPERLIQUID}/MATIC/1d", start=0)
     render = await candles(today[0], f"{HYPERLIQUID}/RNDR/1d", start=0)
-    newest = await today[0].get(f"/latest/{HYPERLIQUID}/RNDR/1d")
 
     assert matic["count"] > 500
     assert from_ms(matic["candles"][-1][0]) == datetime(2024, 10, 1, tzinfo=UTC)
     assert (render["count"], render["complete"]) == (0, True)
+
+
+async def test_coin_without_history_is_not_searched_at_every_request(
+    today: tuple[httpx.AsyncClient, Sandbox],
+) -> None:
+    """Where its history begins is asked for at the first request, not by each one that follows."""
+    path = f"/latest/{HYPERLIQUID}/RNDR/1d"
+    newest = await today[0].get(path)
+    today[1].clear()
+    again = [await today[0].get(path) for _ in range(2)]
+
     assert (newest.status_code, newest.json()["code"]) == (404, "not_found")
+    assert {answer.status_code for answer in again} == {404}
+    assert candle_requests(today[1], "hyperliquid") == []
 
 
 # --- late tails ---------------------------------------------------------------------------------

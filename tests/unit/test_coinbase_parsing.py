@@ -65,7 +65,7 @@ def test_recorded_hours_are_read_in_our_order_and_units() -> None:
         (time * 1000, open_, high, low, close, volume)
         for time, low, high, open_, close, volume in payload
     ]
-    assert sorted(candles.time.tolist())[0] == 1788220800000
+    assert min(candles.time.tolist()) == 1788220800000
     assert len(candles) == 6
     assert candles.close.dtype == float
 

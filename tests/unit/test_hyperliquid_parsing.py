@@ -83,7 +83,7 @@ def test_recorded_first_row_opens_before_the_start_and_is_sifted_away() -> None:
     asked = Window(from_ms(1684702800000), from_ms(1684785600000))
     sifted = sift(candles, epoch_grid(Interval.ONE_HOUR), asked)
 
-    assert int(candles.time[0]) == 1684699200000 < 1684702007000
+    assert int(candles.time[0]) == 1684699200000
     assert (len(sifted.candles), len(sifted.rejected)) == (23, 0)
     assert int(sifted.candles.time[0]) == 1684702800000
 
@@ -157,7 +157,8 @@ def test_candles_of_another_shape_are_a_bad_payload(payload: object) -> None:
 
 @pytest.mark.parametrize("key", NUMBERS)
 @pytest.mark.parametrize(
-    "value", ["1_000", " 1", "", "x", "0x10", "1,5", "nan", "inf", "１２", True, None, 1, 1.5]
+    "value",
+    ["1_000", " 1", "", "x", "0x10", "1,5", "nan", "inf", "\uff11\uff12", True, None, 1, 1.5],
 )
 def test_number_that_is_no_decimal_text_is_a_bad_payload(key: str, value: object) -> None:
     """Python reads more as a number than the exchange means by one."""

@@ -274,6 +274,7 @@ def _spawn(command: list[str], cluster: Cluster, log: Path) -> subprocess.Popen[
     account = cluster.account
     launch = [sys.executable, "-I", "-S", local_launch.__file__, str(os.getpid())]
     launch.append(f"{account.uid}:{account.gid}" if account else "-")
+    launch.append(str(int(signal.SIGINT)))  # Postgres' fast shutdown
     started: Future[subprocess.Popen[bytes]] = Future()
 
     def hold() -> None:

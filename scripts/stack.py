@@ -185,6 +185,8 @@ def _process(
 ) -> Generator[subprocess.Popen[bytes]]:
     """Run another `mdp`, which ends with this process even if this one is killed."""
     launch = [sys.executable, "-I", "-S", local_launch.__file__, str(os.getpid()), "-"]
+    # SIGINT would be an exception, which can get lost while modules are imported.
+    launch.append(str(int(signal.SIGTERM)))
     command = [*launch, sys.executable, "-m", "scripts.cli", *arguments]
     process = subprocess.Popen(  # noqa: S603 - our own program
         command, env={**os.environ, **env}, stdin=subprocess.DEVNULL, start_new_session=True

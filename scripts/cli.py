@@ -33,6 +33,8 @@ database = typer.Typer(help="The database schema.", no_args_is_help=True)
 app.add_typer(database, name="db")
 
 _GRACE_SECONDS = 10
+# Longer than clients keep idle connections: else one is closed while a request is on its way.
+_KEEP_ALIVE_SECONDS = 75
 _USAGE_ERROR = 2
 
 
@@ -105,6 +107,7 @@ def api(
         host=host,
         port=port,
         log_level="warning",
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
 
@@ -134,6 +137,7 @@ def sandbox(  # noqa: PLR0913, PLR0917 - each is an option
         host="127.0.0.1",
         port=port,
         log_level="warning",
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=1,
     )
 

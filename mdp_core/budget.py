@@ -2,18 +2,18 @@
 
 Every process behind one egress moves the same row of `rate_budgets`, on the database's clock, so
 that together they stay within the limit. A bucket of `capacity` refilled at `per_second` spends at
-most capacity + 60 x per_second in any minute.
+most capacity + 60 x per_second in any minute. Who may spend next inside a process is decided in
+`admission`.
 """
 
-import asyncio
-import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import LiteralString
 
 from mdp_core.database import Database
-from mdp_core.errors import RateLimited
+from mdp_core.priority import Priority
 
 # Make the bucket, full, if this is the first that is heard of it.
 _OPEN: LiteralString = """
@@ -22,26 +22,38 @@ VALUES (%(exchange)s, %(egress)s, %(capacity)s)
 ON CONFLICT DO NOTHING
 """
 
-# Take `weight` tokens if they are there; how long to wait otherwise? What weighs more than a full
-# bucket leaves a debt.
+# Take the weights of as many requests, in their order, as there are tokens for above the floor; how
+# many, and how long must the first wait if none? `sums` are the running sums of the weights. What
+# weighs more than a full bucket leaves a debt.
 _TAKE: LiteralString = """
 WITH bucket AS (
     SELECT least(%(capacity)s, %(ceiling)s, tokens + %(per_second)s
-               * greatest(extract(epoch FROM clock_timestamp() - refilled_at), 0)) AS level,
-           greatest(extract(epoch FROM blocked_until - clock_timestamp()), 0) AS blocked
+               * greatest(extract(epoch FROM clock_timestamp() - refilled_at), 0))::float8 AS level,
+           greatest(extract(epoch FROM blocked_until - clock_timestamp()), 0)::float8 AS blocked
     FROM rate_budgets WHERE exchange = %(exchange)s AND egress = %(egress)s
     FOR UPDATE
 ), verdict AS (
-    SELECT level, greatest(
-        blocked, (least(%(weight)s, %(capacity)s) - level) / %(per_second)s, 0) AS wait
+    SELECT level, greatest(blocked, (%(floor)s + least((%(sums)s::float8[])[1],
+               %(capacity)s - %(floor)s) - level) / %(per_second)s, 0) AS wait
     FROM bucket
+), granted AS (
+    SELECT level, wait, CASE WHEN wait > 0 THEN 0 ELSE greatest(1, (
+        SELECT count(*) FROM unnest(%(sums)s::float8[]) AS total
+        WHERE total <= level - %(floor)s)) END AS count
+    FROM verdict
 )
 UPDATE rate_budgets
-SET tokens = level - CASE WHEN wait = 0 THEN %(weight)s ELSE 0 END,
+SET tokens = level - CASE WHEN count > 0 THEN (%(sums)s::float8[])[count] ELSE 0 END,
     refilled_at = clock_timestamp()
-FROM verdict
+FROM granted
 WHERE exchange = %(exchange)s AND egress = %(egress)s
-RETURNING wait::float8
+RETURNING count::int, wait::float8
+"""
+
+# Give back what was taken and not spent, or take what was spent beyond it.
+_SETTLE: LiteralString = """
+UPDATE rate_budgets SET tokens = tokens + %(weight)s
+WHERE exchange = %(exchange)s AND egress = %(egress)s
 """
 
 # Nobody behind this egress may ask before then.
@@ -53,8 +65,16 @@ SET blocked_why = %(why)s,
 WHERE exchange = %(exchange)s AND egress = %(egress)s
 """
 
+# The part of a full bucket that is left to those who are in more haste.
+_FLOORS = {Priority.INTERACTIVE: 0.0, Priority.WARMING: 0.05, Priority.BACKFILL: 0.15}
+
 _MINUTE_SECONDS = 60
 _NO_CEILING = 1e12
+
+
+def _one(slots: int) -> float:
+    del slots
+    return 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +89,21 @@ class Tariff:
     per_second: float
     used_header: str | None = None
     """The response header, if any, that tells what was used of the limit in this clock minute."""
+    weigh: Callable[[int], float] = _one
+    """What one request for so many slots weighs, at the most."""
 
     @property
     def per_minute(self) -> float:
         """The exchange's limit."""
         return self.capacity + _MINUTE_SECONDS * self.per_second
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """For how many requests there were tokens; if for none, how long the first must wait."""
+
+    count: int
+    wait_seconds: float
 
 
 class Budget:
@@ -83,30 +113,42 @@ class Budget:
         self, database: Database, exchange: str, egress: str, tariff: Tariff, *, share: float
     ) -> None:
         self._database = database
-        self._exchange = exchange
         self._tariff = tariff
-        self._bucket = {
-            "exchange": exchange,
-            "egress": egress,
-            "capacity": tariff.capacity * share,
-            "per_second": tariff.per_second * share,
-        }
+        self._bucket = {"exchange": exchange, "egress": egress}
+        self._capacity = tariff.capacity * share
+        self._per_second = tariff.per_second * share
         self._is_open = False
-        self._queue = asyncio.Lock()  # first come, first served inside a process
         self._ceiling = _NO_CEILING
         self._ceiling_minute = 0
 
-    async def take(self, weight: float, *, until: float | None) -> None:
-        """Spend `weight`, waiting for it until the event loop's time `until` at the most.
+    async def take(self, weights: Sequence[float], priority: Priority) -> Taken:
+        """Take the tokens of as many requests, in their order, as there are tokens for.
 
         Raises:
-            RateLimited: It can't be had before then; nothing was spent.
+            StoreUnavailable: The database can't be had; nothing was taken.
         """
-        async with self._queue:
-            while (wait := await self._try_to_take(weight)) > 0:
-                if until is not None and asyncio.get_running_loop().time() + wait > until:
-                    raise RateLimited(self._exchange, wait)
-                await asyncio.sleep(wait * random.uniform(1.0, 1.1))  # noqa: S311 - not a secret
+        ceiling = self._ceiling if self._ceiling_minute == _minute() else _NO_CEILING
+        if ceiling < weights[0]:
+            return Taken(0, _MINUTE_SECONDS - time.time() % _MINUTE_SECONDS)
+        what = {
+            **self._bucket,
+            "capacity": self._capacity,
+            "per_second": self._per_second,
+            "ceiling": ceiling,
+            "floor": self._capacity * _FLOORS[priority],
+            "sums": list(accumulate(map(float, weights))),
+        }
+        async with self._database.connection() as connection:
+            if not self._is_open:
+                await connection.execute(_OPEN, what)
+            row = await (await connection.execute(_TAKE, what)).fetchone()
+        self._is_open = row is not None
+        return Taken(*row) if row else Taken(0, 0.0)
+
+    async def settle(self, weight: float) -> None:
+        """Give back what was taken and not spent (or, if negative, take what was spent more)."""
+        async with self._database.connection() as connection:
+            await connection.execute(_SETTLE, {**self._bucket, "weight": weight})
 
     async def block(self, seconds: float, why: str) -> None:
         """Have everybody behind this egress wait: the exchange said so."""
@@ -124,18 +166,6 @@ class Budget:
         if used is not None and used.isdigit():
             self._ceiling = self._tariff.per_minute - int(used)
             self._ceiling_minute = _minute(sent_at)
-
-    async def _try_to_take(self, weight: float) -> float:
-        ceiling = self._ceiling if self._ceiling_minute == _minute() else _NO_CEILING
-        if ceiling < weight:
-            return _MINUTE_SECONDS - time.time() % _MINUTE_SECONDS
-        async with self._database.connection() as connection:
-            if not self._is_open:
-                await connection.execute(_OPEN, self._bucket)
-            what = {**self._bucket, "ceiling": ceiling, "weight": weight}
-            row = await (await connection.execute(_TAKE, what)).fetchone()
-        self._is_open = True
-        return float(row[0]) if row else 0.0
 
 
 def _minute(seconds: float | None = None) -> int:

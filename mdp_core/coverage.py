@@ -9,10 +9,10 @@ import numpy as np
 from mdp_core.answer import CandleQuery
 from mdp_core.errors import InvalidWindow, LimitTooLarge
 from mdp_core.intervals import Grid, Int64s
+from mdp_core.market import Market
 from mdp_core.metadata import Metadata
 from mdp_core.model import Series, Window
 from mdp_core.planner import Reach, common, subtract
-from mdp_core.service import Market
 from mdp_core.store import CandleStore
 
 _MOST_SLOTS = 100_000
@@ -86,7 +86,7 @@ class Coverage:
         )
         market = self._markets[query.exchange, query.market_type]
         reach = await market.horizon.reach(series, query.end)
-        return series, market.filler.remembered(series, reach)
+        return series, market.tails.remembered(series, reach)
 
     async def _spans(self, series: Series, reach: Reach, window: Window) -> list[Span]:
         known = window.clip(reach.begins, reach.closed)

@@ -1,12 +1,14 @@
 """The one pool of connections, for psycopg and SQLAlchemy, and the translation of its errors."""
 
+import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
-from typing import TypeAlias
+from typing import LiteralString, TypeAlias
 
 import psycopg
 from psycopg import AsyncConnection
+from psycopg.conninfo import make_conninfo
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from sqlalchemy.exc import DBAPIError
@@ -21,8 +23,21 @@ Connection: TypeAlias = AsyncConnection[TupleRow]
 # How long a request may wait for a connection before it is told to come back.
 _POOL_TIMEOUT_SECONDS = 5.0
 
+# How long the pool goes on trying by itself: its pauses grow, and a server that has come back must
+# not wait for the end of one. After it every request that needs a connection has one tried.
+_RECONNECT_SECONDS = 1.0
+
 # A connection that was of use so lately is taken to be alive: looking costs a round trip.
 _SURELY_ALIVE_SECONDS = 1.0
+
+# So that a session whose server has gone is noticed within seconds.
+_KEEPALIVES = {
+    "keepalives": 1,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
 
 # What a caller can't mend and need not see in detail; anything else is a mistake of ours.
 _PASSING = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
@@ -40,8 +55,9 @@ Pool: TypeAlias = AsyncConnectionPool[_PooledConnection]
 class Database:
     """Hands out connections of one pool, for as short a time as the caller needs them."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, url: str) -> None:
         self._pool = pool
+        self._url = url
         self._engine: AsyncEngine = create_async_engine(
             "postgresql+psycopg://", poolclass=NullPool, async_creator=self._catalog_connection
         )
@@ -78,10 +94,52 @@ class Database:
             async with self._engine.begin() as connection:
                 yield connection
 
+    def dedicated(self) -> "DedicatedConnection":
+        """Give a connection outside the pool, not open yet, for what belongs to a session."""
+        return DedicatedConnection(self._url)
+
     async def _catalog_connection(self) -> Connection:
         connection = await self._pool.getconn()
         await connection.set_autocommit(False)  # SQLAlchemy ends its transactions itself
         return connection
+
+
+class DedicatedConnection:
+    """One connection that is opened when it is needed, and again after it was lost."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._connection: Connection | None = None
+        self._using = asyncio.Lock()
+        self.session = 0
+        """Rises when the connection is opened: what an older session held is gone."""
+
+    async def fetch(self, query: LiteralString, values: Mapping[str, object]) -> list[TupleRow]:
+        """Run a statement, a transaction of its own, and give its rows.
+
+        Raises:
+            StoreUnavailable: It could not be run; the session is gone, and all that it held.
+        """
+        async with self._using:
+            try:
+                with _translated():
+                    if self._connection is None:
+                        self._connection = await AsyncConnection.connect(self._url, autocommit=True)
+                        self.session += 1
+                    return await (await self._connection.execute(query, values)).fetchall()
+            except BaseException:
+                await self._drop()
+                raise
+
+    async def close(self) -> None:
+        """End the session."""
+        async with self._using:
+            await self._drop()
+
+    async def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection:
+            await connection.close()
 
 
 class _translated:  # noqa: N801 - reads as a statement
@@ -113,18 +171,18 @@ async def open_database(
         StoreUnavailable: The database does not answer.
     """
     milliseconds = round(statement_timeout_seconds * 1000)
+    options = f"-c timezone=UTC -c statement_timeout={milliseconds}"
+    url = make_conninfo(
+        url, application_name=name, options=options, connect_timeout=5, **_KEEPALIVES
+    )
     pool: Pool = AsyncConnectionPool(
         url,
         connection_class=_PooledConnection,
-        kwargs={
-            "application_name": name,
-            "autocommit": True,
-            "options": f"-c timezone=UTC -c statement_timeout={milliseconds}",
-            "connect_timeout": 5,
-        },
+        kwargs={"autocommit": True},
         min_size=1,
         max_size=size,
         timeout=_POOL_TIMEOUT_SECONDS,
+        reconnect_timeout=_RECONNECT_SECONDS,
         check=_check_if_idle,
         reset=_reset,
         close_returns=True,
@@ -134,7 +192,7 @@ async def open_database(
     with _translated():
         async with pool:
             await pool.wait(timeout=_POOL_TIMEOUT_SECONDS * 2)
-            yield Database(pool)
+            yield Database(pool, url)
 
 
 async def _reset(connection: _PooledConnection) -> None:

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 from mdp_core.answer import CandleQuery, Latest
 from mdp_core.errors import NoCandle
+from mdp_core.market import Market
 from mdp_core.metadata import Metadata
 from mdp_core.model import Candles, Series, Window
-from mdp_core.service import CandleService, Market
+from mdp_core.service import CandleService
 from mdp_core.validation import sift
 
 # How far back the newest closed candle is looked for.

@@ -1,51 +1,37 @@
-"""The life of a page: what it lacks is asked for, doubted, sifted and saved.
+"""Who fills a page: one task in a process, one process of all.
 
-One task per page in a process, owned here and not by the requests that wait for it: a client that
-leaves cancels nothing, and whoever else wants the page waits for the same task.
+The tasks are owned here and not by the requests that wait for them: a client that leaves cancels
+nothing, and whoever else wants the page waits for the same task. Tokens come first, so that nobody
+keeps others from a page while waiting for them; then the claim; then the coverage is read again.
 """
 
 import asyncio
+import random
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
-from functools import partial
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
-import numpy as np
-
-from mdp_core.clock import to_ms
-from mdp_core.errors import BadRows, MdpError
-from mdp_core.exchanges.base import ExchangeAdapter
-from mdp_core.intervals import Grid, Int64s
-from mdp_core.model import Candles, Series, Window, hull
-from mdp_core.planner import (
-    Page,
-    Reach,
-    absent_slots,
-    adjacent_runs,
-    doubtful_slots,
-    final_until,
-    remarkable_slots,
-    subtract,
+from mdp_core.admission import Admission
+from mdp_core.claims import Claims
+from mdp_core.errors import (
+    ExchangeUnavailable,
+    MdpError,
+    Overloaded,
+    RateLimited,
+    StoreUnavailable,
 )
+from mdp_core.fetching import PageFetcher
+from mdp_core.model import Series, hull
+from mdp_core.planner import Page, Reach, adjacent_runs
+from mdp_core.priority import Priority, Urgency
 from mdp_core.store import CandleStore
-from mdp_core.validation import Sifted, sift
 
-# How long to wait before an absent candle is asked for once more.
-_DOUBT_SECONDS = 2.0
-# How long it is believed where an exchange's memory was seen to end.
-_FORGOTTEN_SECONDS = 60.0
+# How long to wait before looking again at a page that another process works at.
+_LOOK_AGAIN_SECONDS = (0.05, 0.25)
 
-
-@dataclass(frozen=True, slots=True)
-class Tail:
-    """Closed candles that are not final yet, all there were in `window` when it was asked for."""
-
-    window: Window
-    candles: Candles
-    fresh_until: float
-    at_edge: bool
-    """Whether `window` ended at the last closed candle then."""
+# What is no page's own fault: the others would meet it too.
+_OUT_OF_ORDER = (ExchangeUnavailable, RateLimited, StoreUnavailable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,149 +42,161 @@ class Failure:
     error: MdpError
 
 
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much is done at once for one exchange, and how long it is waited for."""
+
+    waiting: int
+    """Requests that wait for pages at the most."""
+    patience_seconds: float
+    """How long somebody waits for tokens whose client waits too."""
+    claim_seconds: float
+    """How long another process' claim on a page is respected."""
+
+
+@dataclass(slots=True, eq=False)
+class _Work:
+    """The filling of some adjacent pages, and how many requests wait for it."""
+
+    pages: Sequence[Page]
+    urgency: Urgency
+    waiting: int = 0
+    is_begun: bool = False
+    task: asyncio.Task[None] = field(init=False)
+
+
 class PageFiller:
-    """Makes the store equal one exchange, page by page."""
+    """Has the store hold pages of one exchange's series, asking for each of them once."""
 
-    def __init__(self, adapter: ExchangeAdapter, store: CandleStore, *, concurrency: int) -> None:
-        self._adapter = adapter
+    def __init__(
+        self,
+        store: CandleStore,
+        fetcher: PageFetcher,
+        admission: Admission,
+        claims: Claims,
+        bounds: Bounds,
+    ) -> None:
         self._store = store
-        self._free = asyncio.Semaphore(concurrency)
-        self._tasks: dict[tuple[int, int], asyncio.Task[None]] = {}
-        self._tails: dict[tuple[int, int], Tail] = {}
-        self._remembered_from: dict[int, tuple[datetime, float]] = {}
+        self._fetcher = fetcher
+        self._admission = admission
+        self._claims = claims
+        self._bounds = bounds
+        self._works: dict[tuple[int, int], _Work] = {}
+        self._waiting = 0
 
-    @property
-    def page_size(self) -> int:
-        """Slots of one page."""
-        return self._adapter.facts.page_size
+    async def fill(
+        self, series: Series, pages: Sequence[Page], reach: Reach, priority: Priority
+    ) -> list[Failure]:
+        """Fill the pages, or wait for those who are filling them; what succeeded stays stored.
 
-    async def fill(self, series: Series, pages: Sequence[Page], reach: Reach) -> list[Failure]:
-        """Fill the pages, or wait for those who are filling them; what succeeded stays stored."""
-        self._start(series, pages, reach)
-        tasks = [self._tasks[series.id, page.index] for page in pages]
-        results = await asyncio.gather(*map(asyncio.shield, tasks), return_exceptions=True)
-        failures: list[Failure] = []
-        for page, result in zip(pages, results, strict=True):
-            if isinstance(result, MdpError):
-                failures.append(Failure(page, result))
-            elif isinstance(result, BaseException):
-                raise result
-        return failures
+        Once the exchange or the store turns out to be out of order, pages that were not begun and
+        that nobody else waits for are given up.
 
-    def tails(self, series: Series, window: Window) -> list[Tail]:
-        """Give what was asked for so lately that it is not asked for again, ascending."""
-        now = time.monotonic()
-        return sorted(
-            (
-                tail
-                for (series_id, _), tail in self._tails.items()
-                if series_id == series.id
-                and tail.fresh_until > now
-                and not tail.window.clip(window.start, window.end).is_empty
-            ),
-            key=lambda tail: tail.window,
-        )
+        Raises:
+            Overloaded: Too many wait already.
+        """
+        self._start(series, pages, reach, priority)
+        works = [self._works[series.id, page.index] for page in pages]
+        with self._waiting_for(dict.fromkeys(works), priority):
+            verdict = await self._ended(series, works)
+        return [
+            Failure(page, error)
+            for page, work in zip(pages, works, strict=True)
+            if (error := _error(series, work, verdict))
+        ]
 
-    def throttled(self, series: Series, reach: Reach) -> Reach:
-        """Cut a reach where a fresh tail ended at the live edge: the rest is not asked for yet."""
-        tails = self.tails(series, Window(reach.begins, reach.closed))
-        ends = [tail.window.end for tail in tails if tail.at_edge]
-        return replace(reach, closed=ends[-1]) if ends else reach
-
-    def remembered(self, series: Series, reach: Reach) -> Reach:
-        """Cut a reach where the exchange was seen to have forgotten what lies before."""
-        seen, until = self._remembered_from.get(series.id, (reach.earliest, 0.0))
-        if time.monotonic() >= until:
-            return reach
-        return replace(reach, earliest=min(max(reach.earliest, seen), reach.closed))
-
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """End the tasks that still run; what they had saved stays."""
-        tasks = list(self._tasks.values())
+        tasks = {work.task for work in self._works.values()}
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _start(self, series: Series, pages: Sequence[Page], reach: Reach) -> None:
-        """Have a task for each page; adjacent ones that are new share one, and its request."""
-        new = [page for page in pages if (series.id, page.index) not in self._tasks]
-        for run in adjacent_runs(new, self._adapter.facts.pages_per_request):
-            task = asyncio.create_task(self._fill(series, run, reach))
-            keys = [(series.id, page.index) for page in run]
-            self._tasks |= dict.fromkeys(keys, task)
-            task.add_done_callback(partial(self._forget, keys))
-
-    def _forget(self, keys: Sequence[tuple[int, int]], task: asyncio.Task[None]) -> None:
-        for key in keys:
-            del self._tasks[key]
-        if not task.cancelled():
-            task.exception()  # nobody may be left to see it
-
-    async def _fill(self, series: Series, run: Sequence[Page], reach: Reach) -> None:
-        async with self._free:
-            whole = hull([page.window for page in run])
-            gaps = await self._store.missing(series.id, whole)
-            if not gaps:
-                return
-            resting = await self._store.resting_slots(series.id, whole)
-            gaps = subtract(gaps, [Window(slot, series.grid.next(slot)) for slot in resting])
-            if not gaps:
-                raise BadRows(series.exchange, resting, "seen several times")
-            window = hull(gaps)
-            sifted = await self._ask(series, window, reach)
-        absent = _absent(sifted, series.grid, window)
-        final = window.clip(window.start, final_until(absent, series.grid, reach))
-        final = self._without_forgotten(series, final, absent, reach)
-        wrong = [row.slot for row in sifted.rejected]
-        known = subtract([final], [Window(slot, series.grid.next(slot)) for slot in wrong])
-        await self._store.save(series.id, known, sifted.candles, sifted.rejected)
-        if wrong:
-            raise BadRows(series.exchange, wrong, sifted.rejected[0].reason)
-        tail = window.clip(final.end, window.end)
-        self._keep_tail(series, run[-1], tail, sifted.candles, at_edge=tail.end == reach.closed)
-
-    def _without_forgotten(
-        self, series: Series, final: Window, absent: Int64s, reach: Reach
-    ) -> Window:
-        """Begin with the first candle where memory ends: before it nothing is known."""
-        grid = series.grid
-        if final.start != reach.earliest or reach.earliest == reach.begins:
-            return final
-        first = grid.index(final.start)
-        leading = int((absent == np.arange(first, first + len(absent))).sum())
-        if leading:
-            until = time.monotonic() + _FORGOTTEN_SECONDS
-            self._remembered_from[series.id] = (grid.at(first + leading), until)
-        return final.clip(grid.at(first + leading), final.end)
-
-    def _keep_tail(
-        self, series: Series, page: Page, window: Window, candles: Candles, *, at_edge: bool
+    def _start(
+        self, series: Series, pages: Sequence[Page], reach: Reach, priority: Priority
     ) -> None:
-        now = time.monotonic()
-        self._tails = {key: tail for key, tail in self._tails.items() if tail.fresh_until > now}
-        if not window.is_empty:
-            fresh_until = now + self._adapter.facts.tail_seconds
-            tail = Tail(window, candles.inside(window), fresh_until, at_edge)
-            self._tails[series.id, page.index] = tail
+        """Have a task for each page; adjacent ones that are new share one, and its request."""
+        if self._waiting >= self._bounds.waiting:
+            raise Overloaded
+        new = [page for page in pages if (series.id, page.index) not in self._works]
+        for run in adjacent_runs(new, self._fetcher.facts.pages_per_request):
+            work = _Work(run, Urgency(priority))
+            self._works |= dict.fromkeys(_keys(series, work), work)
+            work.task = asyncio.create_task(self._fill(series, work, reach))
+            work.task.add_done_callback(lambda _, work=work: self._forget(series, work))
 
-    async def _ask(self, series: Series, window: Window, reach: Reach) -> Sifted:
-        """Ask for `window`, and once more for absent slots that would count as "no candle"."""
-        grid, symbol, interval = series.grid, series.symbol, series.interval
-        candles = await self._adapter.fetch_page(symbol, interval, window)
-        sifted = sift(candles, grid, window)
-        doubtful = doubtful_slots(_absent(sifted, grid, window), grid, reach)
-        if not self._adapter.facts.publishes_every_interval:
-            doubtful = remarkable_slots(doubtful, grid, window)
-        if not len(doubtful):
-            return sifted
-        await asyncio.sleep(_DOUBT_SECONDS)
-        again = Window(grid.at(int(doubtful[0])), grid.at(int(doubtful[-1]) + 1))
-        more = await self._adapter.fetch_page(symbol, interval, again)
-        return sift(Candles.concatenate([candles, more]), grid, window)
+    def _forget(self, series: Series, work: _Work) -> None:
+        for key in _keys(series, work):
+            if self._works.get(key) is work:
+                del self._works[key]
+        if work.task.done() and not work.task.cancelled():
+            work.task.exception()  # nobody may be left to see it
+
+    @contextmanager
+    def _waiting_for(self, works: dict[_Work, None], priority: Priority) -> Generator[None]:
+        for work in works:
+            work.waiting += 1
+            work.urgency.raise_to(priority)
+        self._admission.reconsider()
+        self._waiting += 1
+        try:
+            yield
+        finally:
+            self._waiting -= 1
+            for work in works:
+                work.waiting -= 1
+
+    async def _ended(self, series: Series, works: Sequence[_Work]) -> MdpError | None:
+        """Wait until all have ended; tell what was out of order, if anything was."""
+        verdict: MdpError | None = None
+        pending = {work.task for work in works}
+        while pending:
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_EXCEPTION)
+            errors = (task.exception() for task in done if not task.cancelled())
+            found = next((error for error in errors if isinstance(error, _OUT_OF_ORDER)), None)
+            if found and not verdict:
+                verdict = found
+                self._give_up(series, works)
+        return verdict
+
+    def _give_up(self, series: Series, works: Sequence[_Work]) -> None:
+        for work in works:
+            if not work.is_begun and work.waiting == 1:
+                self._forget(series, work)
+                work.task.cancel()
+
+    async def _fill(self, series: Series, work: _Work, reach: Reach) -> None:
+        whole = hull([page.window for page in work.pages])
+        weight = self._fetcher.facts.tariff.weigh(series.grid.count(whole.start, whole.end))
+        respected_until = time.monotonic() + self._bounds.claim_seconds
+        until = self._until(work.urgency.priority)
+        while True:
+            async with self._admission.turn(weight, work.urgency, until=until) as turn:
+                work.is_begun = True
+                pages = [page.index for page in work.pages]
+                async with self._claims.claim(series.id, pages) as is_ours:
+                    if is_ours or time.monotonic() > respected_until:
+                        return await self._fetcher.fetch(series, work.pages, reach, turn)
+            await asyncio.sleep(random.uniform(*_LOOK_AGAIN_SECONDS))  # noqa: S311 - not a secret
+            final = whole.clip(whole.start, reach.settled)
+            if not (final.is_empty or await self._store.missing(series.id, final)):
+                return None
+
+    def _until(self, priority: Priority) -> float | None:
+        if priority is not Priority.INTERACTIVE:
+            return None
+        return asyncio.get_running_loop().time() + self._bounds.patience_seconds
 
 
-def _absent(sifted: Sifted, grid: Grid, window: Window) -> Int64s:
-    """Give the slots for which nothing came, neither a right row nor a wrong one."""
-    wrong = [to_ms(row.slot) for row in sifted.rejected]
-    times = np.concatenate([sifted.candles.time, np.array(wrong, np.int64)])
-    return absent_slots(times, grid, window)
+def _keys(series: Series, work: _Work) -> list[tuple[int, int]]:
+    return [(series.id, page.index) for page in work.pages]
+
+
+def _error(series: Series, work: _Work, verdict: MdpError | None) -> MdpError | None:
+    """Give why a work that has ended was not done; what is no `MdpError` is raised."""
+    if work.task.cancelled():
+        return verdict or ExchangeUnavailable(series.exchange, "is not asked: this service stops")
+    error = work.task.exception()
+    if error is not None and not isinstance(error, MdpError):
+        raise error
+    return error

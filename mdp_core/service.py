@@ -9,37 +9,22 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Collection, Generator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from mdp_core.answer import Answer, CandleQuery, Continuation
 from mdp_core.errors import ExchangeUnavailable, InvalidWindow, LimitTooLarge
-from mdp_core.exchanges.base import ExchangeAdapter
 from mdp_core.exchanges.http import counting_upstream_requests
-from mdp_core.filling import PageFiller
-from mdp_core.horizon import Horizon
+from mdp_core.market import Market
 from mdp_core.metadata import Metadata
 from mdp_core.model import OPTIONAL_COLUMNS, Candles, Series, Window
 from mdp_core.planner import Reach
+from mdp_core.priority import Priority
 from mdp_core.settings import Limits
 from mdp_core.store import CandleStore
 from mdp_core.walk import Found, FromEnd, FromStart, Walk, Wanted
 
 _DEFAULT_ROWS = 500
 _BLOCK_SLOTS = 20_000
-
-
-@dataclass(frozen=True, slots=True)
-class Market:
-    """What the service needs of one exchange and market type."""
-
-    adapter: ExchangeAdapter
-    horizon: Horizon
-    filler: PageFiller
-
-    @property
-    def page_size(self) -> int:
-        """Slots of one page."""
-        return self.filler.page_size
 
 
 class CandleService:
@@ -57,8 +42,10 @@ class CandleService:
         self._markets = markets
         self._limits = limits
 
-    async def get(self, query: CandleQuery) -> Answer:
+    async def get(self, query: CandleQuery, priority: Priority = Priority.INTERACTIVE) -> Answer:
         """Have everything that the answer needs in the store, and describe the answer.
+
+        Nobody's client waits for what is not interactive: that has no deadline.
 
         Raises:
             InvalidQuery: The window or the limit makes no sense, or too much must be fetched.
@@ -69,7 +56,7 @@ class CandleService:
         rows = self._rows(query)
         timings: dict[str, float] = {}
         with counting_upstream_requests() as upstream:
-            async with self._deadline(query.exchange):
+            async with self._deadline(query.exchange, priority):
                 with _timed(timings, "plan"):
                     series = await self._metadata.series(
                         query.exchange, query.market_type, query.symbol, query.interval
@@ -79,8 +66,9 @@ class CandleService:
                     asked = self._align(query, series, reach, rows)
                 with _timed(timings, "fetch"):
                     direction = FromEnd() if query.start is None else FromStart()
-                    wanted = Wanted(asked, rows, query.pages or self._limits.pages, query.partial)
-                    walk = Walk(self._store, market.filler, series, reach, wanted)
+                    pages = query.pages or self._limits.pages
+                    wanted = Wanted(asked, rows, pages, query.partial, priority)
+                    walk = Walk(self._store, market, series, reach, wanted)
                     found = await walk.find(direction)
         answer = Answer(
             series=series,
@@ -145,9 +133,10 @@ class CandleService:
         return Window(grid.at(max(first, min(grid.index(reach.begins), grid.index(end)))), end)
 
     @asynccontextmanager
-    async def _deadline(self, exchange: str) -> AsyncGenerator[None]:
+    async def _deadline(self, exchange: str, priority: Priority) -> AsyncGenerator[None]:
+        is_waited_for = priority is Priority.INTERACTIVE
         try:
-            async with asyncio.timeout(self._limits.deadline_seconds):
+            async with asyncio.timeout(self._limits.deadline_seconds if is_waited_for else None):
                 yield
         except TimeoutError as error:
             what = "could not be asked for everything in time; what was fetched is kept"
@@ -156,7 +145,7 @@ class CandleService:
 
 async def _reach(market: Market, series: Series, query: CandleQuery) -> Reach:
     reach = await market.horizon.reach(series, query.end)
-    return market.filler.throttled(series, market.filler.remembered(series, reach))
+    return market.tails.narrowed(series, reach)
 
 
 def _next(query: CandleQuery, asked: Window, found: Found, reach: Reach) -> Continuation | None:

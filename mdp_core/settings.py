@@ -67,7 +67,6 @@ class Limits(BaseModel):
 
     rows: int
     pages: int
-    concurrent_pages: int
     deadline_seconds: float
 
 
@@ -120,7 +119,7 @@ class Settings(DatabaseSettings, TokenSettings):
     attempt_timeout_seconds: float = Field(default=10, gt=0, allow_inf_nan=False)
     """How long one HTTP attempt at an exchange may take."""
     fetch_deadline_seconds: float = Field(default=30, gt=0, allow_inf_nan=False)
-    """How long one upstream request may take with its waiting and its attempts."""
+    """How long one upstream request may take with its attempts, once it was let through."""
     request_deadline_seconds: float = Field(default=60, gt=0, allow_inf_nan=False)
     """How long filling the window of one request may take."""
     max_rows: int = Field(default=1_000_000, ge=1)
@@ -129,6 +128,8 @@ class Settings(DatabaseSettings, TokenSettings):
     """Pages that one request fetches at the most."""
     concurrent_pages: int = Field(default=8, ge=1)
     """Pages of one exchange that a process fetches at once."""
+    max_waiting: int = Field(default=500, ge=200)
+    """Requests that wait for pages of one exchange at the most, in one process."""
 
     clock: _Clock = Clock()
     """SHOWN_MS@SINCE_MS*SPEED: another clock than real time, for demos of old data."""
@@ -139,6 +140,5 @@ class Settings(DatabaseSettings, TokenSettings):
         return Limits(
             rows=self.max_rows,
             pages=self.max_pages,
-            concurrent_pages=self.concurrent_pages,
             deadline_seconds=self.request_deadline_seconds,
         )

@@ -6,7 +6,7 @@ the transaction that writes the rows. Whatever is stored lies inside coverage.
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import LiteralString
+from typing import LiteralString, cast
 
 import numpy as np
 from psycopg import sql
@@ -21,6 +21,18 @@ from mdp_core.model import Candles, RejectedRow, Window
 # What of these windows is not covered?
 _MISSING: LiteralString = """
 SELECT %(window)s::tstzmultirange - coverage FROM series WHERE id = %(series_id)s
+"""
+
+# What of this window is not covered, and which of its refused slots were asked for so often that
+# they are left alone for now? The first time they are asked for again on the next request, then
+# after a minute, twice as long each time, up to an hour.
+_LACKING: LiteralString = """
+SELECT %(window)s::tstzmultirange - coverage, ARRAY(
+    SELECT slot FROM rejected_rows
+    WHERE series_id = series.id AND slot >= %(start)s AND slot < %(end)s AND times_seen > 1
+      AND last_seen > now() - least(60 * 2 ^ least(times_seen - 2, 10), 3600) * interval '1 second'
+    ORDER BY slot)
+FROM series WHERE id = %(series_id)s
 """
 
 # What of these windows is not covered, with nobody else saving until the transaction ends?
@@ -92,15 +104,6 @@ WHERE series_id = %(series_id)s AND slot >= %(start)s AND slot < %(end)s
 ORDER BY slot
 """
 
-# Which of those were asked for so often that they are left alone for now? The first time they are
-# asked for again on the next request, then after a minute, twice as long each time, up to an hour.
-_RESTING: LiteralString = """
-SELECT slot FROM rejected_rows
-WHERE series_id = %(series_id)s AND slot >= %(start)s AND slot < %(end)s AND times_seen > 1
-  AND last_seen > now() - least(60 * 2 ^ least(times_seen - 2, 10), 3600) * interval '1 second'
-ORDER BY slot
-"""
-
 _COPY_IN = sql.SQL("COPY candles (series_id, {columns}) FROM STDIN (FORMAT binary)")
 
 
@@ -114,6 +117,19 @@ class CandleStore:
         """Give the parts of `window` that are not covered, ascending."""
         async with self._database.connection() as connection:
             return await _windows(connection, _MISSING, series_id, window=_ranges([window]))
+
+    async def lacking(self, series_id: int, window: Window) -> tuple[list[Window], list[datetime]]:
+        """Give the parts of `window` that are not covered, and the refused slots that rest now.
+
+        Both ascending; a slot that rests is not to be asked for yet.
+        """
+        values = {**_bounds(series_id, window), "window": _ranges([window])}
+        async with self._database.connection() as connection:
+            cursor = await connection.execute(_LACKING, values, binary=True)
+            row = await cursor.fetchone()
+        if row is None:
+            raise _not_in_the_catalog(series_id)
+        return _parts(row[0]), row[1]
 
     async def covered(self, series_id: int, window: Window) -> list[Window]:
         """Give the parts of `window` that are covered, ascending."""
@@ -188,15 +204,8 @@ class CandleStore:
 
     async def rejected_slots(self, series_id: int, window: Window) -> list[datetime]:
         """Give the slots of `window` whose row was refused at some time, ascending."""
-        return await self._slots(_REJECTED, series_id, window)
-
-    async def resting_slots(self, series_id: int, window: Window) -> list[datetime]:
-        """Give those of them that are not asked for again yet, ascending."""
-        return await self._slots(_RESTING, series_id, window)
-
-    async def _slots(self, query: LiteralString, series_id: int, window: Window) -> list[datetime]:
         async with self._database.connection() as connection:
-            cursor = await connection.execute(query, _bounds(series_id, window))
+            cursor = await connection.execute(_REJECTED, _bounds(series_id, window))
             return [row[0] for row in await cursor.fetchall()]
 
     async def open_time(self, series_id: int, window: Window, position: int) -> datetime | None:
@@ -221,9 +230,18 @@ async def _windows(
     cursor = await connection.execute(query, {"series_id": series_id, **ranges}, binary=True)
     row = await cursor.fetchone()
     if row is None:
-        message = f"series {series_id} is not in the catalog"
-        raise LookupError(message)
-    return [Window(part.lower, part.upper) for part in row[0]]
+        raise _not_in_the_catalog(series_id)
+    return _parts(row[0])
+
+
+def _parts(multirange: Multirange[datetime]) -> list[Window]:
+    return [
+        Window(cast("datetime", part.lower), cast("datetime", part.upper)) for part in multirange
+    ]
+
+
+def _not_in_the_catalog(series_id: int) -> LookupError:
+    return LookupError(f"series {series_id} is not in the catalog")
 
 
 async def _copy_in(connection: Connection, series_id: int, candles: Candles) -> None:

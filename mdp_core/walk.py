@@ -16,11 +16,14 @@ from typing_extensions import override
 
 from mdp_core.answer import Missing
 from mdp_core.errors import ExchangeUnavailable, HistoryUnavailable, WindowTooLarge
-from mdp_core.filling import Failure, PageFiller, Tail
+from mdp_core.filling import Failure
 from mdp_core.intervals import Grid
+from mdp_core.market import Market
 from mdp_core.model import Candles, Series, Window
 from mdp_core.planner import Page, Reach, common, plan, subtract
+from mdp_core.priority import Priority
 from mdp_core.store import CandleStore
+from mdp_core.tails import Tail
 
 # While pages are filled the live edge moves on, and what was asked there grows old.
 _ROUNDS = 4
@@ -155,6 +158,7 @@ class Wanted:
     rows: int
     pages: int
     partial: bool
+    priority: Priority
 
 
 class Walk:
@@ -163,13 +167,13 @@ class Walk:
     def __init__(
         self,
         store: CandleStore,
-        filler: PageFiller,
+        market: Market,
         series: Series,
         reach: Reach,
         wanted: Wanted,
     ) -> None:
         self._store = store
-        self._filler = filler
+        self._market = market
         self._series = series
         self._reach = reach
         self._wanted = wanted
@@ -230,9 +234,11 @@ class Walk:
             pages = [page for page in self._plan(gaps) if page.window.end > part.start]
             if not pages:
                 return part
-            failures = await self._filler.fill(self._series, pages, self._reach)
+            failures = await self._market.filler.fill(
+                self._series, pages, self._reach, self._wanted.priority
+            )
             self._pages_left -= len(pages)
-            self._reach = self._filler.remembered(self._series, self._reach)
+            self._reach = self._market.tails.remembered(self._series, self._reach)
             gaps = await self._gaps(part)
             if gaps and failures and not self._wanted.partial:
                 raise failures[0].error
@@ -243,7 +249,7 @@ class Walk:
     def _plan(self, gaps: Sequence[Window]) -> list[Page]:
         """Plan the pages for gaps, but for those that failed already."""
         failed = {failure.page.index for failure in self._failures}
-        pages = plan(gaps, self._series.grid, self._filler.page_size, self._reach)
+        pages = plan(gaps, self._series.grid, self._market.page_size, self._reach)
         return [page for page in pages if page.index not in failed]
 
     def _within_memory(self, part: Window, gaps: Sequence[Window], direction: Direction) -> Window:
@@ -255,7 +261,7 @@ class Walk:
     async def _gaps(self, window: Window) -> list[Window]:
         """Give what of `window` is neither stored nor in a tail; the tails are kept for reading."""
         inside = window.clip(self._reach.begins, self._reach.closed)
-        tails = self._filler.tails(self._series, inside)
+        tails = self._market.tails.fresh(self._series, inside)
         gaps = await self._store.missing(self._series.id, inside)
         self._tails = [*tails, *(tail for tail in self._tails if tail not in tails)]
         return subtract(gaps, [tail.window for tail in tails])

@@ -2,7 +2,7 @@
 
 import ssl
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
@@ -10,21 +10,29 @@ from importlib.metadata import entry_points, version
 
 import httpx
 
+from mdp_core.admission import Admission
 from mdp_core.budget import Budget
 from mdp_core.catalog import Catalog
+from mdp_core.claims import Claims
 from mdp_core.coverage import Coverage
 from mdp_core.database import Database, open_database
 from mdp_core.edge import LiveEdge
-from mdp_core.exchanges.base import ExchangeAdapter
+from mdp_core.exchanges.base import ExchangeAdapter, ExchangeFacts
 from mdp_core.exchanges.http import ExchangeHttp
-from mdp_core.filling import PageFiller
+from mdp_core.fetching import PageFetcher
+from mdp_core.filling import Bounds, PageFiller
 from mdp_core.horizon import Delays, Horizon
+from mdp_core.market import Market
 from mdp_core.metadata import Metadata
-from mdp_core.service import CandleService, Market
+from mdp_core.service import CandleService
 from mdp_core.settings import ExchangeSettings, Settings
 from mdp_core.store import CandleStore
+from mdp_core.tails import Tails
 
 ENTRY_POINT_GROUP = "mdp.exchanges"
+
+# Of a request's time: whoever waits for tokens is told so before the request itself gives up.
+_PATIENT_PART = 0.9
 
 Adapters = dict[tuple[str, str], type[ExchangeAdapter]]
 
@@ -76,25 +84,25 @@ async def open_services(
                 statement_timeout_seconds=settings.statement_timeout_seconds,
             )
         )
-        store = CandleStore(database)
-        adapters: dict[tuple[str, str], ExchangeAdapter] = {}
-        markets: dict[tuple[str, str], Market] = {}
-        for key, kind in installed_adapters().items():
-            own = exchange_settings(kind.facts.name)
-            adapter = await stack.enter_async_context(_open_adapter(kind, own, settings, database))
-            adapters[key] = adapter
-            markets[key] = _market(adapter, own, settings, store)
-            stack.push_async_callback(markets[key].filler.close)
+        shared = _Shared(settings, database, CandleStore(database), Claims(database))
+        await stack.enter_async_context(aclosing(shared.claims))
+        markets = {
+            key: await stack.enter_async_context(
+                _open_market(kind, exchange_settings(kind.facts.name), shared)
+            )
+            for key, kind in installed_adapters().items()
+        }
+        adapters = {key: market.adapter for key, market in markets.items()}
         metadata = Metadata(Catalog(database), adapters, settings.clock)
-        service = CandleService(store, metadata, markets, settings.limits)
+        service = CandleService(shared.store, metadata, markets, settings.limits)
         yield Services(
             settings,
             database,
-            store,
+            shared.store,
             service,
             metadata,
             LiveEdge(service, metadata, markets),
-            Coverage(store, metadata, markets),
+            Coverage(shared.store, metadata, markets),
         )
 
 
@@ -104,33 +112,53 @@ def _tls_context() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What the markets of a process share."""
+
+    settings: Settings
+    database: Database
+    store: CandleStore
+    claims: Claims
+
+
 @asynccontextmanager
-async def _open_adapter(
-    kind: type[ExchangeAdapter], own: ExchangeSettings, settings: Settings, database: Database
-) -> AsyncGenerator[ExchangeAdapter]:
-    facts = kind.facts
-    budget = Budget(database, facts.name, settings.egress, facts.tariff, share=own.share)
-    async with httpx.AsyncClient(
-        base_url=own.url or facts.base_url,
-        timeout=settings.attempt_timeout_seconds,
-        verify=_tls_context(),
-        headers={"User-Agent": f"mdp/{version('mdp')}"},
-    ) as client:
-        http = ExchangeHttp(
-            facts.name, client, budget, deadline_seconds=settings.fetch_deadline_seconds
-        )
-        yield kind(http)
+async def _open_market(
+    kind: type[ExchangeAdapter], own: ExchangeSettings, shared: _Shared
+) -> AsyncGenerator[Market]:
+    facts, settings = kind.facts, shared.settings
+    budget = Budget(shared.database, facts.name, settings.egress, facts.tariff, share=own.share)
+    admission = Admission(facts.name, budget, slots=settings.concurrent_pages)
+    async with (
+        aclosing(admission),
+        httpx.AsyncClient(
+            base_url=own.url or facts.base_url,
+            timeout=settings.attempt_timeout_seconds,
+            verify=_tls_context(),
+            headers={"User-Agent": f"mdp/{version('mdp')}"},
+        ) as client,
+    ):
+        deadline = settings.fetch_deadline_seconds
+        adapter = kind(ExchangeHttp(facts.name, client, admission, deadline_seconds=deadline))
+        tails = Tails(facts.tail_seconds)
+        fetcher = PageFetcher(adapter, shared.store, tails)
+        filler = PageFiller(shared.store, fetcher, admission, shared.claims, _bounds(settings))
+        horizon = Horizon(adapter, settings.clock, _delays(facts, own))
+        async with aclosing(filler):
+            yield Market(adapter, horizon, filler, tails)
 
 
-def _market(
-    adapter: ExchangeAdapter, own: ExchangeSettings, settings: Settings, store: CandleStore
-) -> Market:
-    facts = adapter.facts
-    settle = facts.settle_seconds if own.settle_seconds is None else own.settle_seconds
-    grace = own.absence_grace_seconds
-    delays = Delays(
-        settle=timedelta(seconds=settle),
+def _bounds(settings: Settings) -> Bounds:
+    return Bounds(
+        waiting=settings.max_waiting,
+        patience_seconds=settings.request_deadline_seconds * _PATIENT_PART,
+        claim_seconds=settings.attempt_timeout_seconds,
+    )
+
+
+def _delays(facts: ExchangeFacts, own: ExchangeSettings) -> Delays:
+    settle, grace = own.settle_seconds, own.absence_grace_seconds
+    return Delays(
+        settle=timedelta(seconds=facts.settle_seconds if settle is None else settle),
         absence_grace=timedelta(seconds=facts.absence_grace_seconds if grace is None else grace),
     )
-    filler = PageFiller(adapter, store, concurrency=settings.concurrent_pages)
-    return Market(adapter, Horizon(adapter, settings.clock, delays), filler)

@@ -56,6 +56,10 @@ _NEVER = datetime(2100, 1, 1, tzinfo=UTC)
 _MULTIPLIER = re.compile(r"(10{3,})[A-Z]")
 
 
+def _weight(limit: int) -> int:
+    return next(weight for most, weight in _WEIGHTS if limit <= most)
+
+
 class BinanceFuturesAdapter(ExchangeAdapter):
     """Speaks `fapi`. The same adapter must not be pointed at COIN-M: its volumes are contracts."""
 
@@ -66,7 +70,9 @@ class BinanceFuturesAdapter(ExchangeAdapter):
         base_url="https://fapi.binance.com",
         intervals=_INTERVALS,
         # 2400 weight per clock minute and IP: exchangeInfo, `rateLimits`.
-        tariff=Tariff(capacity=240, per_second=36, used_header="X-MBX-USED-WEIGHT-1M"),
+        tariff=Tariff(
+            capacity=240, per_second=36, used_header="X-MBX-USED-WEIGHT-1M", weigh=_weight
+        ),
         page_size=_PAGE_SIZE,
         publishes_every_interval=True,
         settle_seconds=2,
@@ -191,7 +197,3 @@ def _parse_time(payload: object) -> datetime:
         return from_ms(int(integers([cast("dict[str, object]", payload)["serverTime"]])[0]))
     except (KeyError, TypeError, OverflowError) as error:
         raise BadPayload(_NAME, "answered a time of an unknown shape") from error
-
-
-def _weight(limit: int) -> int:
-    return next(weight for most, weight in _WEIGHTS if limit <= most)

@@ -16,7 +16,7 @@ import httpx
 import orjson
 import stamina
 
-from mdp_core.budget import Budget
+from mdp_core.admission import Admission
 from mdp_core.errors import (
     BadPayload,
     ExchangeError,
@@ -29,6 +29,7 @@ Parsed = TypeVar("Parsed")
 
 _ATTEMPTS = 4
 _FIRST_WAIT_SECONDS = 0.25
+_WAITING_PART = 0.95
 _SHOWN_BODY_CHARACTERS = 200
 
 # How long everybody waits after a refusal that names no time. Binance: 429 means stop, and going on
@@ -64,7 +65,7 @@ class ExchangeHttp:
     Args:
         exchange: Its name, for errors.
         client: Base URL and headers set; its time-out bounds one attempt.
-        budget: The exchange's shared budget.
+        admission: Lets requests through within the exchange's shared budget.
         deadline_seconds: For one request with its waiting and its attempts.
     """
 
@@ -72,13 +73,13 @@ class ExchangeHttp:
         self,
         exchange: str,
         client: httpx.AsyncClient,
-        budget: Budget,
+        admission: Admission,
         *,
         deadline_seconds: float,
     ) -> None:
         self._exchange = exchange
         self._client = client
-        self._budget = budget
+        self._admission = admission
         self._deadline_seconds = deadline_seconds
 
     async def get_json(
@@ -107,18 +108,36 @@ class ExchangeHttp:
         return await self._send_in_time(request, parse, weight)
 
     async def post_json(
-        self, path: str, body: object, parse: Callable[[object], Parsed], *, weight: float
+        self,
+        path: str,
+        body: object,
+        parse: Callable[[object], Parsed],
+        *,
+        weight: float,
+        charged: Callable[[Parsed], float] | None = None,
     ) -> Parsed:
-        """Send `body` as JSON by POST; otherwise as `get_json`."""
+        """Send `body` as JSON by POST; otherwise as `get_json`.
+
+        Args:
+            path: As in `get_json`.
+            body: What to send.
+            parse: As in `get_json`.
+            weight: What the exchange charges at the most.
+            charged: Tells from the answer what it did charge; what is over is given back.
+        """
         request = self._client.build_request("POST", path, json=body)
-        return await self._send_in_time(request, parse, weight)
+        return await self._send_in_time(request, parse, weight, charged)
 
     async def _send_in_time(
-        self, request: httpx.Request, parse: Callable[[object], Parsed], weight: float
+        self,
+        request: httpx.Request,
+        parse: Callable[[object], Parsed],
+        weight: float,
+        charged: Callable[[Parsed], float] | None = None,
     ) -> Parsed:
         try:
-            async with asyncio.timeout(self._deadline_seconds) as deadline:
-                return await self._send(request, parse, weight, deadline.when())
+            async with asyncio.timeout(self._deadline_seconds):
+                return await self._send(request, parse, weight, charged)
         except TimeoutError as error:
             raise ExchangeUnavailable(self._exchange, "did not answer in time") from error
 
@@ -127,17 +146,21 @@ class ExchangeHttp:
         request: httpx.Request,
         parse: Callable[[object], Parsed],
         weight: float,
-        until: float | None,
+        charged: Callable[[Parsed], float] | None,
     ) -> Parsed:
+        # The wait for tokens ends a little sooner than everything, so that it is told as such.
+        until = asyncio.get_running_loop().time() + self._deadline_seconds * _WAITING_PART
         async for attempt in stamina.retry_context(
             on=_wait_before_retry,
             attempts=_ATTEMPTS,
             timeout=None,
             wait_initial=_FIRST_WAIT_SECONDS,
         ):
-            await self._budget.take(weight, until=until)
+            await self._admission.pay(weight, until=until)
             with attempt:
-                return parse(await self._attempt(request))
+                parsed = parse(await self._attempt(request))
+                await self._admission.settle(weight - charged(parsed) if charged else 0)
+                return parsed
         raise AssertionError  # the retry context returns or raises
 
     async def _attempt(self, request: httpx.Request) -> object:
@@ -149,7 +172,7 @@ class ExchangeHttp:
         except httpx.HTTPError as error:
             what = f"can't be reached ({type(error).__name__})"
             raise ExchangeUnavailable(self._exchange, what) from error
-        self._budget.heed(response.headers, sent_at)
+        self._admission.heed(response.headers, sent_at)
         if not response.is_success:
             raise await self._refusal(response)
         try:
@@ -161,7 +184,7 @@ class ExchangeHttp:
         status = response.status_code
         if status in _BLOCKS_SECONDS:
             seconds = _retry_after_seconds(response) or _BLOCKS_SECONDS[status]
-            await self._budget.block(seconds, f"HTTP {status}")
+            await self._admission.block(seconds, f"HTTP {status}")
             return RateLimited(self._exchange, seconds)
         if response.is_server_error:
             return ExchangeUnavailable(self._exchange, f"answered HTTP {status}")

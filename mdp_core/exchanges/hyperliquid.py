@@ -46,6 +46,10 @@ _DAYS_KNOWN = 3000  # daily rows of the oldest series, at the most; for the budg
 _LATEST_MS = 4_102_444_800_000  # 2100-01-01
 
 
+def _weight(rows: int) -> int:
+    return _SNAPSHOT_WEIGHT + rows // _ROWS_PER_WEIGHT
+
+
 class HyperliquidPerpAdapter(ExchangeAdapter):
     """Speaks the info endpoint. Coin names are case-sensitive."""
 
@@ -60,7 +64,8 @@ class HyperliquidPerpAdapter(ExchangeAdapter):
             for interval in Interval
             if interval not in _ABSENT
         },
-        tariff=Tariff(capacity=240, per_second=16),  # 1200 weight per minute and IP
+        # 1200 weight per minute and IP; a snapshot's weight depends on the rows that come.
+        tariff=Tariff(capacity=240, per_second=16, weigh=_weight),
         page_size=_PAGE_SIZE,
         publishes_every_interval=True,
         settle_seconds=5,
@@ -90,7 +95,8 @@ class HyperliquidPerpAdapter(ExchangeAdapter):
             _INFO,
             {"type": "candleSnapshot", "req": request},
             lambda payload: parse_candles(payload, symbol.native, interval.value),
-            weight=_SNAPSHOT_WEIGHT + slots // _ROWS_PER_WEIGHT,
+            weight=_weight(slots),
+            charged=_charged,
         )
 
     @override
@@ -118,7 +124,8 @@ class HyperliquidPerpAdapter(ExchangeAdapter):
                 _INFO,
                 {"type": "candleSnapshot", "req": request},
                 lambda payload: parse_candles(payload, coin, "1d"),
-                weight=_SNAPSHOT_WEIGHT + _DAYS_KNOWN // _ROWS_PER_WEIGHT,
+                weight=_weight(_DAYS_KNOWN),
+                charged=_charged,
             )
             if (first := _first_traded(rows)) is None:
                 return None
@@ -203,6 +210,10 @@ def _symbol(entry: dict[str, Any], quote: str) -> Symbol:
 def _check_series(rows: list[dict[str, Any]], coin: str, interval: str) -> None:
     if any(row["s"] != coin or row["i"] != interval for row in rows):
         raise ValueError
+
+
+def _charged(rows: Candles) -> int:
+    return _weight(len(rows))
 
 
 def _first_traded(rows: Candles) -> datetime | None:

@@ -8,8 +8,10 @@ import psycopg
 import pytest
 from conftest import MINUTE_MS, Sandbox, opened_services, serving
 
+from mdp_core.admission import Admission
 from mdp_core.budget import Budget, Tariff
 from mdp_core.errors import RateLimited
+from mdp_core.priority import Priority
 from mdp_core.settings import Settings
 from mdp_core.wiring import Services
 
@@ -46,7 +48,7 @@ async def test_refusal_of_one_process_holds_the_others_back(
 async def test_other_egress_is_not_held_back(settings: Settings, sandbox: Sandbox) -> None:
     """Another address has a budget of its own: a block of one is not a block of the other."""
     elsewhere = settings.model_copy(update={"egress": "elsewhere"})
-    short = settings.model_copy(update={"fetch_deadline_seconds": 1.0})
+    short = settings.model_copy(update={"request_deadline_seconds": 2.0})
     async with serving(short, sandbox) as blocked, serving(elsewhere, sandbox) as free:
         await blocked.get(PATH, params={"end": START_MS, "limit": 1})
         sandbox.fault("rate_limited", retry_after=30)
@@ -59,7 +61,7 @@ async def test_other_egress_is_not_held_back(settings: Settings, sandbox: Sandbo
 
 async def test_block_outlives_the_process_that_met_it(settings: Settings, sandbox: Sandbox) -> None:
     """A restart is no way around a ban: the next process waits too, and `/health` says why."""
-    short = settings.model_copy(update={"fetch_deadline_seconds": 1.0})
+    short = settings.model_copy(update={"request_deadline_seconds": 2.0})
     async with serving(short, sandbox) as client:
         await client.get(PATH, params={"end": START_MS, "limit": 1})
         sandbox.fault("banned", retry_after=60)
@@ -81,7 +83,7 @@ async def test_weight_that_others_used_lowers_what_is_left(
 ) -> None:
     """A neighbour's requests, seen in the header, count: the limit holds for both together."""
     sandbox.settings(limits="on")
-    impatient = settings.model_copy(update={"fetch_deadline_seconds": 1.0})
+    impatient = settings.model_copy(update={"request_deadline_seconds": 2.0})
     async with serving(impatient, sandbox) as client:
         await _early_in_a_minute()
         await client.get(PATH, params={"end": START_MS, "limit": 1})
@@ -119,12 +121,13 @@ async def test_burst_of_cold_pages_is_never_refused(settings: Settings, sandbox:
 async def test_bucket_gives_what_it_holds_and_then_makes_wait(services: Services) -> None:
     """The capacity at once; what it can't have in time is refused with the time, and not spent."""
     budget = Budget(services.database, "binance", "default", Tariff(10, 10), share=1.0)
+    admission = Admission("binance", budget, slots=1)
     now = asyncio.get_running_loop().time
-    await budget.take(10, until=now())
+    await admission.pay(10, until=now() + 1)
     with pytest.raises(RateLimited) as caught:
-        await budget.take(10, until=now() + 0.1)
+        await admission.pay(10, until=now() + 0.1)
     begun = now()
-    await budget.take(10, until=now() + 5)
+    await admission.pay(10, until=now() + 5)
     waited = now() - begun
 
     assert 0.3 < caught.value.retry_after_seconds <= 1.0
@@ -153,11 +156,8 @@ async def test_processes_share_one_bucket(
 
 
 async def _take(budget: Budget) -> bool:
-    try:
-        await budget.take(1, until=asyncio.get_running_loop().time())
-    except RateLimited:
-        return False
-    return True
+    taken = await budget.take([1], Priority.INTERACTIVE)
+    return taken.count == 1
 
 
 async def _early_in_a_minute() -> None:

@@ -44,7 +44,11 @@ def _no_waiting_between_attempts() -> Generator[None]:
 async def client(settings: Settings, sandbox: Sandbox) -> AsyncGenerator[httpx.AsyncClient]:
     """A client of services that don't wait long, and know the series already."""
     impatient = settings.model_copy(
-        update={"attempt_timeout_seconds": 0.7, "fetch_deadline_seconds": 5.0}
+        update={
+            "attempt_timeout_seconds": 0.7,
+            "fetch_deadline_seconds": 5.0,
+            "request_deadline_seconds": 6.0,
+        }
     )
     async with serving(impatient, sandbox) as connected_client:
         await connected_client.get(PATH, params={"end": START_MS - PAGE_MS, "limit": 1})

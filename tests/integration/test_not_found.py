@@ -5,6 +5,7 @@ import pytest
 import stamina
 from conftest import Sandbox
 
+from mdp_core.admission import Admission
 from mdp_core.budget import Budget, Tariff
 from mdp_core.errors import ExchangeUnavailable
 from mdp_core.exchanges.http import ExchangeHttp
@@ -83,5 +84,6 @@ async def _ask_over_a_wire_that_breaks(services: Services, kind: type[httpx.Requ
     budget = Budget(services.database, "broken", "default", Tariff(1000, 10), share=1.0)
     transport = httpx.MockTransport(break_)
     async with httpx.AsyncClient(transport=transport, base_url="http://broken") as wire:
-        http = ExchangeHttp("broken", wire, budget, deadline_seconds=5)
+        admission = Admission("broken", budget, slots=1)
+        http = ExchangeHttp("broken", wire, admission, deadline_seconds=5)
         await http.get_json("/candles", {}, lambda payload: payload, weight=1)

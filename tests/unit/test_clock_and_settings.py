@@ -259,7 +259,6 @@ def test_limits_are_those_of_the_environment(monkeypatch: pytest.MonkeyPatch) ->
     for name, value in {
         "MDP_MAX_ROWS": "11",
         "MDP_MAX_PAGES": "12",
-        "MDP_CONCURRENT_PAGES": "13",
         "MDP_REQUEST_DEADLINE_SECONDS": "14.5",
     }.items():
         monkeypatch.setenv(name, value)
@@ -269,7 +268,6 @@ def test_limits_are_those_of_the_environment(monkeypatch: pytest.MonkeyPatch) ->
     assert limits.model_dump() == {
         "rows": 11,
         "pages": 12,
-        "concurrent_pages": 13,
         "deadline_seconds": 14.5,
     }
 

@@ -1,0 +1,109 @@
+"""The life of a page: what it lacks is asked for, doubted, sifted and saved."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import numpy as np
+
+from mdp_core.admission import Turn
+from mdp_core.clock import to_ms
+from mdp_core.errors import BadRows
+from mdp_core.exchanges.base import ExchangeAdapter, ExchangeFacts
+from mdp_core.intervals import Grid, Int64s
+from mdp_core.model import Candles, Series, Window, hull
+from mdp_core.planner import (
+    Page,
+    Reach,
+    absent_slots,
+    doubtful_slots,
+    final_until,
+    remarkable_slots,
+    subtract,
+)
+from mdp_core.store import CandleStore
+from mdp_core.tails import Tails
+from mdp_core.validation import Sifted, sift
+
+# How long to wait before an absent candle is asked for once more.
+_DOUBT_SECONDS = 2.0
+
+
+class PageFetcher:
+    """Makes the store equal one exchange, some adjacent pages at a time."""
+
+    def __init__(self, adapter: ExchangeAdapter, store: CandleStore, tails: Tails) -> None:
+        self._adapter = adapter
+        self._store = store
+        self._tails = tails
+
+    @property
+    def facts(self) -> ExchangeFacts:
+        """Of the exchange."""
+        return self._adapter.facts
+
+    async def fetch(self, series: Series, run: Sequence[Page], reach: Reach, turn: Turn) -> None:
+        """Fetch and save what adjacent pages lack, with one request if nothing is doubtful.
+
+        Raises:
+            BadRows: Rows that can't be right came, or are known to come; the good ones are saved.
+            MdpError: Nothing could be fetched or saved.
+        """
+        whole = hull([page.window for page in run])
+        gaps, resting = await self._store.lacking(series.id, whole)
+        if not gaps:
+            return
+        gaps = subtract(gaps, _slots(resting, series.grid))
+        if not gaps:
+            raise BadRows(series.exchange, resting, "seen several times")
+        window = hull(gaps)
+        sifted = await self._ask(series, window, reach, turn)
+        absent = _absent(sifted, series.grid, window)
+        final = window.clip(window.start, final_until(absent, series.grid, reach))
+        final = self._without_forgotten(series, final, absent, reach)
+        wrong = [row.slot for row in sifted.rejected]
+        known = subtract([final], _slots(wrong, series.grid))
+        await self._store.save(series.id, known, sifted.candles, sifted.rejected)
+        if wrong:
+            raise BadRows(series.exchange, wrong, sifted.rejected[0].reason)
+        tail = window.clip(final.end, window.end)
+        at_edge = tail.end == reach.closed
+        self._tails.keep(series, run[-1].index, tail, sifted.candles, at_edge=at_edge)
+
+    def _without_forgotten(
+        self, series: Series, final: Window, absent: Int64s, reach: Reach
+    ) -> Window:
+        """Begin with the first candle where memory ends: before it nothing is known."""
+        grid = series.grid
+        if final.start != reach.earliest or reach.earliest == reach.begins:
+            return final
+        first = grid.index(final.start)
+        leading = int((absent == np.arange(first, first + len(absent))).sum())
+        if leading:
+            self._tails.keep_forgotten(series, grid.at(first + leading))
+        return final.clip(grid.at(first + leading), final.end)
+
+    async def _ask(self, series: Series, window: Window, reach: Reach, turn: Turn) -> Sifted:
+        """Ask for `window`, and once more for absent slots that would count as "no candle"."""
+        grid, symbol, interval = series.grid, series.symbol, series.interval
+        candles = await self._adapter.fetch_page(symbol, interval, window)
+        sifted = sift(candles, grid, window)
+        doubtful = doubtful_slots(_absent(sifted, grid, window), grid, reach)
+        if not self._adapter.facts.publishes_every_interval:
+            doubtful = remarkable_slots(doubtful, grid, window)
+        if not len(doubtful):
+            return sifted
+        await turn.rest(_DOUBT_SECONDS)
+        again = Window(grid.at(int(doubtful[0])), grid.at(int(doubtful[-1]) + 1))
+        more = await self._adapter.fetch_page(symbol, interval, again)
+        return sift(Candles.concatenate([candles, more]), grid, window)
+
+
+def _slots(times: Sequence[datetime], grid: Grid) -> list[Window]:
+    return [Window(time, grid.next(time)) for time in times]
+
+
+def _absent(sifted: Sifted, grid: Grid, window: Window) -> Int64s:
+    """Give the slots for which nothing came, neither a right row nor a wrong one."""
+    wrong = [to_ms(row.slot) for row in sifted.rejected]
+    times = np.concatenate([sifted.candles.time, np.array(wrong, np.int64)])
+    return absent_slots(times, grid, window)

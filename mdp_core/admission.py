@@ -165,7 +165,8 @@ class Admission:
             wait_seconds = await self._admit(batch) if (batch := self._next()) else None
             if wait_seconds != 0:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), wait_seconds)
+                    async with asyncio.timeout(wait_seconds):
+                        await self._changed.wait()
 
     def _next(self) -> list[_Waiter]:
         """Choose the most urgent of those who could go now, in the order in which they came."""

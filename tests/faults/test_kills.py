@@ -1,6 +1,5 @@
 """What is killed in the middle of its work loses nothing that it claimed to have."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -10,17 +9,8 @@ from typing import LiteralString
 
 import psycopg
 import pytest
-from conftest import (
-    HOST,
-    MINUTE_MS,
-    PROJECT,
-    Sandbox,
-    answers,
-    ask,
-    comes_true,
-    free_port,
-    token_of,
-)
+from conftest import MINUTE_MS, Sandbox, ask, comes_true, token_of
+from processes import environment_of, running_api
 
 from mdp_core.settings import Settings
 
@@ -41,13 +31,7 @@ _STORED = "SELECT count(*), count(*) FILTER (WHERE coverage @> time) FROM candle
 @pytest.fixture
 def environment(settings: Settings, sandbox: Sandbox) -> Mapping[str, str]:
     """The variables with which a process joins the test's database and sandbox."""
-    assert settings.jwt_secret is not None
-    return {
-        "DATABASE_URL": settings.database_url,
-        "JWT_SECRET": settings.jwt_secret.get_secret_value(),
-        "MDP_BINANCE_URL": f"{sandbox.url}/binance",
-        "MDP_BINANCE_SHARE": "1.0",
-    }
+    return environment_of(settings, sandbox)
 
 
 def test_api_killed_in_the_middle_of_a_fill_claims_only_what_is_there(
@@ -59,7 +43,7 @@ def test_api_killed_in_the_middle_of_a_fill_claims_only_what_is_there(
     """SIGKILL between pages, then another process: the same question, a complete answer."""
     headers = {"Authorization": f"Bearer {token_of(settings)}"}
     sandbox.settings(latency_ms=300)
-    with _api(environment) as (process, url), _asking(url, headers):
+    with running_api(environment) as (process, url), _asking(url, headers):
         assert comes_true(lambda: _number(database, _COVERED_SLOTS) >= 2 * 499)
         process.kill()
         process.wait()
@@ -67,7 +51,7 @@ def test_api_killed_in_the_middle_of_a_fill_claims_only_what_is_there(
     stored = database.execute(_STORED).fetchone()
     sandbox.settings(latency_ms=0)
     sandbox.clear()
-    with _api(environment) as (_, url):
+    with running_api(environment) as (_, url):
         answer = ask(f"{url}{PATH}", params=WINDOW, headers=headers)
 
     assert 0 < covered < PAGES * 499
@@ -83,7 +67,7 @@ def test_api_stops_at_sigterm_with_nothing_left_open(
 ) -> None:
     """A polite end: exit code 0 or the signal's, no connection stays in the database."""
     headers = {"Authorization": f"Bearer {token_of(settings)}"}
-    with _api(environment) as (process, url):
+    with running_api(environment) as (process, url):
         ask(f"{url}{PATH}", params={"end": START_MS, "limit": 1}, headers=headers)
         process.send_signal(signal.SIGTERM)
         code = process.wait(15)
@@ -91,24 +75,6 @@ def test_api_stops_at_sigterm_with_nothing_left_open(
     query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'mdp-api'"
     assert code in {0, -signal.SIGTERM}
     assert comes_true(lambda: _number(database, query) == 0)
-
-
-@contextmanager
-def _api(environment: Mapping[str, str]) -> Generator[tuple[subprocess.Popen[bytes], str]]:
-    """Run `mdp api` as another process until the context is left."""
-    port = free_port()
-    process = subprocess.Popen(  # noqa: S603 - our own program
-        [sys.executable, "-m", "scripts.cli", "api", "--port", str(port)],
-        cwd=PROJECT,
-        env={**os.environ, **environment},
-    )
-    url = f"http://{HOST}:{port}"
-    try:
-        assert comes_true(lambda: answers(f"{url}/health")), "the API does not answer"
-        yield process, url
-    finally:
-        process.kill()
-        process.wait()
 
 
 @contextmanager

@@ -1,0 +1,46 @@
+"""The service as processes of its own, for tests that kill it, load it or let it share the work."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+
+from conftest import HOST, PROJECT, Sandbox, answers, comes_true, free_port
+
+from mdp_core.settings import Settings
+
+
+def environment_of(settings: Settings, sandbox: Sandbox) -> dict[str, str]:
+    """Give the variables with which a process joins a test's database and sandbox."""
+    assert settings.jwt_secret is not None
+    urls = {
+        f"MDP_{name.upper()}_URL": f"{sandbox.url}/{name}"
+        for name in ("binance", "hyperliquid", "coinbase")
+    }
+    return {
+        "DATABASE_URL": settings.database_url,
+        "JWT_SECRET": settings.jwt_secret.get_secret_value(),
+        "MDP_BINANCE_SHARE": "1.0",
+        **urls,
+    }
+
+
+@contextmanager
+def running_api(
+    environment: Mapping[str, str],
+) -> Generator[tuple[subprocess.Popen[bytes], str]]:
+    """Run `mdp api` as another process until the context is left; give it and its URL."""
+    port = free_port()
+    process = subprocess.Popen(  # noqa: S603 - our own program
+        [sys.executable, "-m", "scripts.cli", "api", "--port", str(port)],
+        cwd=PROJECT,
+        env={**os.environ, **environment},
+    )
+    url = f"http://{HOST}:{port}"
+    try:
+        assert comes_true(lambda: answers(f"{url}/health")), "the API does not answer"
+        yield process, url
+    finally:
+        process.kill()
+        process.wait()

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from mdp_core.errors import ExchangeError
 from mdp_core.exchanges.base import ExchangeAdapter
+from mdp_core.intervals import Grid
 from mdp_core.model import Series
 from mdp_core.planner import Reach
 
@@ -60,8 +61,24 @@ class Horizon:
             closed, settled = grid.floor(now), grid.floor(now - self._delays.settle)
             late_from = grid.floor(now - self._delays.absence_grace)
         begins = self._begins(series, closed)
-        remembered = self._remembered(series, max(closed, grid.floor(ours)))
+        remembered = self._remembered(grid, max(closed, grid.floor(ours)))
         return Reach(begins, min(max(begins, remembered), closed), settled, closed, late_from)
+
+    async def settled(self, grid: Grid) -> datetime:
+        """Tell up to when candles on a grid are final now.
+
+        Raises:
+            ExchangeError: The exchange's clock could not be read.
+        """
+        return grid.floor(await self.now() - self._delays.settle)
+
+    async def remembers(self, grid: Grid, open_time: datetime) -> bool:
+        """Tell whether the exchange surely still has the candle that opens then.
+
+        Raises:
+            ExchangeError: The exchange's clock could not be read.
+        """
+        return open_time >= self._remembered(grid, grid.floor(await self.now()))
 
     def _begins(self, series: Series, closed: datetime) -> datetime:
         if series.history_begins is not None:
@@ -69,9 +86,9 @@ class Horizon:
         # A beginning that was asked for and not found: nothing was traded so far.
         return closed if self._adapter.facts.probes_beginning else series.grid.at(0)
 
-    def _remembered(self, series: Series, closed: datetime) -> datetime:
+    def _remembered(self, grid: Grid, closed: datetime) -> datetime:
         """Give the first slot that is surely still there when the request arrives."""
-        memory, grid = self._adapter.facts.memory, series.grid
+        memory = self._adapter.facts.memory
         if memory is None:
             return grid.at(0)
         return grid.at(grid.index(closed) - memory + _MEMORY_MARGIN_SLOTS)

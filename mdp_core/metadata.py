@@ -4,20 +4,19 @@ import asyncio
 import difflib
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Mapping, Sequence
 
-from mdp_core.catalog import Beginning, Catalog, Listing
+from mdp_core.beginnings import Beginnings
+from mdp_core.catalog import Catalog, Listing
 from mdp_core.errors import (
-    BadPayload,
     MdpError,
     UnknownExchange,
     UnknownMarketType,
     UnknownSymbol,
     UnsupportedInterval,
 )
-from mdp_core.exchanges.base import ExchangeAdapter, OfferedInterval
-from mdp_core.intervals import FixedGrid, Grid, Interval, epoch_grid
+from mdp_core.exchanges.base import ExchangeAdapter
+from mdp_core.intervals import Interval
 from mdp_core.model import Series, Symbol
 
 _log = logging.getLogger(__name__)
@@ -28,9 +27,6 @@ _BELIEVED_SECONDS = 60.0
 _REFRESH_SECONDS = 60.0
 # How long a failure to get it is remembered, and told to whoever asks meanwhile.
 _FAILURE_SECONDS = 5.0
-_DOUBT_SECONDS = 2.0
-# What was listed so long ago must have a first candle.
-_SURELY_TRADED = timedelta(days=1)
 _NEAR_NAMES = 5
 # More than this part of a list does not vanish at once: then the list is wrong.
 _LARGEST_LOSS = 0.2
@@ -44,11 +40,11 @@ class Metadata:
     def __init__(
         self,
         catalog: Catalog,
+        beginnings: Beginnings,
         adapters: Mapping[tuple[str, str], ExchangeAdapter],
-        clock: Callable[[], datetime],
     ) -> None:
-        self._clock = clock
         self._catalog = catalog
+        self._beginnings = beginnings
         self._adapters = adapters
         self._known: dict[SeriesKey, tuple[Series, float]] = {}
         self._listings: dict[ExchangeAdapter, tuple[Sequence[Listing], float]] = {}
@@ -120,7 +116,7 @@ class Metadata:
         adapter = self.adapter(exchange, market_type)
         offered = _offered(adapter, interval)
         listing = await self._listing(adapter, symbol)
-        series = await self._stored(adapter, listing, Interval(interval), offered)
+        series = await self._beginnings.series(adapter, listing, offered)
         self._known[key] = (series, time.monotonic() + _BELIEVED_SECONDS)
         return series
 
@@ -144,45 +140,6 @@ class Metadata:
         await self._catalog.save_intervals(facts.name, facts.market_type, offered)
         await self._catalog.save_symbols(facts.name, facts.market_type, symbols)
         self._listings.pop(adapter, None)
-
-    async def _stored(
-        self,
-        adapter: ExchangeAdapter,
-        listing: Listing,
-        interval: Interval,
-        offered: OfferedInterval,
-    ) -> Series:
-        series = await self._catalog.series(listing, interval, offered.grid)
-        if series and (series.history_begins or not adapter.facts.probes_beginning):
-            return series
-        begins = await self._beginning(adapter, listing.symbol, interval, offered)
-        beginning = Beginning(begins, "first candle of the exchange") if begins else None
-        grid = _own_grid(offered, beginning)
-        await self._catalog.add_series(listing, interval, grid, beginning)
-        series = await self._catalog.series(listing, interval, offered.grid)
-        assert series, "it was added a moment ago and is never deleted"  # noqa: S101
-        return series
-
-    async def _beginning(
-        self, adapter: ExchangeAdapter, symbol: Symbol, interval: Interval, offered: OfferedInterval
-    ) -> datetime | None:
-        """Ask where history begins, and once more where the answer is doubtful.
-
-        Raises:
-            BadPayload: It stays doubtful: nothing for a market that is traded, or no open time.
-        """
-        if not adapter.facts.probes_beginning:
-            return None
-        begins = await adapter.fetch_beginning(symbol, interval)
-        if begins is None or not _can_begin(begins, offered):
-            await asyncio.sleep(_DOUBT_SECONDS)
-            begins = await adapter.fetch_beginning(symbol, interval)
-        if begins is None and not _is_surely_traded(symbol, self._clock()):
-            return None
-        if begins is None or not _can_begin(begins, offered):
-            what = f"answered no first candle of {symbol.name} {interval} that can be right"
-            raise BadPayload(adapter.facts.name, what)
-        return begins
 
     async def _listing(self, adapter: ExchangeAdapter, text: str) -> Listing:
         listings = await self._believed_listings(adapter)
@@ -218,29 +175,11 @@ class Metadata:
         return listings
 
 
-def _offered(adapter: ExchangeAdapter, interval: str) -> OfferedInterval:
-    offered = adapter.facts.intervals
-    try:
-        return offered[Interval(interval)]
-    except (KeyError, ValueError):
-        names = [known.value for known in offered]
-        raise UnsupportedInterval(adapter.facts.name, interval, names) from None
-
-
-def _can_begin(time: datetime, offered: OfferedInterval) -> bool:
-    grid = epoch_grid(Interval.ONE_DAY) if offered.phase_varies else offered.grid
-    return grid.floor(time) == time
-
-
-def _is_surely_traded(symbol: Symbol, now: datetime) -> bool:
-    listed_at = symbol.listed_at
-    return symbol.active and listed_at is not None and listed_at < now - _SURELY_TRADED
-
-
-def _own_grid(offered: OfferedInterval, beginning: Beginning | None) -> Grid:
-    if offered.phase_varies and beginning and isinstance(offered.grid, FixedGrid):
-        return offered.grid.with_phase_of(beginning.time)
-    return offered.grid
+def _offered(adapter: ExchangeAdapter, interval: str) -> Interval:
+    offered = {known.value: known for known in adapter.facts.intervals}
+    if interval not in offered:
+        raise UnsupportedInterval(adapter.facts.name, interval, list(offered))
+    return offered[interval]
 
 
 def _find(adapter: ExchangeAdapter, text: str, listings: Sequence[Listing]) -> Listing | None:

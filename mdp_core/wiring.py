@@ -11,6 +11,7 @@ from importlib.metadata import entry_points, version
 import httpx
 
 from mdp_core.admission import Admission
+from mdp_core.beginnings import Beginnings
 from mdp_core.budget import Budget
 from mdp_core.catalog import Catalog
 from mdp_core.claims import Claims
@@ -93,7 +94,11 @@ async def open_services(
             for key, kind in installed_adapters().items()
         }
         adapters = {key: market.adapter for key, market in markets.items()}
-        metadata = Metadata(Catalog(database), adapters, settings.clock)
+        catalog = Catalog(database)
+        horizons = {market.adapter: market.horizon for market in markets.values()}
+        beginnings = Beginnings(catalog, shared.store, horizons, settings.clock)
+        await stack.enter_async_context(aclosing(beginnings))
+        metadata = Metadata(catalog, beginnings, adapters)
         service = CandleService(shared.store, metadata, markets, settings.limits)
         yield Services(
             settings,

@@ -54,9 +54,11 @@ class ExchangeFacts:
     tail_seconds: float
     """How often the candles after the end of coverage are asked for at the most."""
     probes_beginning: bool
-    """Whether `fetch_beginning` can tell where a series' history begins."""
+    """Whether `fetch_first` can tell where a series' history begins."""
     forming_seconds: float = 3
     """How old a forming candle may be that is answered again."""
+    beginning_interval: Interval | None = None
+    """The interval that tells where all series of a symbol begin. None: each tells for itself."""
     memory: int | None = None
     """How many candles of a series it remembers at the most; None: all."""
     pages_per_request: int = 1
@@ -90,9 +92,25 @@ class ExchangeAdapter(ABC):
     async def fetch_symbols(self) -> Sequence[Symbol]:
         """Fetch everything of this market type that the exchange lists, active or not."""
 
-    @abstractmethod
-    async def fetch_beginning(self, symbol: Symbol, interval: Interval) -> datetime | None:
-        """Fetch the open time of the series' first candle; None where there is none yet."""
+    async def fetch_first(
+        self, symbol: Symbol, interval: Interval, since: datetime | None
+    ) -> Candles:
+        """Fetch a series' first candle, with whatever follows it at no cost; empty: none so far.
+
+        Asked only where `facts.probes_beginning`. What is brought of `facts.beginning_interval` is
+        stored.
+
+        Args:
+            symbol: Whose candles.
+            interval: Of the series.
+            since: Where the symbol's series of `facts.beginning_interval` begins (UTC, an open);
+                None for that series itself, and where there is no such interval.
+
+        Returns:
+            Rows as `fetch_page` gives them, but none from before trading began.
+        """
+        del symbol, interval, since
+        return Candles.empty()
 
     def other_names(self, symbol: str) -> Sequence[str]:
         """Give the canonical names that an unknown `symbol` may stand for, the likeliest first."""

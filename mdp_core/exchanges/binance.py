@@ -95,10 +95,12 @@ class BinanceFuturesAdapter(ExchangeAdapter):
         return await self._http.get_json(_KLINES, params, parse_candles, weight=_weight(slots))
 
     @override
-    async def fetch_beginning(self, symbol: Symbol, interval: Interval) -> datetime | None:
-        """Fetch the first candle's open: `onboardDate` was seen to lie after it (recorded)."""
+    async def fetch_first(
+        self, symbol: Symbol, interval: Interval, since: datetime | None
+    ) -> Candles:
+        """Fetch the first candle: `onboardDate` was seen to lie after it (recorded)."""
         params = {"symbol": symbol.native, "interval": interval.value, "startTime": 0, "limit": 1}
-        return await self._http.get_json(_KLINES, params, _parse_beginning, weight=_weight(1))
+        return await self._http.get_json(_KLINES, params, parse_candles, weight=_weight(1))
 
     @override
     async def fetch_symbols(self) -> Sequence[Symbol]:
@@ -182,14 +184,6 @@ def _when(entry: dict[str, Any], key: str) -> datetime | None:
 def _size(filters: dict[Any, dict[str, Any]], kind: str, key: str) -> float | None:
     text = filters.get(kind, {}).get(key)
     return float(decimals([text])[0]) if text else None
-
-
-def _parse_beginning(payload: object) -> datetime | None:
-    first = parse_candles(payload).time[:1]
-    try:
-        return from_ms(int(first[0])) if len(first) else None
-    except OverflowError as error:
-        raise BadPayload(_NAME, "answered a first candle of no time") from error
 
 
 def _parse_time(payload: object) -> datetime:

@@ -81,11 +81,6 @@ class CoinbaseSpotAdapter(ExchangeAdapter):
         return await self._http.get_json(path, params, parse_candles, weight=_WEIGHT)
 
     @override
-    async def fetch_beginning(self, symbol: Symbol, interval: Interval) -> datetime | None:
-        """Know nothing: there is no cheap way to ask."""
-        return None
-
-    @override
     async def fetch_symbols(self) -> Sequence[Symbol]:
         """Fetch the products; delisted ones stay on the list."""
         return await self._http.get_json("/products", {}, parse_symbols, weight=_WEIGHT)

@@ -23,7 +23,6 @@ from mdp_core.exchanges.base import (
     integers,
     objects,
 )
-from mdp_core.exchanges.http import ExchangeHttp
 from mdp_core.intervals import Interval, epoch_grid
 from mdp_core.model import Candles, Symbol, Window
 
@@ -73,64 +72,50 @@ class HyperliquidPerpAdapter(ExchangeAdapter):
         tail_seconds=10,
         forming_seconds=10,
         probes_beginning=True,
+        beginning_interval=Interval.ONE_DAY,  # always within its memory
         memory=_MEMORY,
         pages_per_request=_PAGES_PER_REQUEST,
     )
-
-    def __init__(self, http: ExchangeHttp) -> None:
-        super().__init__(http)
-        self._first_days: dict[str, datetime] = {}
 
     @override
     async def fetch_page(self, symbol: Symbol, interval: Interval, window: Window) -> Candles:
         """Fetch pages; a candle that only overlaps the start comes too (recorded)."""
         slots = epoch_grid(interval).count(window.start, window.end)
+        bounds = max(to_ms(window.start), 0), to_ms(window.end) - 1
+        return await self._fetch_snapshot(symbol, interval, bounds, slots)
+
+    @override
+    async def fetch_first(
+        self, symbol: Symbol, interval: Interval, since: datetime | None
+    ) -> Candles:
+        """Fetch the first traded candle and those after it.
+
+        Daily rows reach back to the beginning, and to before it: rows with prices but no trades.
+        """
+        if since is None:
+            rows = await self._fetch_snapshot(symbol, interval, (0, _LATEST_MS), _DAYS_KNOWN)
+        else:
+            rows = await self.fetch_page(symbol, interval, Window(since, since + _DAY))
+        return _from_first_traded(rows)
+
+    async def _fetch_snapshot(
+        self, symbol: Symbol, interval: Interval, bounds_ms: tuple[int, int], rows: int
+    ) -> Candles:
+        """Fetch what overlaps the bounds (both inclusive); `rows` are expected, for the budget."""
+        start, end = bounds_ms
         request = {
             "coin": symbol.native,
             "interval": interval.value,
-            "startTime": max(to_ms(window.start), 0),
-            "endTime": to_ms(window.end) - 1,
+            "startTime": start,
+            "endTime": end,
         }
         return await self._http.post_json(
             _INFO,
             {"type": "candleSnapshot", "req": request},
             lambda payload: parse_candles(payload, symbol.native, interval.value),
-            weight=_weight(slots),
+            weight=_weight(rows),
             charged=_charged,
         )
-
-    @override
-    async def fetch_beginning(self, symbol: Symbol, interval: Interval) -> datetime | None:
-        """Fetch the first traded candle's open.
-
-        Daily rows reach back to the beginning, and to before it: rows with prices but no trades.
-        Every other interval begins on the first traded day; where the exchange still remembers
-        that day, at the first traded candle in it.
-        """
-        day = await self._first_traded_day(symbol)
-        if day is None or interval is Interval.ONE_DAY:
-            return day
-        grid = epoch_grid(interval)
-        if grid.next(day) > day + _DAY:
-            return grid.floor(day)
-        rows = await self.fetch_page(symbol, interval, Window(day, day + _DAY))
-        return _first_traded(rows) or day
-
-    async def _first_traded_day(self, symbol: Symbol) -> datetime | None:
-        coin = symbol.native
-        if coin not in self._first_days:
-            request = {"coin": coin, "interval": "1d", "startTime": 0, "endTime": _LATEST_MS}
-            rows = await self._http.post_json(
-                _INFO,
-                {"type": "candleSnapshot", "req": request},
-                lambda payload: parse_candles(payload, coin, "1d"),
-                weight=_weight(_DAYS_KNOWN),
-                charged=_charged,
-            )
-            if (first := _first_traded(rows)) is None:
-                return None
-            self._first_days[coin] = first
-        return self._first_days[coin]
 
     @override
     async def fetch_symbols(self) -> Sequence[Symbol]:
@@ -216,10 +201,11 @@ def _charged(rows: Candles) -> int:
     return _weight(len(rows))
 
 
-def _first_traded(rows: Candles) -> datetime | None:
-    """Give when the first candle with trades opens; None where nobody traded."""
-    traded = rows.time[(rows.volume != 0) | (rows.trades != 0)]
-    return from_ms(int(traded.min())) if len(traded) else None
+def _from_first_traded(rows: Candles) -> Candles:
+    """Leave out what lies before the first slot in which, by all its rows, somebody traded."""
+    idle = rows.time[(rows.volume == 0) & (rows.trades == 0)]
+    traded = rows.time[~np.isin(rows.time, idle)]
+    return rows[rows.time >= traded.min()] if len(traded) else Candles.empty()
 
 
 def _parse_time(payload: object) -> datetime:

@@ -16,7 +16,6 @@ from mdp_core.clock import from_ms, to_ms
 from mdp_core.errors import BadPayload
 from mdp_core.exchanges.binance import (
     BinanceFuturesAdapter,
-    _parse_beginning,
     _parse_time,
     parse_candles,
     parse_symbols,
@@ -532,19 +531,6 @@ def test_answer_without_a_time_is_a_bad_payload(payload: object) -> None:
     """There is nothing to read."""
     with pytest.raises(BadPayload):
         _parse_time(payload)
-
-
-def test_series_begins_with_the_first_row() -> None:
-    """Without a row there is no beginning yet."""
-    assert _parse_beginning([KLINE]) == from_ms(KLINE[0])
-    assert _parse_beginning([]) is None
-
-
-@pytest.mark.parametrize("payload", [None, [[]], [kline(0, 10**17)], [kline(0, -(10**17))]])
-def test_beginning_of_another_shape_is_a_bad_payload(payload: object) -> None:
-    """A time outside the calendar is no time."""
-    with pytest.raises(BadPayload):
-        _parse_beginning(payload)
 
 
 # --- facts

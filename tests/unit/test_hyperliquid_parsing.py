@@ -12,7 +12,7 @@ from mdp_core.clock import from_ms
 from mdp_core.errors import BadPayload
 from mdp_core.exchanges.hyperliquid import (
     HyperliquidPerpAdapter,
-    _first_traded,
+    _from_first_traded,
     _parse_time,
     parse_candles,
     parse_symbols,
@@ -95,14 +95,24 @@ def test_recorded_row_from_before_trading_is_read_and_is_no_beginning() -> None:
 
     assert from_ms(int(candles.time[0])) == utc(2020, 8, 19)
     assert (candles.volume.tolist(), candles.trades.tolist()) == ([0.0], [0.0])
-    assert _first_traded(candles) is None
+    assert len(_from_first_traded(candles)) == 0
 
 
-def test_first_traded_candle_is_found_whatever_the_order() -> None:
-    """The earliest with a trade, not the first in the answer."""
-    rows = [row(t=7_200_000), row(t=3_600_000), row(t=0, v="0.0", n=0)]
+def test_series_begins_with_the_first_traded_candle_whatever_the_order() -> None:
+    """The earliest with a trade, not the first in the answer; quiet ones after it stay."""
+    quiet = row(t=10_800_000, v="0.0", n=0)
+    rows = [quiet, row(t=7_200_000), row(t=3_600_000), row(t=0, v="0.0", n=0)]
+    kept = _from_first_traded(parse_candles(rows, "kPEPE", "1h"))
 
-    assert _first_traded(parse_candles(rows, "kPEPE", "1h")) == from_ms(3_600_000)
+    assert kept.time.tolist() == [10_800_000, 7_200_000, 3_600_000]
+
+
+def test_slot_whose_rows_disagree_on_trades_is_no_beginning() -> None:
+    """One of two rows says that nobody traded: the next traded candle is the first."""
+    rows = [row(t=0, v="0.0", n=0), row(t=0, v="1.0", n=1), row(t=3_600_000)]
+    kept = _from_first_traded(parse_candles(rows, "kPEPE", "1h"))
+
+    assert kept.time.tolist() == [3_600_000]
 
 
 def test_no_rows_are_no_candles() -> None:

@@ -64,11 +64,6 @@ class LanternAdapter(ExchangeAdapter):
         return await self._http.get_json("/markets", {}, _parse_symbols, weight=1)
 
     @override
-    async def fetch_beginning(self, symbol: Symbol, interval: Interval) -> datetime | None:
-        """Know nothing: `probes_beginning` is off."""
-        return None
-
-    @override
     async def server_time(self) -> datetime:
         """Fetch the clock."""
         return await self._http.get_json("/clock", {}, _parse_time, weight=1)

@@ -1,0 +1,204 @@
+"""Series as they are kept; of a new one the exchange is asked where its history begins.
+
+That is asked once for each series and remembered in the catalog. Where one interval tells for all
+(`facts.beginning_interval`) it is asked once for a symbol, and the rows that it brings are stored.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from functools import partial
+
+from mdp_core.catalog import Beginning, Catalog, Listing
+from mdp_core.clock import from_ms
+from mdp_core.errors import BadPayload
+from mdp_core.exchanges.base import ExchangeAdapter, OfferedInterval
+from mdp_core.horizon import Horizon
+from mdp_core.intervals import FixedGrid, Grid, Interval, epoch_grid
+from mdp_core.model import Candles, Series, Symbol, Window
+from mdp_core.planner import absent_slots
+from mdp_core.store import CandleStore
+from mdp_core.validation import sift
+
+_DOUBT_SECONDS = 2.0
+# What was listed so long ago must have a first candle.
+_SURELY_TRADED = timedelta(days=1)
+
+
+class Beginnings:
+    """Gives stored series; one task finds where a new one begins, however many wait for it."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        store: CandleStore,
+        horizons: Mapping[ExchangeAdapter, Horizon],
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._catalog = catalog
+        self._store = store
+        self._horizons = horizons
+        self._clock = clock
+        self._tasks: dict[tuple[int, Interval], asyncio.Task[Series]] = {}
+
+    async def series(
+        self, adapter: ExchangeAdapter, listing: Listing, interval: Interval
+    ) -> Series:
+        """Give the stored series; the first time, where its history begins is asked.
+
+        Args:
+            adapter: Of the listing's exchange.
+            listing: Whose candles.
+            interval: One that the exchange offers.
+
+        Raises:
+            ExchangeError: The exchange had to be asked and failed.
+            BadPayload: Its answer can't be right.
+        """
+        offered = adapter.facts.intervals[interval]
+        series = await self._catalog.series(listing, interval, offered.grid)
+        if series and (series.history_begins or not adapter.facts.probes_beginning):
+            return series
+        key = (listing.id, interval)
+        if key not in self._tasks:
+            task = asyncio.create_task(self._begin(adapter, listing, interval))
+            self._tasks[key] = task
+            task.add_done_callback(partial(self._forget, key))
+        # A client that leaves cancels nothing: others wait for the same answer.
+        return await asyncio.shield(self._tasks[key])
+
+    async def aclose(self) -> None:
+        """End the tasks that still run."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _forget(self, key: tuple[int, Interval], task: asyncio.Task[Series]) -> None:
+        del self._tasks[key]
+        if not task.cancelled():
+            task.exception()  # nobody may be left to see it
+
+    async def _begin(
+        self, adapter: ExchangeAdapter, listing: Listing, interval: Interval
+    ) -> Series:
+        facts = adapter.facts
+        if not facts.probes_beginning:
+            return await self._add(adapter, listing, interval, None)
+        if facts.beginning_interval in (None, interval):
+            return await self._begin_first(adapter, listing, interval)
+        told = await self.series(adapter, listing, facts.beginning_interval)
+        if told.history_begins is None:
+            return await self._add(adapter, listing, interval, None)
+        begins = await self._derived(adapter, listing.symbol, interval, told)
+        beginning = Beginning(begins, f"first traded {told.interval} of the exchange")
+        return await self._add(adapter, listing, interval, beginning)
+
+    async def _begin_first(
+        self, adapter: ExchangeAdapter, listing: Listing, interval: Interval
+    ) -> Series:
+        """Ask for the first candles; those that tell for other intervals too are stored."""
+        offered, horizon = adapter.facts.intervals[interval], self._horizons[adapter]
+        is_kept = interval is adapter.facts.beginning_interval
+        settled = await horizon.settled(offered.grid) if is_kept else None
+        rows = await self._ask(adapter, listing.symbol, interval, None)
+        if not len(rows) and _is_surely_traded(listing.symbol, self._clock()):
+            raise _doubtful(adapter, listing.symbol, interval)
+        beginning = Beginning(_first_open(rows), "first candle of the exchange") if rows else None
+        series = await self._add(adapter, listing, interval, beginning)
+        if beginning and settled:
+            await self._keep(series, rows, settled)
+        return series
+
+    async def _derived(
+        self, adapter: ExchangeAdapter, symbol: Symbol, interval: Interval, told: Series
+    ) -> datetime:
+        """Derive a beginning from that of another interval, `told`.
+
+        A longer candle holds its first one. Of a shorter interval the first traded candle is asked
+        for, where the exchange still remembers that time.
+        """
+        assert told.history_begins, "the caller looked"  # noqa: S101
+        grid = adapter.facts.intervals[interval].grid
+        floor = grid.floor(told.history_begins)
+        if grid.next(floor) >= told.grid.next(told.history_begins):
+            return floor
+        if not await self._horizons[adapter].remembers(grid, floor):
+            return floor
+        rows = await self._ask(adapter, symbol, interval, told.history_begins)
+        return _first_open(rows) if rows else floor
+
+    async def _ask(
+        self,
+        adapter: ExchangeAdapter,
+        symbol: Symbol,
+        interval: Interval,
+        since: datetime | None,
+    ) -> Candles:
+        """Ask for the first candles, and once more where the answer is doubtful.
+
+        Raises:
+            BadPayload: The first one opens where none can, however often it is asked for.
+        """
+        offered = adapter.facts.intervals[interval]
+        rows = await adapter.fetch_first(symbol, interval, since)
+        if not rows or not _can_begin(rows, offered):
+            await asyncio.sleep(_DOUBT_SECONDS)
+            rows = await adapter.fetch_first(symbol, interval, since)
+        if rows and not _can_begin(rows, offered):
+            raise _doubtful(adapter, symbol, interval)
+        return rows
+
+    async def _add(
+        self,
+        adapter: ExchangeAdapter,
+        listing: Listing,
+        interval: Interval,
+        beginning: Beginning | None,
+    ) -> Series:
+        offered = adapter.facts.intervals[interval]
+        await self._catalog.add_series(listing, interval, _own_grid(offered, beginning), beginning)
+        series = await self._catalog.series(listing, interval, offered.grid)
+        assert series, "it was added a moment ago and is never deleted"  # noqa: S101
+        return series
+
+    async def _keep(self, series: Series, rows: Candles, settled: datetime) -> None:
+        """Store what is final, up to the first slot that is absent or wrong: pages see to those."""
+        assert series.history_begins, "there are rows"  # noqa: S101
+        grid = series.grid
+        window = Window(min(series.history_begins, settled), settled)
+        candles = sift(rows, grid, window).candles
+        absent = absent_slots(candles.time, grid, window)
+        if len(absent):
+            window = window.clip(window.start, grid.at(int(absent[0])))
+        if not window.is_empty:
+            await self._store.save(series.id, [window], candles)
+
+
+def _first_open(rows: Candles) -> datetime:
+    return from_ms(int(rows.time.min()))
+
+
+def _can_begin(rows: Candles, offered: OfferedInterval) -> bool:
+    grid = epoch_grid(Interval.ONE_DAY) if offered.phase_varies else offered.grid
+    try:
+        first = _first_open(rows)
+        return grid.floor(first) == first
+    except OverflowError:
+        return False
+
+
+def _is_surely_traded(symbol: Symbol, now: datetime) -> bool:
+    listed_at = symbol.listed_at
+    return symbol.active and listed_at is not None and listed_at < now - _SURELY_TRADED
+
+
+def _doubtful(adapter: ExchangeAdapter, symbol: Symbol, interval: Interval) -> BadPayload:
+    what = f"answered no first candle of {symbol.name} {interval} that can be right"
+    return BadPayload(adapter.facts.name, what)
+
+
+def _own_grid(offered: OfferedInterval, beginning: Beginning | None) -> Grid:
+    if offered.phase_varies and beginning and isinstance(offered.grid, FixedGrid):
+        return offered.grid.with_phase_of(beginning.time)
+    return offered.grid

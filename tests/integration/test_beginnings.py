@@ -1,0 +1,155 @@
+"""Where series begin: asked once, known for ever, and what the question brought is stored."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+from conftest import Sandbox, opened_services, running_sandbox, serving
+
+from mdp_core.answer import CandleQuery
+from mdp_core.clock import Clock, from_ms, to_ms
+from mdp_core.settings import Settings
+from scripts.sandbox.app import SandboxOptions
+
+# Half a minute past midnight: yesterday's candle is closed and settled, today's is forming.
+NOW = datetime(2026, 10, 7, 0, 0, 30, tzinfo=UTC)
+MIDNIGHT = NOW - timedelta(seconds=30)
+DAY = timedelta(days=1)
+COIN = "ETH"
+
+_COVERAGE = "SELECT interval, coverage::text FROM series WHERE coverage <> '{}' ORDER BY interval"
+_BEGINNINGS = "SELECT interval, history_begins FROM series ORDER BY history_begins, interval"
+_ROWS = """
+SELECT time, open, high, low, close, volume, trades FROM candles
+JOIN series ON series.id = series_id WHERE interval = '1d' ORDER BY time
+"""
+
+
+@pytest.fixture
+def told(settings: Settings) -> Settings:
+    """Settings whose clock stands at the exchange's."""
+    return settings.model_copy(update={"clock": Clock.starting_at(NOW, speed=1e-6)})
+
+
+def standing_sandbox(told: Settings) -> Any:  # noqa: ANN401 - a context manager
+    return running_sandbox(SandboxOptions(clock=told.clock, limits=False))
+
+
+def snapshots(sandbox: Sandbox) -> list[dict[str, Any]]:
+    asked = [entry["params"] for entry in sandbox.requests() if "req" in entry["params"]]
+    return [params["req"] for params in asked]
+
+
+def probes(sandbox: Sandbox) -> list[dict[str, Any]]:
+    return [req for req in snapshots(sandbox) if req["startTime"] == 0]
+
+
+def daily(sandbox: Sandbox) -> list[dict[str, Any]]:
+    req = {"coin": COIN, "interval": "1d", "startTime": 0, "endTime": to_ms(NOW)}
+    body = {"type": "candleSnapshot", "req": req}
+    rows = httpx.post(f"{sandbox.url}/hyperliquid/info", json=body).json()
+    sandbox.clear()
+    return rows
+
+
+def traded(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    first = next(place for place, row in enumerate(rows) if row["n"])
+    return rows[first:]
+
+
+async def ask(client: httpx.AsyncClient, interval: str, **params: int) -> httpx.Response:
+    answer = await client.get(f"/candles/hyperliquid/perp/{COIN}/{interval}", params=params)
+    assert answer.status_code == 200, answer.text
+    return answer
+
+
+async def test_one_probe_tells_where_every_interval_begins_and_its_days_are_stored(
+    told: Settings, database: psycopg.Connection
+) -> None:
+    """Many clients, several intervals, two processes one after the other: one question."""
+    with standing_sandbox(told) as sandbox:
+        truth = traded(daily(sandbox))[:-1]
+        async with serving(told, sandbox) as client:
+            intervals = ["1h", "4h", "12h", "3d", "1w", "1d", "1h", "1w"]
+            await asyncio.gather(*(ask(client, each, limit=1) for each in intervals))
+            asked = probes(sandbox)
+            sandbox.clear()
+            days = (await ask(client, "1d", start=0)).json()
+            for_days = snapshots(sandbox)
+        async with serving(told, sandbox) as client:
+            await ask(client, "8h", limit=1)
+            after_restart = probes(sandbox)
+    begins = from_ms(truth[0]["t"])
+
+    assert [req["interval"] for req in asked] == ["1d"]
+    assert for_days == after_restart == []
+    assert days["candles"] == [[row["t"], *(float(row[key]) for key in "ohlcv")] for row in truth]
+    assert [(each[0], each[6]) for each in database.execute(_ROWS)] == [
+        (from_ms(row["t"]), row["n"]) for row in truth
+    ]
+    coverage = dict(database.execute(_COVERAGE).fetchall())
+    assert coverage["1d"].count(",") == 1
+    beginnings = dict(database.execute(_BEGINNINGS).fetchall())
+    assert beginnings["1d"] == begins
+    assert begins - timedelta(weeks=1) < beginnings["1w"] <= begins
+    assert begins - timedelta(days=3) < beginnings["3d"] <= begins
+    for interval in ("12h", "8h", "4h", "1h"):
+        assert begins <= beginnings[interval] < begins + DAY
+
+
+async def test_forming_day_of_the_probe_is_not_stored(
+    told: Settings, database: psycopg.Connection
+) -> None:
+    """Of what the question brought, only what is final counts: yesterday, but not today."""
+    with standing_sandbox(told) as sandbox:
+        assert from_ms(daily(sandbox)[-1]["t"]) == MIDNIGHT
+        async with serving(told, sandbox) as client:
+            await ask(client, "1h", limit=1)
+
+    assert [row[0] for row in database.execute(_ROWS)][-1] == MIDNIGHT - DAY
+
+
+@pytest.mark.parametrize(
+    "fault", ["conflicting_rows", "off_grid", "ohlc_violation", "short_page", "out_of_order"]
+)
+async def test_spoilt_probe_stores_nothing_wrong_and_the_rest_comes_with_the_page(
+    told: Settings, database: psycopg.Connection, fault: str
+) -> None:
+    """Days before the spoilt one are stored; the others are asked for when somebody wants them."""
+    with standing_sandbox(told) as sandbox:
+        truth = traded(daily(sandbox))[:-1]
+        sandbox.fault(fault, exchange="hyperliquid")
+        async with serving(told, sandbox) as client:
+            await ask(client, "1h", limit=1)
+            stored = database.execute(_ROWS).fetchall()
+            days = (await ask(client, "1d", start=0)).json()
+    opens = [from_ms(row["t"]) for row in truth]
+
+    assert 0 < len(stored) <= len(truth)
+    assert (len(stored) == len(truth)) == (fault == "out_of_order")
+    assert [row[0] for row in stored] == opens[: len(stored)]
+    assert [row[0] for row in days["candles"]] == [row["t"] for row in truth]
+    assert [row[0] for row in database.execute(_ROWS)] == opens
+
+
+async def test_client_that_leaves_does_not_end_the_question_that_others_wait_for(
+    settings: Settings, sandbox: Sandbox
+) -> None:
+    """The task is the service's: the first to ask goes, the second gets its answer."""
+    query = CandleQuery("binance", "perp", "ADA-USDT", "1h", limit=1)
+    async with opened_services(settings, sandbox) as services:
+        await services.metadata.refresh_symbols(services.metadata.adapter("binance", "perp"))
+        sandbox.settings(latency_ms=400)
+        first = asyncio.create_task(services.candles.get(query))
+        await asyncio.sleep(0.1)
+        second = asyncio.create_task(services.candles.get(query))
+        await asyncio.sleep(0.1)
+        first.cancel()
+        answer = await second
+
+    assert first.cancelled()
+    assert len(answer.edge) + (answer.stored.end > answer.stored.start) >= 1
+    assert len(sandbox.probes()) == 1

@@ -5,11 +5,14 @@ That is asked once for each series and remembered in the catalog. Where one inte
 """
 
 import asyncio
+import random
+import time
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
 
 from mdp_core.catalog import Beginning, Catalog, Listing
+from mdp_core.claims import Claims
 from mdp_core.clock import from_ms
 from mdp_core.errors import BadPayload
 from mdp_core.exchanges.base import ExchangeAdapter, OfferedInterval
@@ -21,22 +24,26 @@ from mdp_core.store import CandleStore
 from mdp_core.validation import sift
 
 _DOUBT_SECONDS = 2.0
+# How long another process may take to find it.
+_ELSEWHERE_SECONDS = 15.0
 # What was listed so long ago must have a first candle.
 _SURELY_TRADED = timedelta(days=1)
 
 
 class Beginnings:
-    """Gives stored series; one task finds where a new one begins, however many wait for it."""
+    """Gives stored series; one task of one process finds where a new one begins, whoever waits."""
 
     def __init__(
         self,
         catalog: Catalog,
         store: CandleStore,
+        claims: Claims,
         horizons: Mapping[ExchangeAdapter, Horizon],
         clock: Callable[[], datetime],
     ) -> None:
         self._catalog = catalog
         self._store = store
+        self._claims = claims
         self._horizons = horizons
         self._clock = clock
         self._tasks: dict[tuple[int, Interval], asyncio.Task[Series]] = {}
@@ -55,9 +62,7 @@ class Beginnings:
             ExchangeError: The exchange had to be asked and failed.
             BadPayload: Its answer can't be right.
         """
-        offered = adapter.facts.intervals[interval]
-        series = await self._catalog.series(listing, interval, offered.grid)
-        if series and (series.history_begins or not adapter.facts.probes_beginning):
+        if series := await self._begun(adapter, listing, interval):
             return series
         key = (listing.id, interval)
         if key not in self._tasks:
@@ -82,6 +87,26 @@ class Beginnings:
     async def _begin(
         self, adapter: ExchangeAdapter, listing: Listing, interval: Interval
     ) -> Series:
+        """Let one process ask, and wait for it as long as it may take."""
+        deadline = time.monotonic() + _ELSEWHERE_SECONDS
+        while True:
+            async with self._claims.claim(listing.id, [_claim(interval)]) as is_ours:
+                if series := await self._begun(adapter, listing, interval):
+                    return series
+                if is_ours or time.monotonic() > deadline:
+                    return await self._find(adapter, listing, interval)
+            await asyncio.sleep(random.uniform(0.05, 0.25))  # noqa: S311 - not a secret
+
+    async def _begun(
+        self, adapter: ExchangeAdapter, listing: Listing, interval: Interval
+    ) -> Series | None:
+        """Give the stored series, unless the exchange can still tell where it begins."""
+        grid = adapter.facts.intervals[interval].grid
+        series = await self._catalog.series(listing, interval, grid)
+        is_known = series and (series.history_begins or not adapter.facts.probes_beginning)
+        return series if is_known else None
+
+    async def _find(self, adapter: ExchangeAdapter, listing: Listing, interval: Interval) -> Series:
         facts = adapter.facts
         if not facts.probes_beginning:
             return await self._add(adapter, listing, interval, None)
@@ -173,6 +198,11 @@ class Beginnings:
             window = window.clip(window.start, grid.at(int(absent[0])))
         if not window.is_empty:
             await self._store.save(series.id, [window], candles)
+
+
+def _claim(interval: Interval) -> int:
+    """Number what is claimed of a symbol, as no page of a series is numbered."""
+    return -(2**31) + list(Interval).index(interval)
 
 
 def _first_open(rows: Candles) -> datetime:

@@ -96,7 +96,7 @@ async def open_services(
         adapters = {key: market.adapter for key, market in markets.items()}
         catalog = Catalog(database)
         horizons = {market.adapter: market.horizon for market in markets.values()}
-        beginnings = Beginnings(catalog, shared.store, horizons, settings.clock)
+        beginnings = Beginnings(catalog, shared.store, shared.claims, horizons, settings.clock)
         await stack.enter_async_context(aclosing(beginnings))
         metadata = Metadata(catalog, beginnings, adapters)
         service = CandleService(shared.store, metadata, markets, settings.limits)

@@ -133,29 +133,21 @@ def integers(values: Sequence[object]) -> Int64s:
     return np.array(values, np.int64)
 
 
-def decimals(texts: Sequence[object]) -> Float64s:
-    """Make a column of decimals that are written as strings.
+def decimals(values: Sequence[object]) -> Float64s:
+    """Make a column of decimals, written as strings or as JSON numbers.
 
     Raises:
         TypeError, ValueError: One of them is something else, or a number only to Python (`1_0`).
     """
-    if set(map(type, texts)) - {str}:
+    kinds = set(map(type, values))
+    if kinds <= {int, float}:
+        return np.array(values, np.float64)
+    if kinds - {str, int, float}:
         raise TypeError
-    strings = cast("Sequence[str]", texts)
+    strings = list(map(str, values))
     if not _DECIMALS.fullmatch(",".join(strings)):
         raise ValueError
     return np.fromiter(map(float, strings), np.float64, len(strings))
-
-
-def numbers(values: Sequence[object]) -> Float64s:
-    """Make a column of JSON numbers.
-
-    Raises:
-        TypeError: One of them is something else.
-    """
-    if set(map(type, values)) - {int, float}:
-        raise TypeError
-    return np.array(values, np.float64)
 
 
 def arrays(payload: object) -> list[list[Any]]:

@@ -22,7 +22,6 @@ from mdp_core.exchanges.base import (
     arrays,
     decimals,
     integers,
-    numbers,
     objects,
 )
 from mdp_core.intervals import Interval, epoch_grid
@@ -97,7 +96,7 @@ class CoinbaseSpotAdapter(ExchangeAdapter):
 
 
 def parse_candles(payload: object) -> Candles:
-    """Read `[time s, low, high, open, close, volume]` rows of JSON numbers, newest first.
+    """Read `[time s, low, high, open, close, volume]` rows, newest first.
 
     Raises:
         BadPayload: Not a list of such rows; an object with a `message` may come even with a 200.
@@ -107,7 +106,7 @@ def parse_candles(payload: object) -> Candles:
         if not rows:
             return Candles.empty()
         time, low, high, open_, close, volume = list(zip(*rows, strict=True))[:6]
-        columns = [numbers(column) for column in (open_, high, low, close, volume)]
+        columns = [decimals(column) for column in (open_, high, low, close, volume)]
         unknown = np.full(len(rows), np.nan)
         times = integers([second * 1000 for second in integers(time).tolist()])
         return Candles(times, *columns, quote_volume=unknown, trades=unknown)

@@ -69,12 +69,13 @@ async def ask(client: httpx.AsyncClient, interval: str, **params: int) -> httpx.
 async def test_one_probe_tells_where_every_interval_begins_and_its_days_are_stored(
     told: Settings, database: psycopg.Connection
 ) -> None:
-    """Many clients, several intervals, two processes one after the other: one question."""
+    """Many clients, several intervals, several services on one database: one question."""
     with standing_sandbox(told) as sandbox:
         truth = traded(daily(sandbox))[:-1]
-        async with serving(told, sandbox) as client:
+        async with serving(told, sandbox) as client, serving(told, sandbox) as other:
             intervals = ["1h", "4h", "12h", "3d", "1w", "1d", "1h", "1w"]
-            await asyncio.gather(*(ask(client, each, limit=1) for each in intervals))
+            asks = [ask(each, name, limit=1) for name in intervals for each in (client, other)]
+            await asyncio.gather(*asks)
             asked = probes(sandbox)
             sandbox.clear()
             days = (await ask(client, "1d", start=0)).json()

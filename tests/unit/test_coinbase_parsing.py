@@ -89,6 +89,13 @@ def test_whole_numbers_and_noise_are_numbers() -> None:
     )
 
 
+def test_numbers_may_be_strings() -> None:
+    """As the exchange's newer interface writes them."""
+    texts = [ROW[0], *map(str, ROW[1:])]
+
+    assert rows_of(parse_candles([texts, ROW]))[0][:6] == rows_of(parse_candles([ROW]))[0][:6]
+
+
 def test_row_may_have_more_columns() -> None:
     """What comes after the volume is nobody's business."""
     assert [each[:6] for each in rows_of(parse_candles([[*ROW, 7, None]]))] == [
@@ -126,7 +133,7 @@ def test_recorded_error_body_is_a_bad_payload(name: str) -> None:
         pytest.param([changed_row(0, 2**61)], id="time beyond 64 bits in ms"),
         pytest.param([changed_row(0, -(2**61))], id="time below 64 bits in ms"),
         *[pytest.param([ROW, changed_row(n, None)], id=f"null in {n}") for n in range(6)],
-        *[pytest.param([ROW, changed_row(n, "1.5")], id=f"text in {n}") for n in range(6)],
+        *[pytest.param([ROW, changed_row(n, "1,5")], id=f"text in {n}") for n in range(6)],
         *[pytest.param([ROW, changed_row(n, value=True)], id=f"boolean in {n}") for n in range(6)],
     ],
 )

@@ -168,12 +168,19 @@ def test_candles_of_another_shape_are_a_bad_payload(payload: object) -> None:
 @pytest.mark.parametrize("key", NUMBERS)
 @pytest.mark.parametrize(
     "value",
-    ["1_000", " 1", "", "x", "0x10", "1,5", "nan", "inf", "\uff11\uff12", True, None, 1, 1.5],
+    ["1_000", " 1", "", "x", "0x10", "1,5", "nan", "inf", "\uff11\uff12", True, None, [1]],
 )
-def test_number_that_is_no_decimal_text_is_a_bad_payload(key: str, value: object) -> None:
+def test_number_that_is_no_decimal_is_a_bad_payload(key: str, value: object) -> None:
     """Python reads more as a number than the exchange means by one."""
     with pytest.raises(BadPayload):
         parse_candles([ROW, row(**{key: value})], "kPEPE", "1h")
+
+
+def test_number_may_be_a_json_number_or_have_an_exponent() -> None:
+    """Nothing is lost on the way: the same decimal, however it is written."""
+    candles = parse_candles([row(v=520665683, o="1.601e-3", c=0.001604)], "kPEPE", "1h")
+
+    assert rows_of(candles)[0][:6] == rows_of(parse_candles([ROW], "kPEPE", "1h"))[0][:6]
 
 
 @steady

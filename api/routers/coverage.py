@@ -1,16 +1,17 @@
 """`GET /coverage`: what the store has of a series, and why the rest is not there."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Security
 from pydantic import BaseModel, ConfigDict
+from typing_extensions import TypedDict
 
 from api.auth import authorize
 from api.errors import problem_responses
 from api.parameters import SERIES, SeriesPath, optional_time, path_with
 from mdp_core.answer import CandleQuery
 from mdp_core.clock import to_ms
-from mdp_core.coverage import Coverage, Span
+from mdp_core.coverage import Coverage, Span, State
 from mdp_core.errors import InvalidParameter
 
 router = APIRouter(tags=["candles"], responses=problem_responses(401, 403, 404, 422, 502, 503))
@@ -28,6 +29,21 @@ class CoverageParameters(BaseModel):
     detail: bool = False
 
 
+class SpanBody(TypedDict):
+    """A window all of whose slots are in one state."""
+
+    start: int
+    end: int
+    state: State
+
+
+class CoverageBody(TypedDict):
+    """Ascending and without holes; `next` where there are more."""
+
+    windows: list[SpanBody]
+    next: str | None
+
+
 @router.get(
     f"/coverage/{SERIES}",
     dependencies=[Security(authorize, scopes=["candles:read"])],
@@ -37,7 +53,7 @@ async def get_coverage(
     request: Request,
     path: Annotated[SeriesPath, Depends()],
     parameters: Annotated[CoverageParameters, Query()],
-) -> dict[str, Any]:
+) -> CoverageBody:
     """Part a window into what is covered, before history, forgotten, not fetched and rejected.
 
     With `detail` (needs both bounds) covered windows are parted into slots with candles and slots
@@ -60,14 +76,10 @@ async def get_coverage(
     return _body(request, await coverage.detailed_spans(query))
 
 
-def _body(request: Request, spans: list[Span]) -> dict[str, Any]:
+def _body(request: Request, spans: list[Span]) -> CoverageBody:
     shown, rest = spans[:_MOST_WINDOWS], spans[_MOST_WINDOWS:]
     windows = [
-        {
-            "start": to_ms(span.window.start),
-            "end": to_ms(span.window.end),
-            "state": span.state.value,
-        }
+        SpanBody(start=to_ms(span.window.start), end=to_ms(span.window.end), state=span.state)
         for span in shown
     ]
     following = None

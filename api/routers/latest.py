@@ -1,8 +1,9 @@
 """`GET /latest`: the newest closed candle, or the one that is forming."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Security
+from typing_extensions import TypedDict
 
 from api.auth import authorize
 from api.errors import problem_responses
@@ -12,6 +13,28 @@ from mdp_core.clock import to_ms
 from mdp_core.edge import LiveEdge
 
 router = APIRouter(tags=["candles"], responses=problem_responses(401, 403, 404, 422, 502, 503))
+
+
+class CandleBody(TypedDict):
+    """One candle; what the exchange does not give is null."""
+
+    time: int
+    open: float
+    high: float
+    low: float
+    close: float
+    volume: float
+    quote_volume: float | None
+    trades: int | None
+
+
+class LatestBody(TypedDict):
+    """The newest candle and what is known of it at `as_of`."""
+
+    candle: CandleBody
+    closed: bool
+    settled: bool
+    as_of: int
 
 
 @router.get(
@@ -24,14 +47,14 @@ async def get_latest(
     path: Annotated[SeriesPath, Depends()],
     *,
     forming: Annotated[bool, Query(description="The candle that is not closed yet.")] = False,
-) -> dict[str, Any]:
+) -> LatestBody:
     """Give the newest closed candle and whether it is final, or the forming one, marked."""
     edge: LiveEdge = request.state.services.edge
     query = CandleQuery(path.exchange, path.market_type, path.symbol, path.interval)
     return _body(await (edge.forming(query) if forming else edge.closed(query)))
 
 
-def _body(latest: Latest) -> dict[str, Any]:
+def _body(latest: Latest) -> LatestBody:
     candle = latest.candle
     return {
         "candle": {

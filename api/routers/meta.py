@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Security
 from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import TypedDict
 
 from api.auth import authorize
 from api.errors import problem_responses
@@ -44,24 +45,80 @@ class SymbolFilter(MarketFilter):
     offset: int = Field(default=0, ge=0)
 
 
+class ExchangeBody(TypedDict):
+    """An exchange."""
+
+    exchange: str
+    name: str
+    market_types: list[str]
+
+
+class ExchangesBody(TypedDict):
+    """All in one page."""
+
+    exchanges: list[ExchangeBody]
+    next: str | None
+
+
+class SymbolBody(TypedDict):
+    """A symbol; `listed_at` and `delisted_at` are information only, as the exchange gives it."""
+
+    exchange: str
+    market_type: str
+    symbol: str
+    native_symbol: str
+    ccxt_symbol: str
+    base: str
+    quote: str
+    multiplier: int
+    active: bool
+    tick_size: float | None
+    step_size: float | None
+    listed_at: int | None
+    delisted_at: int | None
+
+
+class SymbolsBody(TypedDict):
+    """By market and name; `next` where there are more."""
+
+    symbols: list[SymbolBody]
+    next: str | None
+
+
+class IntervalBody(TypedDict):
+    """An interval of a market: the exchange's own spelling, and where its candles open."""
+
+    exchange: str
+    market_type: str
+    interval: str
+    native: str
+    grid: dict[str, Any]
+
+
+class IntervalsBody(TypedDict):
+    """All in one page."""
+
+    intervals: list[IntervalBody]
+    next: str | None
+
+
 @router.get("/exchanges", summary="Exchanges and their market types")
 async def get_exchanges(
     request: Request, markets: Annotated[MarketFilter, Query()]
-) -> dict[str, Any]:
+) -> ExchangesBody:
     """List the exchanges that are installed."""
     metadata: Metadata = request.state.services.metadata
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, ExchangeBody] = {}
     for adapter in metadata.markets(markets.exchange, markets.market_type):
         facts = adapter.facts
-        entry = found.setdefault(
-            facts.name, {"exchange": facts.name, "name": facts.title, "market_types": []}
-        )
+        new = ExchangeBody(exchange=facts.name, name=facts.title, market_types=[])
+        entry = found.setdefault(facts.name, new)
         entry["market_types"].append(facts.market_type)
     return {"exchanges": list(found.values()), "next": None}
 
 
 @router.get("/symbols", summary="Symbols, active or not")
-async def get_symbols(request: Request, wanted: Annotated[SymbolFilter, Query()]) -> dict[str, Any]:
+async def get_symbols(request: Request, wanted: Annotated[SymbolFilter, Query()]) -> SymbolsBody:
     """List symbols by market and name; a catalog that is empty is filled first."""
     metadata: Metadata = request.state.services.metadata
     symbols: list[Symbol] = []
@@ -76,14 +133,14 @@ async def get_symbols(request: Request, wanted: Annotated[SymbolFilter, Query()]
 @router.get("/intervals", summary="Intervals and where their candles open")
 async def get_intervals(
     request: Request, markets: Annotated[MarketFilter, Query()]
-) -> dict[str, Any]:
+) -> IntervalsBody:
     """List what each market offers, with the exchange's own spelling and the grid."""
     metadata: Metadata = request.state.services.metadata
     found = metadata.markets(markets.exchange, markets.market_type)
     return {"intervals": [row for adapter in found for row in _intervals(adapter)], "next": None}
 
 
-def _intervals(adapter: ExchangeAdapter) -> list[dict[str, Any]]:
+def _intervals(adapter: ExchangeAdapter) -> list[IntervalBody]:
     facts = adapter.facts
     return [
         {
@@ -107,7 +164,7 @@ def _matches(symbol: Symbol, wanted: SymbolFilter) -> bool:
     )
 
 
-def _describe(symbol: Symbol) -> dict[str, Any]:
+def _describe(symbol: Symbol) -> SymbolBody:
     return {
         "exchange": symbol.exchange,
         "market_type": symbol.market_type,

@@ -1,0 +1,105 @@
+"""The description of the API against the API: generated requests, every answer checked."""
+
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+from conftest import HOST, Sandbox, answers, comes_true, free_port
+from hypothesis import HealthCheck, Phase, given, seed
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from pydantic import SecretStr
+from schemathesis.checks import not_a_server_error
+from schemathesis.core.result import Ok
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from api.auth import SCOPES, issue_token
+from mdp_core.settings import Settings
+
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+]
+# Of requests made of random words few name a series: some are led to one.
+SERIES = {"exchange": "coinbase", "market_type": "spot", "symbol": "BTC-USD", "interval": "1d"}
+WORDS = {"start": "2024-05-01", "end": "2024-05-20", "limit": 3}
+
+
+@contextmanager
+def running_api(database_url: str, sandbox: Sandbox, secret: str) -> Generator[str]:
+    """Run `mdp api` on the sandbox's exchanges; give its URL once it answers."""
+    url = f"http://{HOST}:{(port := free_port())}"
+    exchanges = {
+        f"MDP_{name.upper()}_URL": f"{sandbox.url}/{name}"
+        for name in ("binance", "hyperliquid", "coinbase")
+    }
+    environment = {**os.environ, "DATABASE_URL": database_url, "JWT_SECRET": secret, **exchanges}
+    command = [sys.executable, "-m", "scripts.cli", "api", "--port", str(port)]
+    with subprocess.Popen(command, env=environment) as process:  # noqa: S603
+        try:
+            assert comes_true(lambda: answers(f"{url}/health"), seconds=30)
+            yield url
+        finally:
+            process.terminate()
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["with a token", "without a token"])
+def test_every_answer_is_one_that_the_description_tells_of(
+    database_url: str,
+    sandbox: Sandbox,
+    is_known: bool,  # noqa: FBT001
+) -> None:
+    """No 500, no status, header, type or body that is not described, whatever is asked."""
+    secret = secrets.token_hex(32)
+    settings = Settings(database_url=database_url, jwt_secret=SecretStr(secret))
+    token = issue_token(settings, "tester", frozenset(SCOPES), timedelta(hours=1))
+    headers = {"Authorization": f"Bearer {token}"} if is_known else {}
+    statuses: set[int] = set()
+    with running_api(database_url, sandbox, secret) as url:
+        document = httpx.get(f"{url}/openapi.json").json()
+        schema = schemathesis.openapi.from_dict(document)
+        found = schema.get_all_operations()
+        for operation in [each.ok() for each in found if isinstance(each, Ok)]:
+
+            @seed(1)
+            @hypothesis_settings(
+                max_examples=12,
+                deadline=None,
+                database=None,
+                phases=[Phase.generate],
+                suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+            )
+            @given(
+                case=operation.as_strategy(),
+                words=st.fixed_dictionaries({}, optional={k: st.just(v) for k, v in WORDS.items()}),
+                leads=st.booleans(),
+            )
+            def check(
+                case: schemathesis.Case[Any], words: dict[str, str | int], *, leads: bool
+            ) -> None:
+                if leads and case.path_parameters:
+                    case.path_parameters = SERIES
+                    case.query = words
+                answer = case.call(base_url=url, headers=headers)
+                statuses.add(answer.status_code)
+                case.validate_response(answer, checks=CHECKS)
+
+            check()
+
+    assert statuses >= ({200, 404, 422} if is_known else {200, 401})

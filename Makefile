@@ -38,6 +38,7 @@ check: setup-dev
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/basedpyright
+	$(BIN)/python -m scripts.audit
 
 format: setup-dev
 	$(BIN)/ruff check --fix .

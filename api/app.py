@@ -9,6 +9,7 @@ from fastapi import Depends, FastAPI
 
 from api.auth import TokenVerifier, authorize
 from api.errors import add_error_handlers
+from api.guard import Guard
 from api.request_id import RequestId
 from api.routers import candles, coverage, health, latest, meta
 from mdp_core.settings import Settings
@@ -56,6 +57,7 @@ def create_app(open_: OpenServices = open_from_environment) -> FastAPI:
         swagger_ui_oauth2_redirect_url=None,
         dependencies=[Depends(authorize)],
     )
+    app.add_middleware(Guard)
     app.add_middleware(RequestId)
     add_error_handlers(app)
     for module in (candles, latest, coverage, meta, health):

@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from api.auth import Forbidden, Unauthorized
+from api.security_headers import security_headers
 from mdp_core import errors
 from mdp_core.clock import to_ms
 
@@ -50,7 +51,11 @@ KINDS: dict[type[Exception], Kind] = {
     Forbidden: Kind(403, "forbidden"),
 }
 _INTERNAL = Kind(500, "internal_error")
-_OF_STATUS = {404: Kind(404, "not_found"), 405: Kind(405, "method_not_allowed")}
+_OF_STATUS = {
+    404: Kind(404, "not_found"),
+    405: Kind(405, "method_not_allowed"),
+    413: Kind(413, "body_too_large"),
+}
 
 
 def kind_of(error: Exception) -> Kind:
@@ -70,14 +75,14 @@ async def _answer_error(request: Request, error: Exception) -> Response:
     kind = kind_of(error)
     if kind is _INTERNAL:
         _log.error("unexpected error, request %s", _request_id(request), exc_info=error)
-        return _problem(request, kind, "something went wrong here: the request id finds it")
+        return problem(request, kind, "something went wrong here: the request id finds it")
     headers: dict[str, str] = {}
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = 'Bearer realm="mdp"'
     seconds = getattr(error, "retry_after_seconds", None)
     if seconds is not None:
         headers["Retry-After"] = str(max(1, math.ceil(seconds)))
-    return _problem(request, kind, str(error), headers, _details(error))
+    return problem(request, kind, str(error), headers, _details(error))
 
 
 async def _answer_validation_error(request: Request, error: Exception) -> Response:
@@ -86,13 +91,13 @@ async def _answer_validation_error(request: Request, error: Exception) -> Respon
         {"parameter": str(each["loc"][-1]), "problem": each["msg"]} for each in error.errors()
     ]
     detail = "; ".join(f"{each['parameter']}: {each['problem']}" for each in problems)
-    return _problem(request, KINDS[errors.InvalidParameter], detail, extra={"parameters": problems})
+    return problem(request, KINDS[errors.InvalidParameter], detail, extra={"parameters": problems})
 
 
 async def _answer_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for it only
     kind = _OF_STATUS.get(error.status_code, Kind(error.status_code, "http_error"))
-    return _problem(request, kind, str(error.detail), dict(error.headers or {}))
+    return problem(request, kind, str(error.detail), dict(error.headers or {}))
 
 
 def _details(error: Exception) -> dict[str, Any]:
@@ -112,13 +117,14 @@ def _details(error: Exception) -> dict[str, Any]:
             return {}
 
 
-def _problem(
+def problem(
     request: Request,
     kind: Kind,
     detail: str,
     headers: dict[str, str] | None = None,
     extra: dict[str, Any] | None = None,
 ) -> Response:
+    """Make the problem body: what went wrong, for programs (`code`) and for people (`detail`)."""
     request_id = _request_id(request)
     body = {
         "type": "about:blank",
@@ -129,7 +135,9 @@ def _problem(
         "request_id": request_id,
         **(extra or {}),
     }
-    headers = {**(headers or {}), "X-Request-Id": request_id}
+    # What fails unexpectedly is answered outside all middleware.
+    marks = security_headers(request.url.path, kind.status)
+    headers = {**marks, **(headers or {}), "X-Request-Id": request_id}
     return Response(orjson.dumps(body), kind.status, headers, media_type=PROBLEM_TYPE)
 
 

@@ -1,0 +1,145 @@
+"""What strangers may not do: send too much, be told of the inside, frame or keep what is ours."""
+
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Annotated, Any
+
+import httpx
+import pytest
+from conftest import app_of, connected, token_of
+from fastapi import Body, FastAPI
+
+from mdp_core.settings import Settings
+from mdp_core.wiring import Services
+
+INSIDE = "postgresql://mdp:hunter2@db/mdp"
+PATH = "/meta/exchanges"
+
+
+@pytest.fixture
+async def client(services: Services, settings: Settings) -> AsyncGenerator[httpx.AsyncClient]:
+    """A client of the application, which has one route that breaks and one that reads a body."""
+    app: FastAPI = app_of(services)
+
+    async def break_() -> None:
+        raise RuntimeError(INSIDE)
+
+    async def measure(body: Annotated[str, Body()]) -> int:
+        return len(body)
+
+    app.add_api_route("/break", break_)
+    app.add_api_route("/measure", measure, methods=["POST"])
+    async with connected(app, token_of(settings)) as connected_client:
+        # As a server does it: the answer goes out, the error goes to the log.
+        transport = connected_client._transport  # noqa: SLF001
+        assert isinstance(transport, httpx.ASGITransport)
+        transport.raise_app_exceptions = False
+        yield connected_client
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "code"),
+    [
+        pytest.param({"params": {"q": "x" * 9000}}, 414, "uri_too_long", id="query"),
+        pytest.param({"headers": {"X-More": "x" * 17_000}}, 431, "headers_too_large", id="header"),
+        pytest.param(
+            {"headers": {f"X-{n}": "x" * 500 for n in range(40)}},
+            431,
+            "headers_too_large",
+            id="many headers",
+        ),
+        pytest.param(
+            {"headers": {"Authorization": f"Bearer {'x' * 20_000}"}},
+            431,
+            "headers_too_large",
+            id="token",
+        ),
+        pytest.param({"content": b"x" * 300_000}, 413, "body_too_large", id="body"),
+    ],
+)
+async def test_request_that_is_too_large_is_refused_as_such(
+    client: httpx.AsyncClient, request_: dict[str, Any], status: int, code: str
+) -> None:
+    """Before anything is read of it: a problem body with an id, not to be kept."""
+    answer = await client.request("GET", PATH, **request_)
+
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert answer.json()["request_id"] == answer.headers["X-Request-Id"]
+    assert answer.headers["Cache-Control"] == "no-store"
+
+
+async def test_path_that_is_too_long_is_refused(client: httpx.AsyncClient) -> None:
+    """Like a query."""
+    answer = await client.get(f"/latest/binance/perp/{'x' * 9000}/1m")
+
+    assert (answer.status_code, answer.json()["code"]) == (414, "uri_too_long")
+
+
+async def test_body_of_unknown_length_is_read_up_to_the_bound(client: httpx.AsyncClient) -> None:
+    """Chunks that nobody announced count too; what stays below passes."""
+
+    async def chunks(count: int) -> AsyncIterator[bytes]:
+        yield b'"'
+        for _ in range(count):
+            yield b"x" * 10_000
+        yield b'"'
+
+    json = {"Content-Type": "application/json"}
+    small = await client.post("/measure", content=chunks(20), headers=json)
+    large = await client.post("/measure", content=chunks(40), headers=json)
+
+    assert (small.status_code, small.json()) == (200, 200_000)
+    assert (large.status_code, large.json()["code"]) == (413, "body_too_large")
+
+
+@pytest.mark.parametrize(
+    "path", [PATH, "/health", "/openapi.json", "/docs", "/nowhere", "/candles/x/y/z/1m", "/break"]
+)
+async def test_every_answer_has_the_headers_that_browsers_obey(
+    client: httpx.AsyncClient, path: str
+) -> None:
+    """No guessing of types, no frames, no referrer; errors are kept by nobody."""
+    answer = await client.get(path)
+
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["X-Frame-Options"] == "DENY"
+    assert answer.headers["Referrer-Policy"] == "no-referrer"
+    assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
+    assert ("default-src 'none'" in answer.headers["Content-Security-Policy"]) == (path != "/docs")
+    assert (answer.headers.get("Cache-Control") == "no-store") == (answer.status_code >= 400)
+
+
+async def test_unexpected_error_tells_nothing_of_the_inside_but_an_id(
+    client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The client gets an id; under it the log has the rest."""
+    with caplog.at_level(logging.ERROR):
+        answer = await client.get("/break")
+    body = answer.json()
+
+    assert (answer.status_code, body["code"]) == (500, "internal_error")
+    assert "hunter2" not in answer.text
+    assert "RuntimeError" not in answer.text
+    assert body["request_id"] in caplog.text
+
+
+async def test_no_secret_and_no_token_is_logged(
+    client: httpx.AsyncClient, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever happens at whatever level: good requests, refused ones, broken ones."""
+    assert settings.jwt_secret is not None
+    forged = "e30.e30.c3RvbGVu"
+    with caplog.at_level(logging.DEBUG):
+        await client.get(PATH)
+        await client.get(PATH, headers={"Authorization": f"Bearer {forged}"})
+        await client.get("/candles/binance/perp/BTC-USDT/1d", params={"limit": 1})
+        await client.get("/break")
+    token = client.headers["Authorization"].removeprefix("Bearer ")
+    logged = caplog.text + "".join(str(vars(record)) for record in caplog.records)
+
+    assert caplog.records
+    for secret in (settings.jwt_secret.get_secret_value(), token, forged):
+        assert secret not in logged
+    assert settings.jwt_secret.get_secret_value() not in repr(settings)
+    assert str(settings.database_url) not in repr(settings)

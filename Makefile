@@ -2,10 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
-COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
+PIP_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-emit-find-links --no-header
+COMPILE := $(PIP_COMPILE) pyproject.toml
 
-.PHONY: setup setup-dev demo run test soak check format bench lock
+.PHONY: setup setup-dev demo run test soak check format bench image-trial lock
 
 setup: .venv/.ready
 setup-dev: .venv/.ready-dev
@@ -47,7 +48,11 @@ format: setup-dev
 bench: setup-dev
 	$(BIN)/python -m scripts.bench
 
+image-trial: setup-dev
+	$(BIN)/python -m scripts.image_trial
+
 lock: setup-dev
 	$(COMPILE) --upgrade -o requirements.lock
+	$(PIP_COMPILE) --upgrade --group build -c requirements-local.lock -o requirements-build.lock
 	$(COMPILE) --upgrade --extra local -c requirements.lock -o requirements-local.lock
 	$(COMPILE) --upgrade --extra local --extra dev -c requirements-local.lock -o requirements-dev.lock

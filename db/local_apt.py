@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -51,7 +51,8 @@ def unpack_timescaledb(folder: Path, final: Path) -> None:
             raise LocalDatabaseError(message)
     patchelf = _find_patchelf()
     work = folder / "apt"
-    for package in _download(work):
+    what = "downloading TimescaleDB from Debian, once (about 93 MB)"
+    for package in download(work, _PACKAGES, what):
         if package.name.startswith(_UNPACKED) and not package.name.startswith(_NOT_NEEDED):
             _run(["dpkg-deb", "-x", package, folder])
     shutil.rmtree(work)
@@ -61,6 +62,15 @@ def unpack_timescaledb(folder: Path, final: Path) -> None:
 def bin_dir(root: Path) -> Path:
     """Return the folder of the server's and client's programs in an unpacked tree."""
     return root / _BIN
+
+
+def mirror() -> str:
+    """Return the address of the Debian mirror that packages come from.
+
+    Raises:
+        LocalDatabaseError: The machine's apt sources name none.
+    """
+    return next(_parse_deb822(_sources()))["uris"].split()[0]
 
 
 def _find_patchelf() -> Path:
@@ -74,8 +84,17 @@ def _find_patchelf() -> Path:
     raise LocalDatabaseError(message)
 
 
-def _download(work: Path) -> list[Path]:
-    """Return the packages and all they depend on, down to libc."""
+def download(work: Path, packages: Sequence[str], what: str) -> list[Path]:
+    """Download packages of Debian's suite and all they depend on, down to libc.
+
+    Args:
+        work: A folder for apt's own state and the packages; made if need be.
+        packages: Their names.
+        what: Tells whoever waits what is being done.
+
+    Raises:
+        LocalDatabaseError: apt can't do it; the message says why.
+    """
     for part in ("state/lists/partial", "cache/archives/partial"):
         (work / part).mkdir(parents=True)
     (work / "state/status").touch()
@@ -84,15 +103,12 @@ def _download(work: Path) -> list[Path]:
     # Hooks of the machine's own configuration may fail here, and an index that was not asked for
     # may be missing: what counts is whether the packages come.
     update = _apt([*apt, "update"], "reading Debian's package index")
-    install = _apt(
-        [*apt, "install", "--no-install-recommends", "--download-only", *_PACKAGES],
-        "downloading TimescaleDB from Debian, once (about 93 MB)",
-    )
+    install = _apt([*apt, "install", "--no-install-recommends", "--download-only", *packages], what)
     if install.returncode != 0:
         # The index says first what the network or a key lacks; it does so as a warning.
         lines = (update.stdout + install.stdout).splitlines()
         said = [line for line in lines if line.startswith(("W: Failed", "W: GPG", "E:"))]
-        message = f"apt could not download {_PACKAGES[0]}: {' '.join(said[:3]) or 'see apt'}"
+        message = f"apt could not download {packages[0]}: {' '.join(said[:3]) or 'see apt'}"
         raise LocalDatabaseError(message)
     return sorted((work / "cache/archives").glob("*.deb"))
 

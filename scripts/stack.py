@@ -131,7 +131,7 @@ def open_stack(
     url, sandbox_url = f"http://{_HOST}:{port}", None
     with ExitStack() as stack:
         if sandbox:
-            sandbox_port = _free_port()
+            sandbox_port = free_port()
             sandbox_url = f"http://{_HOST}:{sandbox_port}"
             arguments = _sandbox_arguments(sandbox, sandbox_port)
             processes["the sandbox"] = stack.enter_context(_process(arguments, env))
@@ -228,7 +228,8 @@ def _check_port(port: int) -> None:
             raise StackError(message) from error
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Find a port that nobody listens on at the moment."""
     with socket.socket() as probe:
         probe.bind((_HOST, 0))
         return int(probe.getsockname()[1])

@@ -16,6 +16,7 @@ import polars as pl
 from api.errors import kind_of
 from mdp_core.answer import Answer
 from mdp_core.clock import to_ms
+from mdp_core.logs import note
 from mdp_core.model import OPTIONAL_COLUMNS, Candles
 
 _ROW_BREAK = b"],["
@@ -52,6 +53,7 @@ async def json_chunks(
         if chunk:
             yield chunk
         chunk = b""
+    note(rows=count)
     yield chunk + _tail(answer, count, following)
 
 

@@ -1,17 +1,28 @@
-"""Gives every request an id that its answer and its log lines carry."""
+"""Gives every request an id that its answer and its log lines carry, and a log line of its own."""
 
+import logging
 import re
+import time
 import uuid
+from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mdp_core.logs import log_fields
+
+_log = logging.getLogger("mdp.requests")
+
 _HEADER = "X-Request-Id"
+_HEALTH = "/health"
 _ACCEPTABLE = re.compile(r"[\w.:-]{1,64}")
 
 
 class RequestId:
-    """Takes the caller's `X-Request-Id` where it is harmless, else makes one; answers with it."""
+    """Takes the caller's `X-Request-Id` where it is harmless, else makes one; answers with it.
+
+    When the answer has been sent, or can't be, one line says what was asked and what came of it.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -25,9 +36,29 @@ class RequestId:
         request_id = given if _ACCEPTABLE.fullmatch(given) else uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
 
+        with log_fields(request_id=request_id) as fields:
+            await self._answer(scope, receive, send, fields)
+
+    async def _answer(
+        self, scope: Scope, receive: Receive, send: Send, fields: dict[str, Any]
+    ) -> None:
+        begun = time.perf_counter()
+
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)[_HEADER] = request_id
+                MutableHeaders(scope=message)[_HEADER] = fields["request_id"]
+                fields["status"] = message["status"]
             await send(message)
 
-        await self._app(scope, receive, send_with_id)
+        try:
+            await self._app(scope, receive, send_with_id)
+        finally:
+            # The query may hold what its sender did not mean to have written down.
+            described = {"method": scope["method"], "path": scope["path"], **fields}
+            described["ms"] = round((time.perf_counter() - begun) * 1000, 1)
+            _log.log(_level(scope["path"]), "request", extra=described)
+
+
+def _level(path: str) -> int:
+    """Keep a load balancer's questions out of the log, unless somebody looks for them."""
+    return logging.DEBUG if path == _HEALTH else logging.INFO

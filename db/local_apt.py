@@ -54,7 +54,7 @@ def unpack_timescaledb(folder: Path, final: Path) -> None:
     what = "downloading TimescaleDB from Debian, once (about 93 MB)"
     for package in download(work, _PACKAGES, what):
         if package.name.startswith(_UNPACKED) and not package.name.startswith(_NOT_NEEDED):
-            _run(["dpkg-deb", "-x", package, folder])
+            unpack(package, folder)
     shutil.rmtree(work)
     _relocate(patchelf, folder, final)
 
@@ -62,6 +62,11 @@ def unpack_timescaledb(folder: Path, final: Path) -> None:
 def bin_dir(root: Path) -> Path:
     """Return the folder of the server's and client's programs in an unpacked tree."""
     return root / _BIN
+
+
+def unpack(package: Path, folder: Path) -> None:
+    """Unpack a package's files into a folder, without installing it."""
+    _run(["dpkg-deb", "-x", package, folder])
 
 
 def mirror() -> str:

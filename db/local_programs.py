@@ -55,7 +55,7 @@ def find_programs(
     Raises:
         LocalDatabaseError: None of the kinds asked for can be had here.
     """
-    cache = (cache_dir or _default_cache()).absolute()
+    cache = (cache_dir or default_cache()).absolute()
     if kind == "plain":
         return _plain(cache, account)
     try:
@@ -68,7 +68,8 @@ def find_programs(
         return _plain(cache, account)
 
 
-def _default_cache() -> Path:
+def default_cache() -> Path:
+    """Give the folder where unpacked programs are kept."""
     if chosen := os.environ.get(CACHE_VARIABLE):
         return Path(chosen)
     if os.geteuid() == 0:

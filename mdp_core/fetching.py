@@ -1,5 +1,7 @@
 """The life of a page: what it lacks is asked for, doubted, sifted and saved."""
 
+import logging
+import time
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -23,6 +25,8 @@ from mdp_core.planner import (
 from mdp_core.store import CandleStore
 from mdp_core.tails import Tails
 from mdp_core.validation import Sifted, sift
+
+_log = logging.getLogger(__name__)
 
 # How long to wait before an absent candle is asked for once more.
 _DOUBT_SECONDS = 2.0
@@ -55,7 +59,7 @@ class PageFetcher:
         gaps = subtract(gaps, _slots(resting, series.grid))
         if not gaps:
             raise BadRows(series.exchange, resting, "seen several times")
-        window = hull(gaps)
+        window, begun = hull(gaps), time.monotonic()
         sifted = await self._ask(series, window, reach, turn)
         absent = _absent(sifted, series.grid, window)
         final = window.clip(window.start, final_until(absent, series.grid, reach))
@@ -63,6 +67,7 @@ class PageFetcher:
         wrong = [row.slot for row in sifted.rejected]
         known = subtract([final], _slots(wrong, series.grid))
         await self._store.save(series.id, known, sifted.candles, sifted.rejected)
+        _log_fill(series, window, sifted, time.monotonic() - begun)
         if wrong:
             raise BadRows(series.exchange, wrong, sifted.rejected[0].reason)
         tail = window.clip(final.end, window.end)
@@ -96,6 +101,18 @@ class PageFetcher:
         again = Window(grid.at(int(doubtful[0])), grid.at(int(doubtful[-1]) + 1))
         more = await self._adapter.fetch_page(symbol, interval, again)
         return sift(Candles.concatenate([candles, more]), grid, window)
+
+
+def _log_fill(series: Series, window: Window, sifted: Sifted, seconds: float) -> None:
+    described = {
+        "series": str(series),
+        "window": str(window),
+        "rows": len(sifted.candles),
+        "ms": round(seconds * 1000, 1),
+    }
+    _log.info("filled from the exchange", extra=described)
+    if sifted.rejected:
+        _log.warning("rows rejected", extra={**described, "rows": len(sifted.rejected)})
 
 
 def _slots(times: Sequence[datetime], grid: Grid) -> list[Window]:

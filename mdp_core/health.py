@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import LiteralString
 
-from psycopg import errors
+from psycopg import AsyncConnection, errors
 
 from mdp_core.database import Database
+
+_CONNECT_SECONDS = 5
 
 # Which server is this, and has it the extension in this database?
 _SERVER: LiteralString = """
@@ -43,6 +45,15 @@ class Health:
     timescaledb: str | None
     migration: str | None
     blocks: Sequence[Block]
+
+
+async def connection_problem(url: str) -> str | None:
+    """Say in a line, in the server's words, why nobody can connect there; None if one can."""
+    try:
+        async with await AsyncConnection.connect(url, connect_timeout=_CONNECT_SECONDS):
+            return None
+    except errors.Error as error:
+        return str(error).strip().partition("\n")[0]
 
 
 async def read_health(database: Database) -> Health:

@@ -30,6 +30,10 @@ class Window:
             message = f"a window can't start ({self.start}) after its end ({self.end})"
             raise ValueError(message)
 
+    def __str__(self) -> str:
+        """Give both bounds as ISO-8601 writes an interval."""
+        return f"{self.start:%Y-%m-%dT%H:%M:%SZ}/{self.end:%Y-%m-%dT%H:%M:%SZ}"
+
     @property
     def is_empty(self) -> bool:
         """Whether no time lies inside."""

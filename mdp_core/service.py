@@ -14,6 +14,7 @@ from dataclasses import replace
 from mdp_core.answer import Answer, CandleQuery, Continuation
 from mdp_core.errors import ExchangeUnavailable, InvalidWindow, LimitTooLarge
 from mdp_core.exchanges.http import counting_upstream_requests
+from mdp_core.logs import note
 from mdp_core.market import Market
 from mdp_core.metadata import Metadata
 from mdp_core.model import OPTIONAL_COLUMNS, Candles, Series, Window
@@ -82,7 +83,9 @@ class CandleService:
             upstream_requests=upstream.requests,
             timings=timings,
         )
-        return _settled(answer) if query.settled else answer
+        answer = _settled(answer) if query.settled else answer
+        _note(answer)
+        return answer
 
     async def blocks(self, answer: Answer, columns: Collection[str]) -> AsyncGenerator[Candles]:
         """Read an answer's candles, ascending, in blocks; a block may be empty.
@@ -146,6 +149,16 @@ class CandleService:
 async def _reach(market: Market, series: Series, query: CandleQuery) -> Reach:
     reach = await market.horizon.reach(series, query.end)
     return market.tails.narrowed(series, reach)
+
+
+def _note(answer: Answer) -> None:
+    """Have the request's log line say what was answered."""
+    note(
+        series=str(answer.series),
+        window=str(answer.window),
+        cache=answer.cache,
+        upstream_requests=answer.upstream_requests,
+    )
 
 
 def _next(query: CandleQuery, asked: Window, found: Found, reach: Reach) -> Continuation | None:

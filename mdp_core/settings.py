@@ -2,7 +2,15 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, SecretStr
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    SecretStr,
+    ValidationError,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from mdp_core.clock import Clock
@@ -38,6 +46,14 @@ def _clock(value: object) -> Clock:
 _PostgresUrl = Annotated[str, AfterValidator(_postgres_url)]
 _Secret = Annotated[SecretStr, AfterValidator(_strong_secret)]
 _Clock = Annotated[Clock, NoDecode, PlainValidator(_clock)]
+
+
+def problems_of(error: ValidationError, prefix: str = "MDP_") -> list[str]:
+    """Say what is wrong with each variable, by its name and without its value."""
+    names = [str(each["loc"][0]) for each in error.errors()]
+    variables = [name if name.isupper() else f"{prefix}{name.upper()}" for name in names]
+    texts = [each["msg"].removeprefix("Value error, ") for each in error.errors()]
+    return [f"{name}: {text}" for name, text in zip(variables, texts, strict=True)]
 
 
 class ExchangeSettings(BaseSettings):
@@ -79,6 +95,17 @@ _CONFIG = SettingsConfigDict(
 )
 
 
+class LogSettings(BaseSettings):
+    """What a process says of itself, on stderr."""
+
+    model_config = _CONFIG
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """The least important lines that are written."""
+    log_format: Literal["auto", "json", "text"] = "auto"
+    """A line for machines or for people; "auto" is text where a person watches (a terminal)."""
+
+
 class DatabaseSettings(BaseSettings):
     """Where the database is."""
 
@@ -105,7 +132,7 @@ class TokenSettings(BaseSettings):
     """The `aud` that a token must have."""
 
 
-class Settings(DatabaseSettings, TokenSettings):
+class Settings(DatabaseSettings, TokenSettings, LogSettings):
     """The whole environment of a service."""
 
     model_config = _CONFIG

@@ -1,14 +1,14 @@
 """The command line, `mdp`: each command parses, and makes one call."""
 
-import logging
-import os
+import logging.config
+import math
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import uvicorn
@@ -20,19 +20,33 @@ from db.local import LocalDatabaseError
 from db.upgrade import upgrade
 from mdp_core.clock import Clock
 from mdp_core.errors import InvalidParameter, MdpError
-from mdp_core.settings import DatabaseSettings, Settings, TokenSettings
+from mdp_core.logs import log_config
+from mdp_core.settings import (
+    DatabaseSettings,
+    LogSettings,
+    Settings,
+    TokenSettings,
+    problems_of,
+)
+from scripts.check import findings
 from scripts.sandbox.app import SandboxOptions, create_sandbox
 from scripts.stack import SandboxRequest, StackError, serve
 
 app = typer.Typer(
-    help="Historical candles of many exchanges through one API.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 database = typer.Typer(help="The database schema.", no_args_is_help=True)
 app.add_typer(database, name="db")
 
-_GRACE_SECONDS = 10
+
+@app.callback()
+def configure() -> None:
+    """Historical candles of many exchanges through one API."""
+    with _clear_errors():
+        logging.config.dictConfig(_logging())
+
+
 # Longer than clients keep idle connections: else one is closed while a request is on its way.
 _KEEP_ALIVE_SECONDS = 75
 _USAGE_ERROR = 2
@@ -100,15 +114,17 @@ def api(
 ) -> None:
     """Serve the API; the environment says from which database and how (see .env.example)."""
     with _clear_errors():
-        TokenVerifier(Settings())  # pyright: ignore[reportCallIssue]
+        settings = Settings()  # pyright: ignore[reportCallIssue]
+        TokenVerifier(settings)
     uvicorn.run(
         "api.app:create_app",
         factory=True,
         host=host,
         port=port,
-        log_level="warning",
+        access_log=False,  # a line of our own says more
+        log_config=_logging(),
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=_GRACE_SECONDS,
+        timeout_graceful_shutdown=math.ceil(settings.request_deadline_seconds),
     )
 
 
@@ -159,6 +175,17 @@ def token(
         typer.echo(issue_token(TokenSettings(), subject, scopes, timedelta(hours=hours)))
 
 
+@app.command()
+def check() -> None:
+    """Say whether a service could start with this environment, and if not, what is wrong."""
+    is_wrong = False
+    for finding in findings():
+        is_wrong |= finding.is_wrong
+        typer.echo(f"{'WRONG' if finding.is_wrong else 'ok   '} {finding.text}")
+    if is_wrong:
+        raise typer.Exit(1)
+
+
 @database.command("upgrade")
 def upgrade_database() -> None:
     """Bring the database that DATABASE_URL names to the newest schema."""
@@ -177,9 +204,8 @@ def _clear_errors() -> Generator[None]:
     try:
         yield
     except ValidationError as error:
-        for each in error.errors():
-            name = ".".join(map(str, each["loc"])).upper()
-            typer.echo(f"{name}: {each['msg']}", err=True)
+        for problem in problems_of(error):
+            typer.echo(problem, err=True)
         raise typer.Exit(_USAGE_ERROR) from error
     except (MdpError, MissingKey, StackError, LocalDatabaseError) as error:
         typer.echo(f"mdp: {error}", err=True)
@@ -188,13 +214,11 @@ def _clear_errors() -> Generator[None]:
 
 def main() -> None:
     """Run the command line."""
-    logging.basicConfig(
-        level=os.environ.get("MDP_LOG_LEVEL", "INFO"),
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-    )
-    logging.getLogger("httpx").setLevel(logging.WARNING)
     app()
+
+
+def _logging() -> dict[str, Any]:
+    return log_config(LogSettings(), is_terminal=sys.stderr.isatty())
 
 
 if __name__ == "__main__":

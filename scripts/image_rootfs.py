@@ -231,7 +231,7 @@ def _debootstrap(folder: Path) -> tuple[Path, Mapping[str, str]]:
         return Path(found), {}
     packages = local_apt.download(folder / "apt", ["debootstrap"], "downloading debootstrap")
     package = next(path for path in packages if path.name.startswith("debootstrap_"))
-    _call(["dpkg-deb", "-x", package, folder])
+    local_apt.unpack(package, folder)
     environment = {"DEBOOTSTRAP_DIR": str(folder / "usr/share/debootstrap")}
     return folder / "usr/sbin/debootstrap", environment
 

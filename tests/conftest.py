@@ -47,7 +47,7 @@ MINUTE_MS = 60_000
 # One for all: each new one reads every certificate of the machine.
 _TLS = httpx.create_ssl_context()
 
-_IMAGE = "timescale/timescaledb:2.19.3-pg16"
+IMAGE = "timescale/timescaledb:2.19.3-pg16"
 _SERVER_SETTINGS = {
     "fsync": "off",
     "synchronous_commit": "off",
@@ -166,7 +166,7 @@ def _open_server(kind: str) -> Generator[str]:
     if kind == "container":
         settings = {**_SERVER_SETTINGS, "max_locks_per_transaction": "512"}
         options = " ".join(f"-c {name}={value}" for name, value in settings.items())
-        container = PostgresContainer(_IMAGE, dbname="mdp", driver=None)
+        container = PostgresContainer(IMAGE, dbname="mdp", driver=None)
         with container.with_command(f"postgres {options}") as running:
             yield running.get_connection_url()
         return

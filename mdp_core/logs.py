@@ -1,0 +1,104 @@
+"""Log lines: an event in a few words, and fields beside it (`extra`).
+
+As JSON for machines, as text for people. Fields are of a fixed few names: request_id, exchange,
+series, window, rows, ms, and what an event alone needs. No secret is ever a field or part of an
+event, and there is never a line per candle.
+"""
+
+import logging
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from pythonjsonlogger.core import RESERVED_ATTRS
+from pythonjsonlogger.orjson import OrjsonFormatter
+from typing_extensions import override
+
+from mdp_core.settings import LogSettings
+
+# Libraries that tell more than an operator wants to know.
+_QUIET = ("httpx", "httpcore", "apscheduler", "alembic")
+_OF_EVERY_RECORD = {*RESERVED_ATTRS, "taskName", "color_message"}
+
+_fields: ContextVar[dict[str, Any] | None] = ContextVar("mdp_log_fields", default=None)
+
+
+def log_config(settings: LogSettings, *, is_terminal: bool) -> dict[str, Any]:
+    """Describe the logging of a process, as `logging.config.dictConfig` takes it.
+
+    Args:
+        settings: Level and format.
+        is_terminal: Whether a person watches: decides where the format is "auto".
+    """
+    as_text = settings.log_format == "text" or (settings.log_format == "auto" and is_terminal)
+    to_stderr = {
+        "class": "logging.StreamHandler",
+        "formatter": "text" if as_text else "json",
+        "filters": ["request"],
+    }
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "filters": {"request": {"()": _OfRequest}},
+        "formatters": {"text": {"()": _TextFormatter}, "json": {"()": _json_formatter}},
+        "handlers": {"stderr": to_stderr},
+        "loggers": {name: {"level": "WARNING"} for name in _QUIET},
+        "root": {"level": settings.log_level, "handlers": ["stderr"]},
+    }
+
+
+@contextmanager
+def log_fields(**fields: object) -> Generator[dict[str, Any]]:
+    """Collect what `note` says while the context lasts; every line meanwhile has `request_id`."""
+    token = _fields.set(dict(fields))
+    try:
+        yield _fields.get() or {}
+    finally:
+        _fields.reset(token)
+
+
+def note(**fields: object) -> None:
+    """Add fields to the one line about the request that is being served, if one is."""
+    collected = _fields.get()
+    if collected is not None:
+        collected.update(fields)
+
+
+class _OfRequest(logging.Filter):
+    """Gives every line the id of the request that it belongs to."""
+
+    @override
+    def filter(self, record: logging.LogRecord) -> bool:
+        collected = _fields.get()
+        if collected and "request_id" in collected and not hasattr(record, "request_id"):
+            record.request_id = collected["request_id"]
+        return True
+
+
+class _TextFormatter(logging.Formatter):
+    """Time (UTC), level, event and fields on a line."""
+
+    converter = time.gmtime
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
+
+    @override
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        fields = " ".join(f"{name}={value}" for name, value in _extra(record).items())
+        return f"{super().formatMessage(record)}  {fields}".rstrip()
+
+
+def _json_formatter() -> logging.Formatter:
+    return OrjsonFormatter(
+        ["levelname", "name", "message"],
+        rename_fields={"levelname": "level", "name": "logger", "message": "event"},
+        reserved_attrs=sorted(_OF_EVERY_RECORD),
+        timestamp="time",
+    )
+
+
+def _extra(record: logging.LogRecord) -> dict[str, Any]:
+    return {name: it for name, it in vars(record).items() if name not in _OF_EVERY_RECORD}

@@ -6,6 +6,7 @@ from importlib.metadata import version
 from typing import TypedDict
 
 from fastapi import Depends, FastAPI
+from fastapi_offline import FastAPIOffline
 
 from api.auth import TokenVerifier, authorize
 from api.errors import add_error_handlers
@@ -48,13 +49,12 @@ def create_app(open_: OpenServices = open_from_environment) -> FastAPI:
         async with open_() as services:
             yield State(services=services, verifier=TokenVerifier(services.settings))
 
-    app = FastAPI(
+    app = FastAPIOffline(
         title="Market data platform",
         version=version("mdp"),
         description=_DESCRIPTION,
         lifespan=lifespan,
         redoc_url=None,
-        swagger_ui_oauth2_redirect_url=None,
         dependencies=[Depends(authorize)],
     )
     app.add_middleware(Guard)

@@ -1,0 +1,212 @@
+"""Every code block of README and docs: it runs, and prints what the page says.
+
+What a block is stands behind its language:
+
+- `demo`: run against a demo that all share, in order, one folder per page. The block has `$URL`,
+  `$TOKEN` and everything with which another process joins the demo (`env` of `ready.json`).
+- `output`: what the block before it printed, whatever the white space; `…` stands for anything.
+- `tested-by=FILE`: a test of its own runs it, or is the code itself.
+- `make`: targets of the Makefile, which are run elsewhere.
+- `why-not=REASON`: nothing runs it here; words of the reason are joined by hyphens.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from conftest import PROJECT, comes_true, free_port
+
+from api.errors import KINDS
+from mdp_core.wiring import installed_adapters
+
+PAGES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted(PROJECT.glob("docs/**/*.md"))]
+# Its test reads the page itself and runs every block.
+WHOLLY_TESTED_BY = {"docs/backup.md": "tests/integration/test_backup.py"}
+
+_BLOCK = re.compile(r"(?ms)^```(\S+)[ ]?([^\n]*)\n(.*?)^```$")
+_START_SECONDS = 120
+_BLOCK_SECONDS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A fenced block of a page, and what is said to be done with it."""
+
+    page: str
+    line: int
+    language: str
+    how: str
+    text: str
+
+
+def _blocks(page: Path) -> list[Block]:
+    text, name = page.read_text(), str(page.relative_to(PROJECT))
+    return [
+        Block(name, text.count("\n", 0, found.start()) + 1, *found.groups())
+        for found in _BLOCK.finditer(text)
+    ]
+
+
+BLOCKS = [
+    block
+    for page in PAGES
+    if str(page.relative_to(PROJECT)) not in WHOLLY_TESTED_BY
+    for block in _blocks(page)
+]
+DEMO_PAGES = sorted({block.page for block in BLOCKS if block.how == "demo"})
+
+
+@pytest.fixture(scope="module")
+def demo() -> Generator[Mapping[str, str]]:
+    """Run `mdp demo`; give the environment of the blocks."""
+    with tempfile.TemporaryDirectory(prefix="mdp-test-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)  # the database of root runs as somebody else
+        arguments = ["demo", "--port", str(free_port()), "--data-dir", str(folder / "demo")]
+        process = subprocess.Popen(  # noqa: S603 - our own program
+            [sys.executable, "-m", "scripts.cli", *arguments],
+            cwd=PROJECT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            ready = folder / "demo" / "ready.json"
+            assert comes_true(ready.exists, seconds=_START_SECONDS)
+            yield _environment(json.loads(ready.read_text()))
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+def _environment(ready: Mapping[str, object]) -> Mapping[str, str]:
+    more = ready["env"]
+    assert isinstance(more, dict)
+    return {
+        **os.environ,
+        **more,
+        "URL": str(ready["url"]),
+        "TOKEN": str(ready["token"]),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+
+
+@pytest.mark.parametrize("page", DEMO_PAGES)
+def test_blocks_run_and_print_what_the_page_says(page: str, demo: Mapping[str, str]) -> None:
+    """One after the other, as a reader would paste them."""
+    with tempfile.TemporaryDirectory(prefix="mdp-test-") as folder:
+        printed = ""
+        for block in (block for block in BLOCKS if block.page == page):
+            where = f"{page}:{block.line}"
+            if block.how == "demo":
+                done = _run(block, folder, demo)
+                assert done.returncode == 0, f"{where}: {done.stdout}{done.stderr}"
+                printed = done.stdout
+            elif block.how == "output":
+                assert _is_like(printed, block.text), f"{where}: it printed\n{printed}"
+
+
+def _run(
+    block: Block, folder: str, environment: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
+    shell = ["bash", "-euo", "pipefail", "-c", block.text]
+    python = [sys.executable, "-c", block.text]
+    return subprocess.run(  # noqa: S603 - our own pages
+        {"sh": shell, "python": python}[block.language],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=_BLOCK_SECONDS,
+        check=False,
+    )
+
+
+def _is_like(printed: str, described: str) -> bool:
+    parts = ["".join(part.split()) for part in described.split("…")]
+    pattern = ".*".join(map(re.escape, parts))
+    return re.fullmatch(pattern, "".join(printed.split()), re.DOTALL) is not None
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: f"{block.page}:{block.line}")
+def test_block_says_how_it_is_kept_true(block: Block) -> None:
+    """By one of the ways at the top; files and targets that are named exist."""
+    way, _, what = block.how.partition("=")
+    match way:
+        case "demo":
+            assert block.language in {"sh", "python"}
+        case "output":
+            assert _follows_a_run(block)
+        case "tested-by":
+            assert (PROJECT / what).is_file()
+        case "make":
+            _check_targets(block.text.splitlines())
+        case "why-not":
+            assert len(what.split("-")) >= 3
+        case _:
+            pytest.fail(f"{block.how!r} is no way to keep a block true")
+
+
+def test_pages_with_tests_of_their_own_are_read_by_them() -> None:
+    """Each is named by the test that runs its blocks."""
+    for page, test in WHOLLY_TESTED_BY.items():
+        if (PROJECT / page).exists():
+            assert Path(page).name in (PROJECT / test).read_text()
+
+
+def test_hardly_any_block_is_only_looked_at() -> None:
+    """What can't be run here needs an engine, a server or a day of time."""
+    assert len([block for block in BLOCKS if block.how.startswith("why-not")]) <= 6
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    """Every relative link of a page is to a file that exists."""
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_api_guide_has_every_error() -> None:
+    """With its status, and no other."""
+    rows = re.findall(r"(?m)^\| (\d{3}) \| `(\w+)` \|", (PROJECT / "docs/api.md").read_text())
+    known = {(str(kind.status), kind.code) for kind in KINDS.values()}
+
+    assert set(rows) == known | {("405", "method_not_allowed"), ("500", "internal_error")}
+
+
+def test_table_of_settings_has_every_variable() -> None:
+    """The same as `.env.example`."""
+    text = (PROJECT / "docs/operations.md").read_text()
+    named = {name for line in _rows(text) for name in re.findall(r"`([A-Z_<>]+_[A-Z]+)`", line)}
+    exchanges = {exchange.upper() for exchange, _ in installed_adapters()}
+    spelled = {name.replace("<EXCHANGE>", each) for name in named for each in exchanges}
+
+    example = (PROJECT / ".env.example").read_text()
+    assert spelled == set(re.findall(r"(?m)^(?:# )?([A-Z_]+)=", example))
+
+
+def _rows(text: str) -> list[str]:
+    """Give the first cell of every row of the last table."""
+    return re.findall(r"(?m)^\|([^|]+)\|", text.rpartition("## Settings")[2])
+
+
+def _follows_a_run(block: Block) -> bool:
+    return any(
+        later == block and earlier.page == block.page and earlier.how == "demo"
+        for earlier, later in pairwise(BLOCKS)
+    )
+
+
+def _check_targets(lines: Sequence[str]) -> None:
+    targets = re.findall(r"(?m)^([a-z-]+):", (PROJECT / "Makefile").read_text())
+    for line in lines:
+        command, target = line.split("#")[0].split()
+        assert command == "make"
+        assert target in targets

@@ -23,9 +23,12 @@ from pathlib import Path
 
 import pytest
 from conftest import PROJECT, comes_true, free_port
+from typer.core import TyperGroup
+from typer.main import get_command
 
 from api.errors import KINDS
 from mdp_core.wiring import installed_adapters
+from scripts import cli
 
 PAGES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted(PROJECT.glob("docs/**/*.md"))]
 # Its test reads the page itself and runs every block.
@@ -173,6 +176,19 @@ def test_links_between_pages_lead_somewhere() -> None:
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
+def test_commands_inside_the_text_have_the_options_they_are_shown_with() -> None:
+    """`mdp NAME --option` in a sentence or a table: the options are the command's own."""
+    root = get_command(cli.app)
+    assert isinstance(root, TyperGroup)
+    seen = 0
+    for page in PAGES:
+        for text in re.findall(r"`mdp ([^`\n]+)`", page.read_text()):
+            options = set(re.findall(r"--[a-z-]+", text))
+            assert options <= _options(root, text.split()), f"{page.name}: mdp {text}"
+            seen += len(options)
+    assert seen > 5
+
+
 def test_api_guide_has_every_error() -> None:
     """With its status, and no other."""
     rows = re.findall(r"(?m)^\| (\d{3}) \| `(\w+)` \|", (PROJECT / "docs/api.md").read_text())
@@ -190,6 +206,14 @@ def test_table_of_settings_has_every_variable() -> None:
 
     example = (PROJECT / ".env.example").read_text()
     assert spelled == set(re.findall(r"(?m)^(?:# )?([A-Z_]+)=", example))
+
+
+def _options(group: TyperGroup, words: Sequence[str]) -> set[str]:
+    """Give the options of the command that words begin with."""
+    found = group.commands.get(words[0]) if words else None
+    if isinstance(found, TyperGroup):
+        return _options(found, words[1:])
+    return {name for option in (found or group).params for name in option.opts}
 
 
 def _rows(text: str) -> list[str]:

@@ -53,6 +53,6 @@ image-trial: setup-dev
 
 lock: setup-dev
 	$(COMPILE) --upgrade -o requirements.lock
-	$(PIP_COMPILE) --upgrade --group build -c requirements-local.lock -o requirements-build.lock
 	$(COMPILE) --upgrade --extra local -c requirements.lock -o requirements-local.lock
+	$(PIP_COMPILE) --upgrade --group build -c requirements-local.lock -o requirements-build.lock
 	$(COMPILE) --upgrade --extra local --extra dev -c requirements-local.lock -o requirements-dev.lock

@@ -29,7 +29,7 @@ run: setup
 	$(BIN)/mdp run
 
 test: setup-dev
-	$(BIN)/pytest
+	$(BIN)/pytest -n 3 --dist loadfile
 
 soak: setup-dev
 	$(BIN)/pytest -m soak --timeout 3600 tests/soak

@@ -14,9 +14,10 @@ import tempfile
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -178,16 +179,27 @@ def _open_server(kind: str) -> Generator[str]:
             yield opened.url
 
 
+@pytest.fixture(scope="session")
+def _servers() -> Generator[Callable[[str], Server]]:
+    """Starts each kind of server when it is first wanted, and keeps it: tests go to and fro."""
+    with ExitStack() as stack:
+
+        @cache
+        def open_(kind: str) -> Server:
+            server = Server(kind, stack.enter_context(_open_server(kind)))
+            upgrade(server.url)
+            server.close_template()
+            return server
+
+        yield open_
+
+
 @pytest.fixture(scope="session", params=_KINDS)
-def server(request: pytest.FixtureRequest) -> Generator[Server]:
+def server(request: pytest.FixtureRequest, _servers: Callable[[str], Server]) -> Server:
     """A Postgres server; every test with a database runs once on each kind there can be."""
     if request.param == "timescaledb" and shutil.which("apt-get") is None:
         pytest.skip("TimescaleDB comes from Debian's packages, and this machine has no apt")
-    with _open_server(request.param) as url:
-        upgrade(url)
-        opened = Server(request.param, url)
-        opened.close_template()
-        yield opened
+    return _servers(request.param)
 
 
 @pytest.fixture

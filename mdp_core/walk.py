@@ -273,7 +273,8 @@ class Walk:
         stored, edge = await self._parts(window)
         missing: list[Missing] = []
         if self._wanted.partial:
-            gaps = await self._gaps(window)
+            # A tail that grew old meanwhile is still part of the answer.
+            gaps = subtract(await self._gaps(window), [tail.window for tail in self._tails])
             forgotten = Window(self._reach.begins, self._reach.earliest)
             parts = [*common(gaps, forgotten), *subtract(gaps, [forgotten])]
             missing = [self._missing(part) for part in sorted(parts)]

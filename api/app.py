@@ -12,7 +12,7 @@ from api.auth import TokenVerifier, authorize
 from api.errors import add_error_handlers
 from api.guard import Guard
 from api.request_id import RequestId
-from api.routers import candles, coverage, health, latest, meta
+from api.routers import backfills, candles, coverage, health, latest, meta
 from mdp_core.settings import Settings
 from mdp_core.wiring import Services, open_services
 
@@ -60,6 +60,6 @@ def create_app(open_: OpenServices = open_from_environment) -> FastAPI:
     app.add_middleware(Guard)
     app.add_middleware(RequestId)
     add_error_handlers(app)
-    for module in (candles, latest, coverage, meta, health):
+    for module in (candles, latest, coverage, backfills, meta, health):
         app.include_router(module.router)
     return app

@@ -96,6 +96,7 @@ series_usage = Table(
     Column("series_id", Integer, ForeignKey("series.id"), primary_key=True),
     Column("last_requested", _TIME, nullable=False),
     Column("requests", BigInteger, nullable=False),
+    Column("last_at_edge", _TIME, comment="when the newest candles were last asked for"),
 )
 
 # No foreign key: with one, eight writers that create chunks deadlock in most saves (measured).
@@ -149,6 +150,14 @@ backfills = Table(
     Column("created_at", _TIME, nullable=False, server_default=_NOW),
     Column("ended_at", _TIME),
     Column("error", Text),
+    Column("started_at", _TIME),
+    Column(
+        "missing",
+        JSONB,
+        nullable=False,
+        server_default=text("'[]'"),
+        comment="what could not be had: start_ms, end_ms, reason of each",
+    ),
     Index(
         "uq_backfills_open",
         "series_id",
@@ -169,5 +178,15 @@ job_runs = Table(
     Column("ended_at", _TIME),
     Column("rows", BigInteger),
     Column("error", Text),
+    Column("waiting", Integer, comment="series that there was no budget for"),
     PrimaryKeyConstraint("job", "due_at"),
+    Index("ix_job_runs_running", "heartbeat_at", postgresql_where=text("ended_at IS NULL")),
+)
+
+syncers = Table(
+    "syncers",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("started_at", _TIME, nullable=False, server_default=_NOW),
+    Column("heartbeat_at", _TIME, nullable=False, server_default=_NOW),
 )

@@ -123,6 +123,30 @@ class Catalog:
             row = (await connection.execute(query)).mappings().one_or_none()
         return None if row is None else _series(row, listing.symbol, usual)
 
+    async def save_beginning(self, series: Series, beginning: Beginning) -> None:
+        """Learn where the history of a kept series begins, unless that is known."""
+        statement = (
+            update(_SERIES)
+            .where(_SERIES.c.id == series.id, _SERIES.c.history_begins.is_(None))
+            .values(history_begins=beginning.time, history_source=beginning.source)
+        )
+        async with self._database.catalog() as connection:
+            await connection.execute(statement)
+
+    async def names_without_beginning(
+        self, exchange: str, market_type: str
+    ) -> list[tuple[str, str]]:
+        """Give symbol and interval of each kept series whose beginning is not known."""
+        query = (
+            select(_SYMBOLS.c.name, _SERIES.c.interval)
+            .join(_SERIES, _SERIES.c.symbol_id == _SYMBOLS.c.id)
+            .where(_SYMBOLS.c.exchange == exchange, _SYMBOLS.c.market_type == market_type)
+            .where(_SERIES.c.history_begins.is_(None))
+            .order_by(_SERIES.c.id)
+        )
+        async with self._database.catalog() as connection:
+            return [(row[0], row[1]) for row in await connection.execute(query)]
+
     async def add_series(
         self, listing: Listing, interval: Interval, grid: Grid, beginning: Beginning | None
     ) -> None:

@@ -71,4 +71,12 @@ class Clock:
 
     def __call__(self) -> datetime:
         """Tell the time now: aware, UTC."""
-        return self.shown + (datetime.now(UTC) - self.since) * self.speed
+        return self.at(datetime.now(UTC))
+
+    def at(self, real: datetime) -> datetime:
+        """Tell what this clock shows at a real time."""
+        return self.shown + (real - self.since) * self.speed
+
+    def real(self, shown: datetime) -> datetime:
+        """Tell the real time at which this clock shows, or showed, `shown`."""
+        return self.since + (shown - self.shown) / self.speed

@@ -85,8 +85,7 @@ class Coverage:
             query.exchange, query.market_type, query.symbol, query.interval
         )
         market = self._markets[query.exchange, query.market_type]
-        reach = await market.horizon.reach(series, query.end)
-        return series, market.tails.remembered(series, reach)
+        return series, await market.reach(series, query.end)
 
     async def _spans(self, series: Series, reach: Reach, window: Window) -> list[Span]:
         known = window.clip(reach.begins, reach.closed)

@@ -11,6 +11,7 @@
     ├── UnknownMarketType
     ├── UnknownSymbol
     ├── UnsupportedInterval
+    ├── UnknownBackfill                no job has that id
     ├── NoCandle                       there is none to be found where one was asked for
     ├── ExchangeError                  about the exchange; `exchange` names it
     │   ├── ExchangeRejected           it refused the request: asking again is no use
@@ -18,6 +19,7 @@
     │   ├── BadRows                    it sent rows that can't be right
     │   ├── ExchangeUnavailable        it can't be had now; `retry_after_seconds`
     │   └── RateLimited                its limit, or our budget for it, is used up for now
+    ├── NoSyncer                       nobody would work on the job
     ├── Overloaded                     this service has too much to do
     └── StoreUnavailable               the database can't be had now
 
@@ -127,6 +129,13 @@ class NoCandle(MdpError):
         super().__init__(f"{series} has no candle {where}: ask /candles for an older window")
 
 
+class UnknownBackfill(MdpError):
+    """No fill job has that id."""
+
+    def __init__(self, job: int) -> None:
+        super().__init__(f"there is no job {job}: GET /backfills lists them")
+
+
 class ExchangeError(MdpError):
     """The exchange did not give what it should."""
 
@@ -172,6 +181,18 @@ class RateLimited(ExchangeError):
             exchange, f"takes no more requests now: try again in {retry_after_seconds:.0f} s"
         )
         self.retry_after_seconds = retry_after_seconds
+
+
+class NoSyncer(MdpError):
+    """There is more to fetch than one request may, and no syncer lives that would do it."""
+
+    retry_after_seconds = 30.0
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this needs a job, and no syncer is running that would work on it: start `mdp syncer`, "
+            "use `mdp backfill`, or ask for a shorter window"
+        )
 
 
 class Overloaded(MdpError):

@@ -42,6 +42,11 @@ class Horizon:
         self._offset_until = 0.0
         self._asking = asyncio.Lock()
 
+    @property
+    def settle(self) -> timedelta:
+        """How long after its close a candle may still change."""
+        return self._delays.settle
+
     async def reach(self, series: Series, end: datetime | None) -> Reach:
         """Give what can be asked for now.
 

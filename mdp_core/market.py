@@ -1,10 +1,13 @@
 """What the service needs of one exchange and market type, in one hand."""
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from mdp_core.exchanges.base import ExchangeAdapter
 from mdp_core.filling import PageFiller
 from mdp_core.horizon import Horizon
+from mdp_core.model import Series
+from mdp_core.planner import Reach
 from mdp_core.tails import Tails
 
 
@@ -16,8 +19,18 @@ class Market:
     horizon: Horizon
     filler: PageFiller
     tails: Tails
+    weight_per_second: float
+    """How much of the exchange's weight this service may spend for long."""
 
     @property
     def page_size(self) -> int:
         """Slots of one page."""
         return self.adapter.facts.page_size
+
+    async def reach(self, series: Series, end: datetime | None) -> Reach:
+        """Give what can be asked for now in a window that ends at `end` (None: now).
+
+        Raises:
+            ExchangeError: The exchange's clock was needed and could not be read.
+        """
+        return self.tails.remembered(series, await self.horizon.reach(series, end))

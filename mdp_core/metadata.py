@@ -5,9 +5,10 @@ import difflib
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 from mdp_core.beginnings import Beginnings
-from mdp_core.catalog import Catalog, Listing
+from mdp_core.catalog import Beginning, Catalog, Listing
 from mdp_core.errors import (
     MdpError,
     UnknownExchange,
@@ -96,6 +97,27 @@ class Metadata:
             listings = await self._believed_listings(adapter)
         return sorted((each.symbol for each in listings), key=lambda each: (each.name, each.native))
 
+    async def symbol(self, adapter: ExchangeAdapter, text: str) -> Symbol:
+        """Give the symbol that `text` names, as in `series`.
+
+        Raises:
+            UnknownSymbol: There is none, or several.
+            ExchangeError: The exchange had to be asked for its list and failed.
+        """
+        return (await self._listing(adapter, text)).symbol
+
+    async def without_beginning(self, adapter: ExchangeAdapter) -> list[Series]:
+        """Give the kept series of a market whose beginning is not known."""
+        facts = adapter.facts
+        market = (facts.name, facts.market_type)
+        names = await self._catalog.names_without_beginning(*market)
+        return [await self.series(*market, symbol, interval) for symbol, interval in names]
+
+    async def learn_beginning(self, series: Series, begins: datetime) -> None:
+        """Keep where a series' history was found, by searching, to begin."""
+        await self._catalog.save_beginning(series, Beginning(begins, "bisection"))
+        self._known = {key: each for key, each in self._known.items() if each[0].id != series.id}
+
     async def series(self, exchange: str, market_type: str, symbol: str, interval: str) -> Series:
         """Give the series that a request names; the first time, where its history begins is asked.
 
@@ -120,8 +142,12 @@ class Metadata:
         self._known[key] = (series, time.monotonic() + _BELIEVED_SECONDS)
         return series
 
-    async def refresh_symbols(self, adapter: ExchangeAdapter) -> None:
-        """Make the catalog equal the exchange's list, unless that would lose much of it."""
+    async def refresh_symbols(self, adapter: ExchangeAdapter) -> int | None:
+        """Make the catalog equal the exchange's list, unless that would lose much of it.
+
+        Returns:
+            How many symbols are listed; None: the list was refused.
+        """
         facts = adapter.facts
         symbols = await adapter.fetch_symbols()
         listed = {symbol.native for symbol in symbols if symbol.active}
@@ -134,12 +160,13 @@ class Metadata:
         if len(lost) > _LARGEST_LOSS * len(active):
             extra = {"exchange": facts.name, "active": len(active), "lost": len(lost)}
             _log.error("list of symbols refused: too many would become inactive", extra=extra)
-            return
+            return None
         offered = {i: (o.native, o.grid) for i, o in facts.intervals.items()}
         await self._catalog.save_exchange(facts.name, facts.title)
         await self._catalog.save_intervals(facts.name, facts.market_type, offered)
         await self._catalog.save_symbols(facts.name, facts.market_type, symbols)
         self._listings.pop(adapter, None)
+        return len(symbols)
 
     async def _listing(self, adapter: ExchangeAdapter, text: str) -> Listing:
         listings = await self._believed_listings(adapter)

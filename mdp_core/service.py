@@ -22,6 +22,7 @@ from mdp_core.planner import Reach
 from mdp_core.priority import Priority
 from mdp_core.settings import Limits
 from mdp_core.store import CandleStore
+from mdp_core.usage import Usage
 from mdp_core.walk import Found, FromEnd, FromStart, Walk, Wanted
 
 _DEFAULT_ROWS = 500
@@ -37,11 +38,13 @@ class CandleService:
         metadata: Metadata,
         markets: Mapping[tuple[str, str], Market],
         limits: Limits,
+        usage: Usage,
     ) -> None:
         self._store = store
         self._metadata = metadata
         self._markets = markets
         self._limits = limits
+        self._usage = usage
 
     async def get(self, query: CandleQuery, priority: Priority = Priority.INTERACTIVE) -> Answer:
         """Have everything that the answer needs in the store, and describe the answer.
@@ -65,6 +68,8 @@ class CandleService:
                     market = self._markets[query.exchange, query.market_type]
                     reach = await _reach(market, series, query)
                     asked = self._align(query, series, reach, rows)
+                    if priority is Priority.INTERACTIVE:
+                        self._usage.note(series.id, at_edge=asked.end >= reach.settled)
                 with _timed(timings, "fetch"):
                     direction = FromEnd() if query.start is None else FromStart()
                     pages = query.pages or self._limits.pages

@@ -158,6 +158,11 @@ class Settings(DatabaseSettings, TokenSettings, LogSettings):
     max_waiting: int = Field(default=500, ge=200)
     """Requests that wait for pages of one exchange at the most, in one process."""
 
+    hot: str = ""
+    """EXCHANGE:SYMBOLS:INTERVALS …: series that the syncer keeps warm, whoever asks for them."""
+    keep: str = ""
+    """The same: series of which nothing may be lost that the exchange forgets in time."""
+
     clock: _Clock = Clock()
     """SHOWN_MS@SINCE_MS*SPEED: another clock than real time, for demos of old data."""
 

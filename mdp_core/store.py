@@ -50,6 +50,11 @@ _COVERED: LiteralString = """
 SELECT coverage * %(window)s::tstzmultirange FROM series WHERE id = %(series_id)s
 """
 
+# Where does the last covered window of these series end?
+_COVERED_UNTIL: LiteralString = """
+SELECT id, upper(coverage) FROM series WHERE id = ANY (%(ids)s) AND NOT isempty(coverage)
+"""
+
 # Which candles open in this window, ascending, as one row of columns?
 _READ: LiteralString = """
 SELECT array_agg(time), array_agg(open), array_agg(high), array_agg(low), array_agg(close),
@@ -135,6 +140,12 @@ class CandleStore:
         """Give the parts of `window` that are covered, ascending."""
         async with self._database.connection() as connection:
             return await _windows(connection, _COVERED, series_id, window=_ranges([window]))
+
+    async def covered_until(self, series_ids: Sequence[int]) -> dict[int, datetime]:
+        """Give where the last covered window of each series ends, if anything is covered."""
+        async with self._database.connection() as connection:
+            cursor = await connection.execute(_COVERED_UNTIL, {"ids": list(series_ids)})
+            return {row[0]: row[1] for row in await cursor.fetchall()}
 
     async def save(
         self,

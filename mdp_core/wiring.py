@@ -1,7 +1,7 @@
 """Builds everything from settings; the only place that does."""
 
 import ssl
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -11,8 +11,12 @@ from importlib.metadata import entry_points, version
 import httpx
 
 from mdp_core.admission import Admission
+from mdp_core.backfill_store import BackfillStore
+from mdp_core.backfills import Backfills
 from mdp_core.beginnings import Beginnings
+from mdp_core.bisection import Bisection
 from mdp_core.budget import Budget
+from mdp_core.bulk import BulkFill
 from mdp_core.catalog import Catalog
 from mdp_core.claims import Claims
 from mdp_core.coverage import Coverage
@@ -23,12 +27,14 @@ from mdp_core.exchanges.http import ExchangeHttp
 from mdp_core.fetching import PageFetcher
 from mdp_core.filling import Bounds, PageFiller
 from mdp_core.horizon import Delays, Horizon
+from mdp_core.job_runs import JobRuns
 from mdp_core.market import Market
 from mdp_core.metadata import Metadata
 from mdp_core.service import CandleService
 from mdp_core.settings import ExchangeSettings, Settings
 from mdp_core.store import CandleStore
 from mdp_core.tails import Tails
+from mdp_core.usage import Usage
 
 ENTRY_POINT_GROUP = "mdp.exchanges"
 
@@ -49,6 +55,13 @@ class Services:
     metadata: Metadata
     edge: LiveEdge
     coverage: Coverage
+    markets: Mapping[tuple[str, str], Market]
+    usage: Usage
+    runs: JobRuns
+    jobs: BackfillStore
+    bulk: BulkFill
+    backfills: Backfills
+    bisection: Bisection
 
 
 def installed_adapters() -> Adapters:
@@ -99,7 +112,10 @@ async def open_services(
         beginnings = Beginnings(catalog, shared.store, shared.claims, horizons, settings.clock)
         await stack.enter_async_context(aclosing(beginnings))
         metadata = Metadata(catalog, beginnings, adapters)
-        service = CandleService(shared.store, metadata, markets, settings.limits)
+        usage, runs, jobs = Usage(database), JobRuns(database), BackfillStore(database)
+        await stack.enter_async_context(usage.flushing())
+        service = CandleService(shared.store, metadata, markets, settings.limits, usage)
+        bulk = BulkFill(service, shared.store, markets)
         yield Services(
             settings,
             database,
@@ -108,6 +124,13 @@ async def open_services(
             metadata,
             LiveEdge(service, metadata, markets),
             Coverage(shared.store, metadata, markets),
+            markets,
+            usage,
+            runs,
+            jobs,
+            bulk,
+            Backfills(jobs, bulk, metadata, runs, markets),
+            Bisection(service, shared.store, metadata, markets),
         )
 
 
@@ -150,7 +173,8 @@ async def _open_market(
         filler = PageFiller(shared.store, fetcher, admission, shared.claims, _bounds(settings))
         horizon = Horizon(adapter, settings.clock, _delays(facts, own))
         async with aclosing(filler):
-            yield Market(adapter, horizon, filler, tails)
+            per_second = facts.tariff.per_second * own.share
+            yield Market(adapter, horizon, filler, tails, per_second)
 
 
 def _bounds(settings: Settings) -> Bounds:

@@ -1,10 +1,9 @@
 """The command line, `mdp`: each command parses, and makes one call."""
 
+import asyncio
 import logging.config
 import math
 import sys
-from collections.abc import Generator
-from contextlib import contextmanager
 from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -12,25 +11,27 @@ from typing import Annotated, Any
 
 import typer
 import uvicorn
-from pydantic import ValidationError
 
 from api.auth import SCOPES, MissingKey, TokenVerifier, issue_token
-from api.times import parse_time
-from db.local import LocalDatabaseError
+from db.local_errors import LocalDatabaseError
 from db.upgrade import upgrade
 from mdp_core.clock import Clock
-from mdp_core.errors import InvalidParameter, MdpError
 from mdp_core.logs import log_config
 from mdp_core.settings import (
     DatabaseSettings,
     LogSettings,
     Settings,
     TokenSettings,
-    problems_of,
 )
+from scripts import backfill_command, coverage
 from scripts.check import findings
+from scripts.command_line import clear_errors, parse_cli_time
 from scripts.sandbox.app import SandboxOptions, create_sandbox
 from scripts.stack import SandboxRequest, StackError, serve
+from syncer.app import serve_syncer
+
+# What is the user's or the machine's to mend, besides what the core says.
+_EXPECTED = (MissingKey, StackError, LocalDatabaseError)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -38,18 +39,19 @@ app = typer.Typer(
 )
 database = typer.Typer(help="The database schema.", no_args_is_help=True)
 app.add_typer(database, name="db")
+app.add_typer(backfill_command.app)
+app.add_typer(coverage.app)
 
 
 @app.callback()
 def configure() -> None:
     """Historical candles of many exchanges through one API."""
-    with _clear_errors():
+    with clear_errors(*_EXPECTED):
         logging.config.dictConfig(_logging())
 
 
 # Longer than clients keep idle connections: else one is closed while a request is on its way.
 _KEEP_ALIVE_SECONDS = 75
-_USAGE_ERROR = 2
 
 
 class Switch(StrEnum):
@@ -57,13 +59,6 @@ class Switch(StrEnum):
 
     ON = "on"
     OFF = "off"
-
-
-def _time(text: str) -> datetime:
-    try:
-        return parse_time("now", text)
-    except InvalidParameter as error:
-        raise typer.BadParameter(str(error)) from error
 
 
 def _clock(text: str) -> Clock:
@@ -77,7 +72,9 @@ Port = Annotated[int, typer.Option(min=1, max=65535, help="On the loopback inter
 DataDir = Annotated[Path, typer.Option(help="Where everything is kept.")]
 Now = Annotated[
     datetime | None,
-    typer.Option(parser=_time, help="Start the clocks here: ISO-8601 or epoch ms.", metavar="TIME"),
+    typer.Option(
+        parser=parse_cli_time, help="Start the clocks here: ISO-8601 or epoch ms.", metavar="TIME"
+    ),
 ]
 Speed = Annotated[float, typer.Option(min=0.001, help="How fast the clocks run.")]
 SandboxData = Annotated[
@@ -96,14 +93,14 @@ def demo(
 ) -> None:
     """Serve from a local database and a sandbox that stands for the exchanges. No network."""
     data = sandbox_data.resolve() if sandbox_data else None
-    with _clear_errors():
+    with clear_errors(*_EXPECTED):
         serve(data_dir, port, SandboxRequest(data, _set_clock(now, speed)))
 
 
 @app.command()
 def run(port: Port = 8000, data_dir: DataDir = Path(".mdp")) -> None:
     """Serve the live exchanges from a local database, or from the one that DATABASE_URL names."""
-    with _clear_errors():
+    with clear_errors(*_EXPECTED):
         serve(data_dir, port, None)
 
 
@@ -113,7 +110,7 @@ def api(
     host: Annotated[str, typer.Option(help="The interface to listen on.")] = "127.0.0.1",
 ) -> None:
     """Serve the API; the environment says from which database and how (see .env.example)."""
-    with _clear_errors():
+    with clear_errors(*_EXPECTED):
         settings = Settings()  # pyright: ignore[reportCallIssue]
         TokenVerifier(settings)
     uvicorn.run(
@@ -126,6 +123,13 @@ def api(
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=math.ceil(settings.request_deadline_seconds),
     )
+
+
+@app.command()
+def syncer() -> None:
+    """Refresh symbols, keep hot series warm and work on fill jobs, until SIGTERM."""
+    with clear_errors(*_EXPECTED):
+        asyncio.run(serve_syncer(Settings()))  # pyright: ignore[reportCallIssue]
 
 
 @app.command()
@@ -171,7 +175,7 @@ def token(
     if unknown := scopes.difference(SCOPES):
         message = f"unknown scope {min(unknown)!r}: one of {', '.join(SCOPES)}"
         raise typer.BadParameter(message)
-    with _clear_errors():
+    with clear_errors(*_EXPECTED):
         typer.echo(issue_token(TokenSettings(), subject, scopes, timedelta(hours=hours)))
 
 
@@ -189,27 +193,13 @@ def check() -> None:
 @database.command("upgrade")
 def upgrade_database() -> None:
     """Bring the database that DATABASE_URL names to the newest schema."""
-    with _clear_errors():
+    with clear_errors(*_EXPECTED):
         upgrade(DatabaseSettings().database_url)  # pyright: ignore[reportCallIssue]
 
 
 def _set_clock(now: datetime | None, speed: float) -> Clock:
     real = Clock()
     return real if now is None and speed == 1.0 else Clock.starting_at(now or real(), speed)
-
-
-@contextmanager
-def _clear_errors() -> Generator[None]:
-    """Say in a line what is wrong, where it is the user's or the machine's to mend."""
-    try:
-        yield
-    except ValidationError as error:
-        for problem in problems_of(error):
-            typer.echo(problem, err=True)
-        raise typer.Exit(_USAGE_ERROR) from error
-    except (MdpError, MissingKey, StackError, LocalDatabaseError) as error:
-        typer.echo(f"mdp: {error}", err=True)
-        raise typer.Exit(1) from error
 
 
 def main() -> None:

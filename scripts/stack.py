@@ -1,7 +1,7 @@
 """The whole service on one machine: what `mdp demo` and `mdp run` start.
 
-Database, API and, for the demo, the sandbox. One process owns the others; when it ends, however it
-ends, they end too.
+Database, API, syncer and, for the demo, the sandbox. One process owns the others; when it ends,
+however it ends, they end too.
 """
 
 import fcntl
@@ -140,6 +140,7 @@ def open_stack(
             stack.enter_context(open_local_database(data_dir)).url
         )
         upgrade(env["DATABASE_URL"])
+        processes["the syncer"] = stack.enter_context(_process(["syncer"], env))
         processes["the API"] = stack.enter_context(_process(["api", "--port", str(port)], env))
         if sandbox_url:
             _wait_for(f"{sandbox_url}/_sandbox/settings", processes)

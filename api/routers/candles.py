@@ -10,10 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from api.auth import authorize
 from api.encoding import json_chunks
 from api.errors import problem_responses
+from api.jobs import answer_accepted
 from api.parameters import SERIES, SeriesPath, optional_time, path_with
 from mdp_core.answer import Answer, CandleQuery
 from mdp_core.clock import to_ms
-from mdp_core.errors import InvalidParameter
+from mdp_core.errors import InvalidParameter, WindowTooLarge
 from mdp_core.model import COLUMNS
 from mdp_core.service import CandleService
 
@@ -62,6 +63,7 @@ class CandleParameters(BaseModel):
     f"/candles/{SERIES}",
     dependencies=[Security(authorize, scopes=["candles:read"])],
     summary="Closed candles of a window, complete",
+    responses={202: {"description": "Too much must be fetched first: a job, and an estimate."}},
 )
 async def get_candles(
     request: Request,
@@ -82,7 +84,10 @@ async def get_candles(
         partial=parameters.partial,
     )
     service: CandleService = request.state.services.candles
-    answer = await service.get(query)
+    try:
+        answer = await service.get(query)
+    except WindowTooLarge:
+        return answer_accepted(await request.state.services.backfills.request(query))
     timings = dict(answer.timings)
     following = _next_path(request, answer)
     chunks = json_chunks(answer, service.blocks(answer, columns), columns, following, timings)

@@ -32,6 +32,7 @@ _TABLES = [
     "series_usage",
     "supported_intervals",
     "symbols",
+    "syncers",
 ]
 
 

@@ -1,0 +1,108 @@
+"""How jobs and estimates are shown; times in epoch ms."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from fastapi.responses import JSONResponse
+
+from mdp_core.backfills import Followed, Planned
+from mdp_core.clock import to_ms
+from mdp_core.estimate import Estimate
+from mdp_core.model import Window
+
+# How often a client should look, whatever the estimate says.
+_SHORTEST_SECONDS, _LONGEST_SECONDS = 1, 60
+
+
+def describe_estimate(estimate: Estimate) -> dict[str, Any]:
+    """Show what it takes: `eta_s` includes the wait for what is queued ahead."""
+    return {
+        "candles": estimate.candles,
+        "pages": estimate.pages,
+        "weight": estimate.weight,
+        "eta_s": round(estimate.seconds, 1),
+        "cached_share": round(estimate.cached_share, 6),
+    }
+
+
+def describe_planned(planned: Planned) -> dict[str, Any]:
+    """Show what a job would be, and what the exchange can't give any more."""
+    symbol = planned.series.symbol
+    return {
+        "exchange": symbol.exchange,
+        "market_type": symbol.market_type,
+        "symbol": symbol.name,
+        "interval": planned.series.interval.value,
+        **_bounds(planned.window),
+        "beyond_memory": _windows(planned.outlook.forgotten),
+        "estimate": describe_estimate(planned.outlook.estimate),
+    }
+
+
+def describe_job(followed: Followed) -> dict[str, Any]:
+    """Show a job: its progress is read from coverage, its estimate is of what is left."""
+    job, left = followed.job, followed.left
+    return {
+        "job": job.id,
+        "status_url": _status_url(followed),
+        "exchange": job.exchange,
+        "market_type": job.market_type,
+        "symbol": job.symbol,
+        "interval": job.interval,
+        **_bounds(job.window),
+        "state": job.state.value,
+        "progress": {
+            "slots": left.slots,
+            "covered": left.slots - left.candles,
+            "share": round(left.cached_share, 6),
+        },
+        "estimate": describe_estimate(left),
+        "created_at": to_ms(job.created_at),
+        "started_at": _ms(job.started_at),
+        "ended_at": _ms(job.ended_at),
+        "error": job.error,
+        "missing": [{**_bounds(loss.window), "reason": loss.reason} for loss in job.losses],
+    }
+
+
+def accepted(followed: Followed) -> dict[str, Any]:
+    """Show a job that was just asked for."""
+    job = followed.job
+    return {
+        "job": job.id,
+        "status_url": _status_url(followed),
+        "exchange": job.exchange,
+        "market_type": job.market_type,
+        "symbol": job.symbol,
+        "interval": job.interval,
+        **_bounds(job.window),
+        "estimate": describe_estimate(followed.left),
+    }
+
+
+def answer_accepted(followed: Followed) -> JSONResponse:
+    """Answer 202: the job, the estimate, and when to come back."""
+    seconds = min(max(round(followed.left.seconds), _SHORTEST_SECONDS), _LONGEST_SECONDS)
+    headers = {
+        "Retry-After": str(seconds),
+        "Location": _status_url(followed),
+        "Cache-Control": "no-store",
+    }
+    return JSONResponse(accepted(followed), 202, headers)
+
+
+def _status_url(followed: Followed) -> str:
+    return f"/backfills/{followed.job.id}"
+
+
+def _bounds(window: Window) -> dict[str, int]:
+    return {"start": to_ms(window.start), "end": to_ms(window.end)}
+
+
+def _windows(windows: Sequence[Window]) -> list[dict[str, int]]:
+    return [_bounds(window) for window in windows]
+
+
+def _ms(time: datetime | None) -> int | None:
+    return None if time is None else to_ms(time)

@@ -1,0 +1,107 @@
+"""`/backfills`: jobs that fill large windows."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request, Response, Security
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from api.auth import authorize
+from api.errors import problem_responses
+from api.jobs import accepted, describe_estimate, describe_job, describe_planned
+from api.parameters import optional_time, path_with
+from mdp_core.backfills import Backfills, total
+from mdp_core.errors import InvalidParameter
+from mdp_core.selection import Selection
+
+_MOST_SERIES = 1000
+_WRITE = [Security(authorize, scopes=["backfill:write"])]
+_READ = [Security(authorize, scopes=["candles:read"])]
+
+router = APIRouter(
+    prefix="/backfills",
+    tags=["backfills"],
+    responses=problem_responses(401, 403, 404, 422, 502, 503),
+)
+
+_Names = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+
+
+class BackfillRequest(BaseModel):
+    """Which series to fill, and from when to when."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    exchange: str
+    market_type: str | None = None
+    symbols: _Names = Field(description="Names, or globs over active symbols; `*` is all of them.")
+    intervals: _Names
+    start: str | int | None = Field(
+        default=None, description="First open time; default: where each history begins."
+    )
+    end: str | int | None = Field(default=None, description="Open times before this; default now.")
+    dry_run: bool = Field(default=False, description="Only tell what it would take.")
+
+
+class JobFilter(BaseModel):
+    """Which jobs."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    state: Literal["open", "ended"] | None = None
+    limit: int = Field(default=100, ge=1, le=1000)
+    before: int | None = Field(default=None, description="Jobs with a smaller id only.")
+
+
+@router.post(
+    "",
+    dependencies=_WRITE,
+    summary="Have windows of many series filled",
+    responses={200: {"description": "dry_run: what it would take"}, 202: {"description": "jobs"}},
+)
+async def post_backfills(request: Request, wanted: BackfillRequest) -> Response:
+    """Open a job for each series; the same series and window as an open job is that job."""
+    backfills: Backfills = request.state.services.backfills
+    selection = Selection(
+        wanted.exchange, wanted.market_type, tuple(wanted.symbols), tuple(wanted.intervals)
+    )
+    start, end = _time("start", wanted.start), _time("end", wanted.end)
+    names = await backfills.names(selection)
+    if len(names) > _MOST_SERIES:
+        message = f"{len(names)} series are selected, and one call takes {_MOST_SERIES}"
+        raise InvalidParameter(message)
+    planned = await backfills.plan(names, start, end)
+    estimate = describe_estimate(total(planned))
+    if wanted.dry_run:
+        jobs = [describe_planned(each) for each in planned]
+        return JSONResponse({"jobs": jobs, "estimate": estimate})
+    opened = [await backfills.open(each) for each in planned]
+    return JSONResponse({"jobs": [accepted(each) for each in opened], "estimate": estimate}, 202)
+
+
+@router.get("", dependencies=_READ, summary="Jobs, the newest first")
+async def get_backfills(request: Request, wanted: Annotated[JobFilter, Query()]) -> dict[str, Any]:
+    """List jobs with how far they have come."""
+    backfills: Backfills = request.state.services.backfills
+    is_open = None if wanted.state is None else wanted.state == "open"
+    jobs = await backfills.jobs(before=wanted.before, is_open=is_open, limit=wanted.limit)
+    last = str(jobs[-1].job.id) if len(jobs) == wanted.limit else None
+    following = path_with(request, {"before": last}) if last else None
+    return {"backfills": [describe_job(each) for each in jobs], "next": following}
+
+
+@router.get("/{job}", dependencies=_READ, summary="One job")
+async def get_backfill(request: Request, job: int) -> dict[str, Any]:
+    """Tell how far a job has come, read from coverage, and how long it will still take."""
+    return describe_job(await request.state.services.backfills.get(job))
+
+
+@router.delete("/{job}", dependencies=_WRITE, summary="Cancel a job")
+async def delete_backfill(request: Request, job: int) -> dict[str, Any]:
+    """Have nobody work on it any more; what was fetched stays. One that has ended stays as is."""
+    return describe_job(await request.state.services.backfills.cancel(job))
+
+
+def _time(name: str, value: str | int | None) -> datetime | None:
+    return optional_time(name, None if value is None else str(value))

@@ -1,0 +1,240 @@
+"""Fill jobs: every SQL statement about them stands here.
+
+A job is a series, a window and a state. What is left to do is not written down: the coverage says.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, LiteralString
+
+from psycopg.types.json import Jsonb
+from psycopg.types.range import Range
+
+from mdp_core.clock import from_ms, to_ms
+from mdp_core.database import Database
+from mdp_core.model import Window
+
+# Make a job, unless the same is open.
+_OPEN: LiteralString = """
+INSERT INTO backfills (series_id, span) VALUES (%(series_id)s, %(span)s)
+ON CONFLICT (series_id, span) WHERE state = 'open' DO NOTHING
+RETURNING id
+"""
+
+# Which open job fills this window, but for a little at its end?
+_FIND_OPEN: LiteralString = """
+SELECT id FROM backfills
+WHERE series_id = %(series_id)s AND state = 'open'
+  AND span @> %(start)s::timestamptz AND upper(span) > %(end)s::timestamptz - %(slack)s::interval
+ORDER BY id LIMIT 1
+"""
+
+# Jobs as they are shown. One that is open and was never worked on is queued.
+_SELECT: LiteralString = """
+SELECT backfills.id, symbols.exchange, symbols.market_type, symbols.name, series.interval,
+       lower(span), upper(span),
+       CASE WHEN state <> 'open' THEN state
+            WHEN started_at IS NULL THEN 'queued' ELSE 'running' END,
+       created_at, started_at, ended_at, error, missing
+FROM backfills
+JOIN series ON series.id = backfills.series_id
+JOIN symbols ON symbols.id = series.symbol_id
+"""
+_GET: LiteralString = _SELECT + "WHERE backfills.id = %(id)s"
+_LIST: LiteralString = (
+    _SELECT
+    + """
+WHERE (%(before)s::bigint IS NULL OR backfills.id < %(before)s)
+  AND (%(is_open)s::boolean IS NULL OR (state = 'open') = %(is_open)s)
+ORDER BY backfills.id DESC LIMIT %(limit)s
+"""
+)
+
+# Which open job of a market is the oldest?
+_OLDEST: LiteralString = (
+    _SELECT
+    + """
+WHERE state = 'open' AND symbols.exchange = %(exchange)s AND symbols.market_type = %(market_type)s
+ORDER BY backfills.id LIMIT 1
+"""
+)
+
+# Somebody works on it.
+_START: LiteralString = """
+UPDATE backfills SET started_at = coalesce(started_at, now()) WHERE id = %(id)s
+"""
+
+# This can't be had.
+_LOSE: LiteralString = """
+UPDATE backfills SET missing = missing || %(missing)s WHERE id = %(id)s AND state = 'open'
+"""
+
+# It has come to an end; the first to say so is right.
+_END: LiteralString = """
+UPDATE backfills SET state = %(state)s, error = %(error)s, ended_at = now()
+WHERE id = %(id)s AND state = 'open'
+"""
+
+# How much is missing for the open jobs of an exchange that come first, per interval?
+_AHEAD: LiteralString = """
+SELECT symbols.market_type, series.interval,
+       sum(extract(epoch FROM upper(part) - lower(part)))::float8
+FROM backfills
+JOIN series ON series.id = backfills.series_id
+JOIN symbols ON symbols.id = series.symbol_id,
+     unnest(tstzmultirange(span * tstzrange(history_begins, NULL)) - coverage) AS part
+WHERE state = 'open' AND symbols.exchange = %(exchange)s
+  AND (%(before)s::bigint IS NULL OR backfills.id < %(before)s)
+GROUP BY symbols.market_type, series.interval
+"""
+
+
+class State(StrEnum):
+    """How far a job has come."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is work to be done."""
+        return self in (State.QUEUED, State.RUNNING)
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """A window of a job that can't be had, and why."""
+
+    window: Window
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A fill job as it is written down."""
+
+    id: int
+    exchange: str
+    market_type: str
+    symbol: str
+    interval: str
+    window: Window
+    state: State
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    error: str | None
+    losses: Sequence[Loss]
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """How much (as a duration) of an interval is missing for the jobs that come first."""
+
+    market_type: str
+    interval: str
+    missing: timedelta
+
+
+class BackfillStore:
+    """Keeps fill jobs."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def open(self, series_id: int, window: Window, slack: timedelta) -> int:
+        """Give the open job for a window, making one if there is none.
+
+        One counts as the same that lacks less than `slack` at the end: who asks again a moment
+        later, until now, means the same.
+        """
+        span = Range(window.start, window.end)
+        bounds = {"start": window.start, "end": window.end, "slack": slack}
+        async with self._database.connection() as connection:
+            while True:
+                what = {"series_id": series_id, "span": span, **bounds}
+                for query in (_FIND_OPEN, _OPEN):
+                    row = await (await connection.execute(query, what)).fetchone()
+                    if row is not None:
+                        return int(row[0])
+
+    async def get(self, job: int) -> Job | None:
+        """Give a job, if there is one of that id."""
+        rows = await self._jobs(_GET, {"id": job})
+        return rows[0] if rows else None
+
+    async def jobs(self, *, before: int | None, is_open: bool | None, limit: int) -> list[Job]:
+        """Give jobs, the newest first; `before` an id, and open or ended ones only if asked."""
+        return await self._jobs(_LIST, {"before": before, "is_open": is_open, "limit": limit})
+
+    async def oldest(self, exchange: str, market_type: str) -> Job | None:
+        """Give the open job of a market that was made first."""
+        what = {"exchange": exchange, "market_type": market_type}
+        rows = await self._jobs(_OLDEST, what)
+        return rows[0] if rows else None
+
+    async def ahead(self, exchange: str, before: int | None) -> list[Ahead]:
+        """Give what is missing for the exchange's open jobs, or for those before an id."""
+        what = {"exchange": exchange, "before": before}
+        async with self._database.connection() as connection:
+            rows = await (await connection.execute(_AHEAD, what)).fetchall()
+        return [Ahead(row[0], row[1], timedelta(seconds=row[2])) for row in rows]
+
+    async def start(self, job: int) -> None:
+        """Note that somebody works on it."""
+        await self._execute(_START, {"id": job})
+
+    async def lose(self, job: int, losses: Sequence[Loss]) -> None:
+        """Note what can't be had."""
+        missing = [
+            {
+                "start": to_ms(each.window.start),
+                "end": to_ms(each.window.end),
+                "reason": each.reason,
+            }
+            for each in losses
+        ]
+        await self._execute(_LOSE, {"id": job, "missing": Jsonb(missing)})
+
+    async def end(self, job: int, state: State, error: str | None = None) -> None:
+        """Bring an open job to its end; one that has ended stays as it is."""
+        await self._execute(_END, {"id": job, "state": state.value, "error": error})
+
+    async def _execute(self, query: LiteralString, what: Mapping[str, object]) -> None:
+        async with self._database.connection() as connection:
+            await connection.execute(query, what)
+
+    async def _jobs(self, query: LiteralString, what: Mapping[str, object]) -> list[Job]:
+        async with self._database.connection() as connection:
+            cursor = await connection.execute(query, what)
+            return [_job(row) for row in await cursor.fetchall()]
+
+
+def _job(row: tuple[Any, ...]) -> Job:
+    id_, exchange, market_type, symbol, interval, start, end, state, *times, error, missing = row
+    return Job(
+        id_,
+        exchange,
+        market_type,
+        symbol,
+        interval,
+        Window(start, end),
+        State(state),
+        *times,
+        error=error,
+        losses=_losses(missing),
+    )
+
+
+def _losses(listed: list[dict[str, Any]]) -> list[Loss]:
+    """Read what can't be had, each once: several workers may have found it out."""
+    losses = (
+        Loss(Window(from_ms(each["start"]), from_ms(each["end"])), each["reason"])
+        for each in listed
+    )
+    return list(dict.fromkeys(losses))

@@ -1,0 +1,128 @@
+"""Where a history begins, of exchanges that can't be asked: found by bisection.
+
+The days come first: all pages of daily candles, which are few, tell when the symbol was traded
+first. The series' own pages are then bisected up to that day. Sparse candles may lie far before
+the dense ones, and even before the first daily one (seen), so the pages before what was found are
+sampled too, at doubling distances, until nothing turns up any more. Every page that is looked at
+goes through the service: it is stored, and an empty one was asked for twice.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from mdp_core.answer import CandleQuery
+from mdp_core.intervals import Interval
+from mdp_core.market import Market
+from mdp_core.metadata import Metadata
+from mdp_core.model import Series, Window
+from mdp_core.priority import Priority
+from mdp_core.service import CandleService
+from mdp_core.store import CandleStore
+
+# No exchange of today sold anything before that.
+_EARLIEST = datetime(2010, 1, 1, tzinfo=UTC)
+_ROUNDS = 64
+
+
+class Bisection:
+    """Finds where series begin, and has the catalog know."""
+
+    def __init__(
+        self,
+        candles: CandleService,
+        store: CandleStore,
+        metadata: Metadata,
+        markets: Mapping[tuple[str, str], Market],
+    ) -> None:
+        self._candles = candles
+        self._store = store
+        self._metadata = metadata
+        self._markets = markets
+
+    async def find(self, series: Series) -> datetime | None:
+        """Give the open time of the series' first candle and keep it; None: none so far.
+
+        Raises:
+            MdpError: The exchange could not be asked; what was seen is stored.
+        """
+        begins = await self._first_daily(series)
+        if begins is not None and series.interval is not Interval.ONE_DAY:
+            begins = await self._bisect(series, begins)
+        if begins is not None:
+            await self._metadata.learn_beginning(series, begins)
+        return begins
+
+    async def _first_daily(self, series: Series) -> datetime | None:
+        symbol, day = series.symbol, Interval.ONE_DAY.value
+        daily = await self._metadata.series(symbol.exchange, symbol.market_type, symbol.name, day)
+        first, stop = await self._pages(daily)
+        pages = [self._page(daily, index) for index in range(first, stop)]
+        found = await asyncio.gather(*(self._first_candle(daily, page) for page in pages))
+        return next(filter(None, found), None)
+
+    async def _bisect(self, series: Series, first_day: datetime) -> datetime | None:
+        """Search the series' own pages, from the earliest that can be to the first day's."""
+        lowest, stop = await self._pages(series)
+        page = self._index(series, first_day)
+        while page < stop and await self._first_in(series, page) is None:
+            page += 1
+        if page == stop:
+            return None
+        for _ in range(_ROUNDS):
+            page = await self._lowest_found(series, lowest - 1, page)
+            earlier = await self._sampled(series, lowest, page)
+            if earlier is None:
+                return await self._first_in(series, page)
+            page = earlier
+        return None
+
+    async def _lowest_found(self, series: Series, empty: int, found: int) -> int:
+        """Bisect between a page that counts as empty and one that isn't."""
+        while found - empty > 1:
+            middle = (found + empty) // 2
+            if await self._first_in(series, middle) is None:
+                empty = middle
+            else:
+                found = middle
+        return found
+
+    async def _sampled(self, series: Series, lowest: int, page: int) -> int | None:
+        """Look before `page` at doubling distances; give the first page with a candle, if any."""
+        distance = 1
+        while page - distance >= lowest:
+            if await self._first_in(series, page - distance) is not None:
+                return page - distance
+            distance *= 2
+        return None
+
+    async def _first_in(self, series: Series, page: int) -> datetime | None:
+        return await self._first_candle(series, self._page(series, page))
+
+    async def _first_candle(self, series: Series, window: Window) -> datetime | None:
+        symbol = series.symbol
+        query = CandleQuery(
+            symbol.exchange,
+            symbol.market_type,
+            symbol.name,
+            series.interval.value,
+            start=window.start,
+            end=window.end,
+        )
+        await self._candles.get(query, Priority.BACKFILL)
+        return await self._store.open_time(series.id, window, 0)
+
+    async def _pages(self, series: Series) -> tuple[int, int]:
+        """Number the first page that can have candles, and the one after the last."""
+        reach = await self._market(series).reach(series, None)
+        return self._index(series, _EARLIEST), self._index(series, reach.settled) + 1
+
+    def _index(self, series: Series, time: datetime) -> int:
+        return series.grid.index(time) // self._market(series).page_size
+
+    def _page(self, series: Series, index: int) -> Window:
+        size = self._market(series).page_size
+        return Window(series.grid.at(index * size), series.grid.at((index + 1) * size))
+
+    def _market(self, series: Series) -> Market:
+        return self._markets[series.exchange, series.symbol.market_type]

@@ -1,0 +1,194 @@
+"""Large windows, filled chunk by chunk through the service; the coverage is the checkpoint."""
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from mdp_core.answer import CandleQuery, Missing
+from mdp_core.chunks import ChunkGrid, Order
+from mdp_core.errors import (
+    BadPayload,
+    BadRows,
+    ExchangeRejected,
+    HistoryUnavailable,
+    InvalidQuery,
+    InvalidWindow,
+    MdpError,
+)
+from mdp_core.estimate import Estimate, Terms, estimate, page_hull
+from mdp_core.market import Market
+from mdp_core.model import Series, Window
+from mdp_core.planner import common, subtract
+from mdp_core.priority import Priority
+from mdp_core.service import CandleService
+from mdp_core.store import CandleStore
+
+_CHUNK_PAGES = 16
+# Asking again within the same job would bring the same.
+_LASTING = (BadRows, BadPayload, ExchangeRejected, InvalidQuery)
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What filling a window will take, and what of it the exchange can't give any more."""
+
+    estimate: Estimate
+    forgotten: Sequence[Window]
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What of a window is still to be fetched, and what can't be had."""
+
+    gaps: Sequence[Window]
+    lost: Sequence[Missing]
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """What came of a chunk: what can't be had, and what, if anything, is in the way for now."""
+
+    lost: Sequence[Missing]
+    delay: MdpError | None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A chunk was tried; what turned out to be lost, and what is in the way for now."""
+
+    chunk: Window | None
+    lost: Sequence[Missing]
+    delay: MdpError | None
+
+
+class BulkFill:
+    """Tells what a large window takes, and fills it, a chunk at a time."""
+
+    def __init__(
+        self,
+        candles: CandleService,
+        store: CandleStore,
+        markets: Mapping[tuple[str, str], Market],
+    ) -> None:
+        self._candles = candles
+        self._store = store
+        self._markets = markets
+
+    async def window(self, series: Series, start: datetime | None, end: datetime | None) -> Window:
+        """Align the bounds of a job to the grid; None: from the beginning, until now.
+
+        It ends where nothing is merely late any more, so that all of it can be covered.
+
+        Raises:
+            InvalidWindow: `start` lies after `end`.
+            ExchangeError: The exchange's clock was needed and could not be read.
+        """
+        if start is not None and end is not None and start > end:
+            raise InvalidWindow(start, end)
+        reach, grid = await self._market(series).reach(series, end), series.grid
+        last = reach.late_from if end is None else min(grid.ceil(end), reach.late_from)
+        first = reach.begins if start is None else grid.ceil(start)
+        return Window(min(first, last), last)
+
+    async def outlook(self, series: Series, window: Window) -> Outlook:
+        """Tell what filling `window` (on the grid) will take.
+
+        Raises:
+            ExchangeError: The exchange's clock was needed and could not be read.
+        """
+        reach = await self._market(series).reach(series, window.end)
+        terms = self.terms(series)
+        known = window.clip(reach.begins, reach.closed)
+        pages = page_hull(known, series.grid, terms.page_size, reach)
+        missing = await self._store.missing(series.id, _around(known, pages))
+        forgotten = common(missing, known.clip(reach.begins, reach.earliest))
+        return Outlook(estimate(window, missing, series.grid, reach, terms), forgotten)
+
+    async def steps(
+        self, series: Series, window: Window, order: Order, priority: Priority
+    ) -> AsyncGenerator[Step]:
+        """Fill `window` (on the grid) chunk after chunk, until all that can be had is there.
+
+        After a step with a delay the same is tried again: who takes the steps waits, or stops.
+        """
+        given_up: list[Window] = []
+        while True:
+            try:
+                left = await self.left(series, window, given_up)
+            except MdpError as error:
+                yield Step(None, [], error)
+                continue
+            filled, chunk = Filled([], None), None
+            if not left.lost and not left.gaps:
+                return
+            if left.gaps:
+                chunk = self.choose(series, left, order)
+                filled = await self.fill(series, chunk, priority)
+            lost = [*left.lost, *filled.lost]
+            given_up += [each.window for each in lost]
+            yield Step(chunk, lost, filled.delay)
+
+    async def left(self, series: Series, window: Window, given_up: Sequence[Window]) -> Left:
+        """Tell what of `window` is still to be fetched.
+
+        Args:
+            series: Whose candles.
+            window: On the grid.
+            given_up: What is not to be asked for again.
+
+        Raises:
+            ExchangeError: The exchange's clock was needed and could not be read.
+        """
+        reach = await self._market(series).reach(series, window.end)
+        known = window.clip(reach.begins, reach.closed)
+        missing = subtract(await self._store.missing(series.id, known), given_up)
+        forgotten = common(missing, known.clip(reach.begins, reach.earliest))
+        error = HistoryUnavailable(series.exchange, reach.earliest)
+        return Left(subtract(missing, forgotten), [Missing(part, error) for part in forgotten])
+
+    def choose(self, series: Series, left: Left, order: Order) -> Window:
+        """Choose the chunk that comes next of what is left (not nothing)."""
+        facts = self._market(series).adapter.facts
+        pages = max(_CHUNK_PAGES, 2 * facts.pages_per_request)
+        return order.choose(left.gaps, ChunkGrid(series.grid, facts.page_size, pages))
+
+    async def fill(self, series: Series, chunk: Window, priority: Priority) -> Filled:
+        """Have the store hold a chunk, or tell why it can't."""
+        symbol, slots = series.symbol, series.grid.count(chunk.start, chunk.end)
+        query = CandleQuery(
+            symbol.exchange,
+            symbol.market_type,
+            symbol.name,
+            series.interval.value,
+            start=chunk.start,
+            end=chunk.end,
+            partial=True,
+            pages=slots,
+        )
+        try:
+            answer = await self._candles.get(query, priority)
+        except _LASTING as error:
+            return Filled([Missing(chunk, error)], None)
+        except MdpError as error:
+            return Filled([], error)
+        lost = [each for each in answer.missing if isinstance(each.error, _LASTING)]
+        delays = [each.error for each in answer.missing if not isinstance(each.error, _LASTING)]
+        return Filled(lost, delays[0] if delays else None)
+
+    def terms(self, series: Series) -> Terms:
+        """Give the terms of the series' exchange."""
+        market = self._market(series)
+        facts = market.adapter.facts
+        return Terms(
+            facts.page_size,
+            facts.pages_per_request,
+            facts.tariff.weigh,
+            market.weight_per_second,
+        )
+
+    def _market(self, series: Series) -> Market:
+        return self._markets[series.exchange, series.symbol.market_type]
+
+
+def _around(one: Window, other: Window) -> Window:
+    return Window(min(one.start, other.start), max(one.end, other.end))

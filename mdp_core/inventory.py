@@ -1,0 +1,82 @@
+"""What the store has, per series: read from coverage, never from candles."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import LiteralString
+
+from mdp_core.database import Database
+from mdp_core.intervals import FixedGrid, Interval, epoch_grid
+from mdp_core.names import matches
+
+# How much of each series is covered, in how many pieces, from when to when?
+_COVERED: LiteralString = """
+SELECT symbols.exchange, symbols.market_type, symbols.name, series.interval,
+       lower(coverage), upper(coverage), covered.parts, covered.seconds, covered.months
+FROM series
+JOIN symbols ON symbols.id = series.symbol_id
+CROSS JOIN LATERAL (
+    SELECT count(*) AS parts,
+           sum(extract(epoch FROM upper(part)) - extract(epoch FROM lower(part)))::float8
+               AS seconds,
+           sum(12 * (extract(year FROM upper(part)) - extract(year FROM lower(part)))
+               + extract(month FROM upper(part)) - extract(month FROM lower(part)))::int AS months
+    FROM unnest(coverage) AS part
+) AS covered
+WHERE covered.parts > 0
+  AND (%(exchange)s::text IS NULL OR symbols.exchange = %(exchange)s)
+  AND (%(market_type)s::text IS NULL OR symbols.market_type = %(market_type)s)
+ORDER BY symbols.exchange, symbols.market_type, symbols.name, series.id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What is covered of a series: so many slots in so many parts, between `start` and `end`."""
+
+    exchange: str
+    market_type: str
+    symbol: str
+    interval: str
+    start: datetime
+    end: datetime
+    parts: int
+    slots: int
+
+
+@dataclass(frozen=True, slots=True)
+class HoldingFilter:
+    """Which series: None or no patterns stand for all; symbols may be globs, in any case."""
+
+    exchange: str | None = None
+    market_type: str | None = None
+    symbols: Sequence[str] = ()
+    intervals: Sequence[str] = ()
+
+
+async def read_holdings(database: Database, wanted: HoldingFilter) -> list[Holding]:
+    """Give what is covered of each series that has anything, by exchange, market type and symbol.
+
+    Raises:
+        StoreUnavailable: The database does not answer.
+    """
+    what = {"exchange": wanted.exchange, "market_type": wanted.market_type}
+    async with database.connection() as connection:
+        rows = await (await connection.execute(_COVERED, what)).fetchall()
+    return [
+        Holding(*row[:7], slots=_slots(*row[3:4], *row[7:]))
+        for row in rows
+        if _matches(row[2], row[3], wanted)
+    ]
+
+
+def _matches(symbol: str, interval: str, wanted: HoldingFilter) -> bool:
+    is_wanted = any(matches(symbol, pattern) for pattern in wanted.symbols or ("*",))
+    return is_wanted and (not wanted.intervals or interval in wanted.intervals)
+
+
+def _slots(interval: str, seconds: float, months: int) -> int:
+    grid = epoch_grid(Interval(interval))
+    if isinstance(grid, FixedGrid):
+        return timedelta(seconds=seconds) // grid.step
+    return months

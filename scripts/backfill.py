@@ -1,0 +1,130 @@
+"""`mdp backfill`: fills many series in this very process, and shows how it gets on."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from mdp_core.answer import Missing
+from mdp_core.bulk import Step
+from mdp_core.chunks import NewestFirst, OldestFirst, Order
+from mdp_core.errors import MdpError
+from mdp_core.priority import Priority
+from mdp_core.selection import Selection, SeriesName
+from mdp_core.settings import Settings
+from mdp_core.wiring import Services, open_services
+from scripts.backfill_display import Display, Progress
+
+_SERIES_AT_ONCE = 4
+_LONGEST_WAIT_SECONDS = 30.0
+# So many times in a row nothing came: whoever runs this again later goes on from there.
+_PATIENCE = 10
+
+
+@dataclass(frozen=True, slots=True)
+class BackfillRequest:
+    """What to fill; without bounds everything that there is."""
+
+    selection: Selection
+    start: datetime | None
+    end: datetime | None
+    dry_run: bool
+    newest_first: bool
+
+
+async def backfill(settings: Settings, request: BackfillRequest, display: Display) -> bool:
+    """Fill, or for a dry run only tell what it takes; tell whether everything asked for was got.
+
+    Raises:
+        MdpError: A series is unknown, or an exchange had to be asked for it and failed.
+    """
+    async with open_services(settings, name="mdp-backfill") as services:
+        names = await services.backfills.names(request.selection)
+        await _find_beginnings(services, names)
+        planned = await services.backfills.plan(names, request.start, request.end)
+        display.show_plan(planned)
+        if request.dry_run:
+            return not any(each.outlook.forgotten for each in planned)
+        display.start([Progress(each) for each in planned])
+        try:
+            return await _fill_all(services, request, display)
+        finally:
+            display.stop()
+
+
+async def _find_beginnings(services: Services, names: Sequence[SeriesName]) -> None:
+    """Search for where histories begin that no exchange tells: else years of nothing are asked."""
+    free = asyncio.Semaphore(_SERIES_AT_ONCE)
+
+    async def find(name: SeriesName) -> None:
+        async with free:
+            series = await services.backfills.series(name)
+            facts = services.metadata.adapter(name.exchange, name.market_type).facts
+            if series.history_begins is None and not facts.probes_beginning:
+                await services.bisection.find(series)
+
+    await asyncio.gather(*map(find, names))
+
+
+async def _fill_all(services: Services, request: BackfillRequest, display: Display) -> bool:
+    free = asyncio.Semaphore(_SERIES_AT_ONCE)
+
+    async def fill(progress: Progress) -> bool:
+        async with free:
+            order = NewestFirst() if request.newest_first else OldestFirst()
+            filling = _Filling(services, progress, order, display)
+            await filling.run()
+            display.finish(progress)
+            return not progress.lost
+
+    return all(await asyncio.gather(*map(fill, display.progresses)))
+
+
+@dataclass(slots=True)
+class _Filling:
+    """One series on its way into the store."""
+
+    services: Services
+    progress: Progress
+    order: Order
+    display: Display
+    fruitless: int = field(default=0)
+
+    async def run(self) -> None:
+        """Take steps until nothing is left, or until nothing has come for long."""
+        series, window = self.progress.planned.series, self.progress.planned.window
+        steps = self.services.bulk.steps(series, window, self.order, Priority.BACKFILL)
+        self.progress.begun_at = time.monotonic()
+        async with aclosing(steps):
+            async for step in steps:
+                await self._heed(step)
+                if step.delay and self.fruitless >= _PATIENCE:
+                    await self._give_up(step.delay)
+                    return
+                if step.delay:
+                    await asyncio.sleep(_wait_seconds(step.delay))
+
+    async def _heed(self, step: Step) -> None:
+        self.fruitless = self.fruitless + 1 if step.delay else 0
+        self.progress.lost += step.lost
+        if step.chunk:
+            self.progress.reached = step.chunk
+            await self._look()
+        self.display.advance(self.progress, step.delay)
+
+    async def _look(self) -> None:
+        planned = self.progress.planned
+        outlook = await self.services.bulk.outlook(planned.series, planned.window)
+        self.progress.left = outlook.estimate
+
+    async def _give_up(self, error: MdpError) -> None:
+        planned = self.progress.planned
+        left = await self.services.bulk.left(planned.series, planned.window, [])
+        self.progress.lost += [Missing(gap, error) for gap in left.gaps]
+
+
+def _wait_seconds(error: MdpError) -> float:
+    seconds: float = getattr(error, "retry_after_seconds", 1.0)
+    return min(max(seconds, 1.0), _LONGEST_WAIT_SECONDS)

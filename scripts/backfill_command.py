@@ -1,0 +1,50 @@
+"""The command `mdp backfill`."""
+
+import asyncio
+from datetime import datetime
+from typing import Annotated
+
+import typer
+
+from mdp_core.names import split_names
+from mdp_core.selection import Selection
+from mdp_core.settings import Settings
+from scripts.backfill import BackfillRequest, backfill
+from scripts.backfill_display import choose_display
+from scripts.command_line import clear_errors, parse_cli_time
+
+app = typer.Typer()
+
+Time = Annotated[
+    datetime | None,
+    typer.Option(parser=parse_cli_time, help="ISO-8601 or epoch ms.", metavar="TIME"),
+]
+
+
+@app.command("backfill")
+def backfill_command(  # noqa: PLR0913, PLR0917 - each is an argument or an option
+    exchange: str,
+    market: Annotated[str, typer.Argument(help="perp or spot")],
+    symbols: Annotated[str, typer.Argument(help="Comma-separated; globs, * for all active.")],
+    intervals: Annotated[str, typer.Argument(help="Comma-separated, e.g. 1m,1h")],
+    start: Time = None,
+    end: Time = None,
+    *,
+    dry_run: Annotated[bool, typer.Option(help="Only tell what it would take.")] = False,
+    newest_first: Annotated[bool, typer.Option(help="From the end back.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="For machines: a JSON object per line.")
+    ] = False,
+) -> None:
+    """Fetch what is missing of many series; run it again and only the rest is fetched.
+
+    Without --start from where each history begins, without --end until now. The exit code is 0 if
+    everything was got, else 1.
+    """
+    selection = Selection(exchange, market, split_names(symbols), split_names(intervals))
+    request = BackfillRequest(selection, start, end, dry_run, newest_first)
+    display = choose_display(as_json=as_json)
+    with clear_errors():
+        settings = Settings()  # pyright: ignore[reportCallIssue]
+        got_all = asyncio.run(backfill(settings, request, display))
+    raise typer.Exit(0 if got_all else 1)

@@ -1,0 +1,101 @@
+"""The syncer: scheduled runs, takeover, fill jobs and a heartbeat, until it is told to stop."""
+
+import asyncio
+import logging
+import os
+import secrets
+import signal
+import socket
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC
+
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+
+from mdp_core.clock import Clock
+from mdp_core.errors import MdpError
+from mdp_core.job_runs import HEARTBEAT_SECONDS, JobRuns
+from mdp_core.settings import Settings
+from mdp_core.wiring import Services, open_services
+from syncer.jobs import scheduled_jobs
+from syncer.runner import Runner, ScheduledJob
+from syncer.schedule import ScheduleTrigger
+from syncer.work import JobWorker
+
+_log = logging.getLogger(__name__)
+
+_real_time = Clock()
+
+
+async def serve_syncer(settings: Settings) -> None:
+    """Run a syncer until SIGTERM or SIGINT.
+
+    Raises:
+        InvalidParameter: `MDP_HOT` or `MDP_KEEP` makes no sense.
+        StoreUnavailable: The database does not answer.
+    """
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with open_services(settings, name="mdp-syncer") as services, running_syncer(services):
+        await stop.wait()
+
+
+@asynccontextmanager
+async def running_syncer(services: Services) -> AsyncGenerator[str]:
+    """Run a syncer while the context is open; give its name.
+
+    At the end nothing of it runs any more, and what it had claimed may be taken over at once.
+
+    Raises:
+        InvalidParameter: `MDP_HOT` or `MDP_KEEP` makes no sense.
+        StoreUnavailable: The database does not answer.
+    """
+    name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
+    jobs, runner = scheduled_jobs(services), Runner(services.runs, name)
+    await services.runs.live(name)
+    workers = [JobWorker(services, adapter) for adapter in services.metadata.markets(None, None)]
+    background = [
+        asyncio.create_task(_live(services.runs, name)),
+        asyncio.create_task(runner.take_over(jobs)),
+        *(asyncio.create_task(worker.run()) for worker in workers),
+    ]
+    scheduler = _scheduler(jobs, runner)
+    scheduler.start()
+    _log.info("syncer started", extra={"syncer": name, "jobs": len(jobs)})
+    try:
+        yield name
+    finally:
+        scheduler.pause()
+        await runner.stop()
+        scheduler.shutdown(wait=False)
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+        with suppress(MdpError):
+            await services.runs.leave(name)
+        _log.info("syncer stopped", extra={"syncer": name})
+
+
+def _scheduler(jobs: Sequence[ScheduledJob], runner: Runner) -> AsyncIOScheduler:
+    """Have every job run at once, for what was due while no syncer ran, and then on schedule."""
+    scheduler = AsyncIOScheduler(timezone=UTC)
+    for job in jobs:
+        scheduler.add_job(  # pyright: ignore[reportUnknownMemberType]
+            runner.run_due,
+            ScheduleTrigger(job.schedule, job.jitter_seconds),
+            [job],
+            name=job.name,
+            max_instances=2,  # the runner has each run once, and says nothing of one that lasts
+            coalesce=True,
+            misfire_grace_time=None,  # however late: a run does what is due when it runs
+            next_run_time=_real_time(),
+        )
+    return scheduler
+
+
+async def _live(runs: JobRuns, name: str) -> None:
+    while True:
+        await asyncio.sleep(HEARTBEAT_SECONDS)
+        with suppress(MdpError):
+            await runs.live(name)

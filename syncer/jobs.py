@@ -1,0 +1,87 @@
+"""What is run on schedule, and when."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from mdp_core.exchanges.base import ExchangeAdapter
+from mdp_core.job_runs import RunResult
+from mdp_core.selection import Selection, parse_selections
+from mdp_core.wiring import Services
+from syncer.keeping import Keeper, check_keepable
+from syncer.runner import ScheduledJob
+from syncer.schedule import Schedule
+from syncer.searching import BeginningSearch
+from syncer.warming import Warming
+
+_MINUTE = timedelta(minutes=1)
+_REFRESH_EVERY = timedelta(minutes=10)
+_KEEP_EVERY = timedelta(hours=1)
+_FORGET_EVERY = timedelta(hours=1)
+_HISTORY_DAYS = 7.0
+# Clocks differ a little: a moment after a candle has settled here it has there too.
+_CLOCKS_DIFFER = timedelta(seconds=0.5)
+
+
+def scheduled_jobs(services: Services) -> list[ScheduledJob]:
+    """Give everything that is run on schedule.
+
+    Raises:
+        InvalidParameter: `MDP_HOT` or `MDP_KEEP` makes no sense.
+    """
+    settings, adapters = services.settings, services.metadata.markets(None, None)
+    hot, keep = parse_selections(settings.hot), parse_selections(settings.keep)
+    check_keepable(adapters, keep)
+    jobs = [_forgetting(services)]
+    for adapter in adapters:
+        jobs += [_refreshing(services, adapter), _warming(services, adapter, hot)]
+        if any(each.exchange == adapter.facts.name for each in keep):
+            jobs.append(_keeping(services, adapter, keep))
+        if not adapter.facts.probes_beginning:
+            jobs.append(_searching(services, adapter))
+    return jobs
+
+
+def _refreshing(services: Services, adapter: ExchangeAdapter) -> ScheduledJob:
+    async def run() -> RunResult:
+        symbols = await services.metadata.refresh_symbols(adapter)
+        if symbols is None:
+            return RunResult(error="the list was refused: too many would become inactive")
+        return RunResult(symbols)
+
+    schedule = Schedule(_REFRESH_EVERY, services.settings.clock)
+    return ScheduledJob(_name("refresh", adapter), schedule, 10.0, run)
+
+
+def _warming(
+    services: Services, adapter: ExchangeAdapter, hot: Sequence[Selection]
+) -> ScheduledJob:
+    facts = adapter.facts
+    settle = services.markets[facts.name, facts.market_type].horizon.settle
+    schedule = Schedule(_MINUTE, services.settings.clock, settle + _CLOCKS_DIFFER)
+    return ScheduledJob(_name("warm", adapter), schedule, 0.5, Warming(services, adapter, hot).run)
+
+
+def _keeping(
+    services: Services, adapter: ExchangeAdapter, keep: Sequence[Selection]
+) -> ScheduledJob:
+    schedule = Schedule(_KEEP_EVERY, services.settings.clock)
+    return ScheduledJob(_name("keep", adapter), schedule, 1.0, Keeper(services, adapter, keep).run)
+
+
+def _searching(services: Services, adapter: ExchangeAdapter) -> ScheduledJob:
+    schedule = Schedule(_MINUTE, services.settings.clock)
+    return ScheduledJob(
+        _name("beginnings", adapter), schedule, 5.0, BeginningSearch(services, adapter).run
+    )
+
+
+def _forgetting(services: Services) -> ScheduledJob:
+    async def run() -> RunResult:
+        await services.runs.forget(_HISTORY_DAYS)
+        return RunResult()
+
+    return ScheduledJob("forget", Schedule(_FORGET_EVERY, services.settings.clock), 60.0, run)
+
+
+def _name(what: str, adapter: ExchangeAdapter) -> str:
+    return f"{what} {adapter.facts.name} {adapter.facts.market_type}"

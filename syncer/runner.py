@@ -1,0 +1,116 @@
+"""Runs of jobs: claimed, kept alive, brought to an end, and taken over where somebody died."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from mdp_core.clock import Clock
+from mdp_core.errors import MdpError
+from mdp_core.job_runs import HEARTBEAT_SECONDS, JobRuns, RunKey, RunResult
+from syncer.schedule import Schedule
+
+_log = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 2.0
+_real_time = Clock()
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledJob:
+    """A job: its name, when it is due, and what it does.
+
+    `jitter_seconds` is how much later at the most it is started, so that syncers don't all try at
+    once. `run` may be called by any syncer, and again after one that died in the middle.
+    """
+
+    name: str
+    schedule: Schedule
+    jitter_seconds: float
+    run: Callable[[], Coroutine[Any, Any, RunResult]]
+
+
+class Runner:
+    """Runs jobs in this process, each once at a time, and only those runs that it has claimed."""
+
+    def __init__(self, runs: JobRuns, worker: str) -> None:
+        self._runs = runs
+        self._worker = worker
+        self._running: dict[str, asyncio.Task[None]] = {}
+
+    async def run_due(self, job: ScheduledJob) -> None:
+        """Run the run that is due, unless another syncer does."""
+        run = asyncio.create_task(self._run(job, job.schedule.last_due(_real_time())))
+        await asyncio.wait({run})  # that it is cancelled when this stops is no mistake
+
+    async def take_over(self, jobs: Sequence[ScheduledJob]) -> None:
+        """Look for runs that dead syncers left, and run them, until this is cancelled."""
+        known = {job.name: job for job in jobs}
+        async with asyncio.TaskGroup() as group:
+            while True:
+                await asyncio.sleep(_LOOK_SECONDS)
+                with suppress(MdpError):
+                    for key in await self._runs.left():
+                        if key.job in known and key.job not in self._running:
+                            group.create_task(self._run(known[key.job], key.due_at))
+
+    async def stop(self) -> None:
+        """Cancel what runs; other syncers may have it at once."""
+        tasks = list(self._running.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _run(self, job: ScheduledJob, due_at: datetime) -> None:
+        if job.name in self._running:
+            return
+        task = asyncio.current_task()
+        assert task, "a coroutine runs in a task"  # noqa: S101
+        self._running[job.name] = task
+        try:
+            await self._run_claimed(job, RunKey(job.name, due_at))
+        except MdpError as error:
+            _log.warning("%s: %s", job.name, error)
+        finally:
+            del self._running[job.name]
+
+    async def _run_claimed(self, job: ScheduledJob, key: RunKey) -> None:
+        if not await self._runs.claim(key, self._worker):
+            return
+        try:
+            result = await self._alive(job, key)
+        except asyncio.CancelledError:
+            with suppress(MdpError):
+                await self._runs.release(key, self._worker)
+            raise
+        await self._runs.end(key, self._worker, result)
+        if result.error:
+            _log.warning("%s: %s", job.name, result.error, extra={"job": job.name})
+
+    async def _alive(self, job: ScheduledJob, key: RunKey) -> RunResult:
+        """Run it, saying every few seconds that it lives; stop if somebody has taken it over."""
+        running = asyncio.create_task(job.run())
+        beating = asyncio.create_task(self._beat(key))
+        try:
+            await asyncio.wait({running, beating}, return_when=asyncio.FIRST_COMPLETED)
+            if not running.done():
+                return RunResult(error="taken over by another syncer")
+            return running.result()
+        except Exception as error:  # noqa: BLE001 - the top of a job: the next run may succeed
+            _log.exception("%s failed", job.name)
+            return RunResult(error=f"{type(error).__name__}: {error}")
+        finally:
+            for task in (running, beating):
+                task.cancel()
+            await asyncio.gather(running, beating, return_exceptions=True)
+
+    async def _beat(self, key: RunKey) -> None:
+        """Beat until the run is somebody else's."""
+        is_ours = True
+        while is_ours:
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+            with suppress(MdpError):
+                is_ours = await self._runs.beat(key, self._worker)

@@ -18,6 +18,7 @@ COPY api api
 COPY db db
 COPY mdp_core mdp_core
 COPY scripts scripts
+COPY syncer syncer
 RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /dist . \
     && python -m pip --python /opt/mdp/bin/python install --no-deps --no-index /dist/*.whl
 

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Request, Response, Security
+from fastapi import APIRouter, Path, Query, Request, Response, Security
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,6 +16,8 @@ from mdp_core.errors import InvalidParameter
 from mdp_core.selection import Selection
 
 _MOST_SERIES = 1000
+_LARGEST_ID = 2**63 - 1
+_JobId = Annotated[int, Path(ge=1, le=_LARGEST_ID)]
 _WRITE = [Security(authorize, scopes=["backfill:write"])]
 _READ = [Security(authorize, scopes=["candles:read"])]
 
@@ -51,7 +53,9 @@ class JobFilter(BaseModel):
 
     state: Literal["open", "ended"] | None = None
     limit: int = Field(default=100, ge=1, le=1000)
-    before: int | None = Field(default=None, description="Jobs with a smaller id only.")
+    before: int | None = Field(
+        default=None, ge=1, le=_LARGEST_ID, description="Jobs with a smaller id only."
+    )
 
 
 @router.post(
@@ -92,13 +96,13 @@ async def get_backfills(request: Request, wanted: Annotated[JobFilter, Query()])
 
 
 @router.get("/{job}", dependencies=_READ, summary="One job")
-async def get_backfill(request: Request, job: int) -> dict[str, Any]:
+async def get_backfill(request: Request, job: _JobId) -> dict[str, Any]:
     """Tell how far a job has come, read from coverage, and how long it will still take."""
     return describe_job(await request.state.services.backfills.get(job))
 
 
 @router.delete("/{job}", dependencies=_WRITE, summary="Cancel a job")
-async def delete_backfill(request: Request, job: int) -> dict[str, Any]:
+async def delete_backfill(request: Request, job: _JobId) -> dict[str, Any]:
     """Have nobody work on it any more; what was fetched stays. One that has ended stays as is."""
     return describe_job(await request.state.services.backfills.cancel(job))
 

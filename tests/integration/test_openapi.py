@@ -93,7 +93,7 @@ def test_every_answer_is_one_that_the_description_tells_of(
             def check(
                 case: schemathesis.Case[Any], words: dict[str, str | int], *, leads: bool
             ) -> None:
-                if leads and case.path_parameters:
+                if leads and "symbol" in (case.path_parameters or {}):
                     case.path_parameters = SERIES
                     case.query = words
                 answer = case.call(base_url=url, headers=headers)

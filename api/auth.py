@@ -118,12 +118,14 @@ def issue_token(
 _bearer = HTTPBearer(auto_error=False, description="A JWT; `mdp token` makes one.")
 
 
-def authorize(
+async def authorize(
     request: Request,
     needed: SecurityScopes,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> Principal | None:
     """Let the request through if its token is good and holds the scopes that the route needs.
+
+    A coroutine without need: a plain function would be sent to a thread, at many times its cost.
 
     Raises:
         Unauthorized, Forbidden: It is not, or it doesn't.

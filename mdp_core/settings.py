@@ -158,6 +158,9 @@ class Settings(DatabaseSettings, TokenSettings, LogSettings):
     max_waiting: int = Field(default=500, ge=200)
     """Requests that wait for pages of one exchange at the most, in one process."""
 
+    block_memory_mb: int = Field(default=256, ge=0)
+    """Megabytes that a process may use to keep encoded candles; 0 keeps none."""
+
     clock: _Clock = Clock()
     """SHOWN_MS@SINCE_MS*SPEED: another clock than real time, for demos of old data."""
 

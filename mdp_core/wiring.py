@@ -25,6 +25,7 @@ from mdp_core.filling import Bounds, PageFiller
 from mdp_core.horizon import Delays, Horizon
 from mdp_core.market import Market
 from mdp_core.metadata import Metadata
+from mdp_core.reader import CandleReader
 from mdp_core.service import CandleService
 from mdp_core.settings import ExchangeSettings, Settings
 from mdp_core.store import CandleStore
@@ -99,7 +100,10 @@ async def open_services(
         beginnings = Beginnings(catalog, shared.store, shared.claims, horizons, settings.clock)
         await stack.enter_async_context(aclosing(beginnings))
         metadata = Metadata(catalog, beginnings, adapters)
-        service = CandleService(shared.store, metadata, markets, settings.limits)
+        reader = CandleReader(database)
+        service = CandleService(
+            shared.store, reader, metadata, markets=markets, limits=settings.limits
+        )
         yield Services(
             settings,
             database,

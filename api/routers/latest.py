@@ -7,7 +7,7 @@ from typing_extensions import TypedDict
 
 from api.auth import authorize
 from api.errors import problem_responses
-from api.parameters import SERIES, SeriesPath
+from api.parameters import SERIES, SeriesPath, series_path
 from mdp_core.answer import CandleQuery, Latest
 from mdp_core.clock import to_ms
 from mdp_core.edge import LiveEdge
@@ -44,7 +44,7 @@ class LatestBody(TypedDict):
 )
 async def get_latest(
     request: Request,
-    path: Annotated[SeriesPath, Depends()],
+    path: Annotated[SeriesPath, Depends(series_path)],
     *,
     forming: Annotated[bool, Query(description="The candle that is not closed yet.")] = False,
 ) -> LatestBody:

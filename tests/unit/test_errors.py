@@ -39,8 +39,10 @@ STABLE = {
     "RateLimited": (503, "rate_limited"),
     "Overloaded": (503, "overloaded"),
     "StoreUnavailable": (503, "store_unavailable"),
+    "SeriesRepaired": (503, "store_unavailable"),
     "Unauthorized": (401, "unauthorized"),
     "Forbidden": (403, "forbidden"),
+    "NotAcceptable": (406, "not_acceptable"),
 }
 
 BORN = utc(2024, 6, 10)
@@ -62,6 +64,7 @@ EXAMPLES: list[errors.MdpError] = [
     errors.RateLimited("binance", 12.2),
     errors.Overloaded("too many requests wait"),
     errors.StoreUnavailable("no connection"),
+    errors.SeriesRepaired("binance perp BTC-USDT 1m"),
 ]
 
 

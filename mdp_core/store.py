@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import LiteralString, cast
 
-import numpy as np
 from psycopg import sql
 from psycopg.types.multirange import Multirange
 from psycopg.types.range import Range
@@ -188,7 +187,7 @@ class CandleStore:
             )
             rows = Candles.concatenate([candles.inside(part) for part in covered])
             before = (await read_block(connection, series_id, window, COLUMNS)).candles
-            changed = _count_differences(before, rows)
+            changed = before.differences(rows)
             if changed:
                 await connection.execute(_DELETE, _bounds(series_id, window))
                 await _copy_in(connection, series_id, rows)
@@ -242,18 +241,6 @@ def _parts(multirange: Multirange[datetime]) -> list[Window]:
 
 def _not_in_the_catalog(series_id: int) -> LookupError:
     return LookupError(f"series {series_id} is not in the catalog")
-
-
-def _count_differences(before: Candles, after: Candles) -> int:
-    """Count the times at which only one of the two has a candle, or they have different ones."""
-    both, at_before, at_after = np.intersect1d(
-        before.time, after.time, assume_unique=True, return_indices=True
-    )
-    same = np.ones(len(both), np.bool_)
-    for name in COLUMNS[1:]:
-        old, new = getattr(before, name)[at_before], getattr(after, name)[at_after]
-        same &= (old == new) | (np.isnan(old) & np.isnan(new))
-    return len(before) + len(after) - len(both) - int(same.sum())
 
 
 async def _copy_in(connection: Connection, series_id: int, candles: Candles) -> None:

@@ -26,6 +26,7 @@ from mdp_core.horizon import Delays, Horizon
 from mdp_core.market import Market
 from mdp_core.metadata import Metadata
 from mdp_core.reader import CandleReader
+from mdp_core.repair import Repair
 from mdp_core.service import CandleService
 from mdp_core.settings import ExchangeSettings, Settings
 from mdp_core.store import CandleStore
@@ -50,6 +51,7 @@ class Services:
     metadata: Metadata
     edge: LiveEdge
     coverage: Coverage
+    repair: Repair
 
 
 def installed_adapters() -> Adapters:
@@ -112,6 +114,7 @@ async def open_services(
             metadata,
             LiveEdge(service, metadata, markets),
             Coverage(shared.store, metadata, markets),
+            Repair(shared.store, metadata, markets),
         )
 
 

@@ -282,7 +282,7 @@ async def test_window_inside_a_block_in_memory_is_cut_from_it(
             cut = await client.get(_BTC, params={**_bounds(part), "format": name})
 
         assert sum(counted) == 1
-        assert _times(cut.content, name) == list(range(*_bounds(part).values(), 60_000))
+        assert _times(cut.content, name) == list(range(to_ms(part.start), to_ms(part.end), 60_000))
 
 
 async def test_long_answer_from_memory_tells_its_length(

@@ -45,8 +45,14 @@ format: setup-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: setup-dev
-	$(BIN)/python -m scripts.bench
+# ArcticDB wants another pandas than the tests do.
+.venv-bench/.ready: requirements-bench.lock
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes -r requirements-bench.lock
+	@touch $@
+
+bench: setup-dev .venv-bench/.ready
+	$(BIN)/python -m scripts.bench $(BENCH)
 
 image-trial: setup-dev
 	$(BIN)/python -m scripts.image_trial
@@ -56,3 +62,4 @@ lock: setup-dev
 	$(COMPILE) --upgrade --extra local -c requirements.lock -o requirements-local.lock
 	$(PIP_COMPILE) --upgrade --group build -c requirements-local.lock -o requirements-build.lock
 	$(COMPILE) --upgrade --extra local --extra dev -c requirements-local.lock -o requirements-dev.lock
+	echo arcticdb pyarrow | tr " " "\n" | $(subst pyproject.toml,-,$(COMPILE)) --upgrade -o requirements-bench.lock

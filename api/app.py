@@ -9,6 +9,7 @@ from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
 
 from api.auth import TokenVerifier, authorize
+from api.block_memory import BlockMemory
 from api.errors import add_error_handlers
 from api.guard import Guard
 from api.request_id import RequestId
@@ -30,6 +31,7 @@ class State(TypedDict):
 
     services: Services
     verifier: TokenVerifier
+    memory: BlockMemory
 
 
 def open_from_environment() -> AbstractAsyncContextManager[Services]:
@@ -47,7 +49,12 @@ def create_app(open_: OpenServices = open_from_environment) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[State]:
         async with open_() as services:
-            yield State(services=services, verifier=TokenVerifier(services.settings))
+            settings = services.settings
+            yield State(
+                services=services,
+                verifier=TokenVerifier(settings),
+                memory=BlockMemory(settings.block_memory_mb << 20),
+            )
 
     app = FastAPIOffline(
         title="Market data platform",

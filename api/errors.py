@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from api.auth import Forbidden, Unauthorized
+from api.negotiation import NotAcceptable
 from api.security_headers import security_headers
 from mdp_core import errors
 from mdp_core.clock import to_ms
@@ -49,8 +50,10 @@ KINDS: dict[type[Exception], Kind] = {
     errors.NoSyncer: Kind(503, "syncer_unavailable"),
     errors.Overloaded: Kind(503, "overloaded"),
     errors.StoreUnavailable: Kind(503, "store_unavailable"),
+    errors.SeriesRepaired: Kind(503, "store_unavailable"),
     Unauthorized: Kind(401, "unauthorized"),
     Forbidden: Kind(403, "forbidden"),
+    NotAcceptable: Kind(406, "not_acceptable"),
 }
 _INTERNAL = Kind(500, "internal_error")
 _OF_STATUS = {
@@ -67,7 +70,7 @@ def kind_of(error: Exception) -> Kind:
 
 def add_error_handlers(app: FastAPI) -> None:
     """Have every error answered with the problem body."""
-    for kind in (errors.MdpError, Unauthorized, Forbidden, Exception):
+    for kind in (errors.MdpError, Unauthorized, Forbidden, NotAcceptable, Exception):
         app.add_exception_handler(kind, _answer_error)
     app.add_exception_handler(RequestValidationError, _answer_validation_error)
     app.add_exception_handler(HTTPException, _answer_http_error)

@@ -22,6 +22,11 @@ class SeriesPath:
     interval: str
 
 
+async def series_path(exchange: str, market_type: str, symbol: str, interval: str) -> SeriesPath:
+    """Take the words from the path, on the event loop: a plain function would go to a thread."""
+    return SeriesPath(exchange, market_type, symbol, interval)
+
+
 def optional_time(name: str, text: str | None) -> datetime | None:
     """Read a time that need not be given.
 

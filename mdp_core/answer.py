@@ -3,10 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from mdp_core.errors import MdpError
 from mdp_core.model import Candle, Candles, Series, Window
+
+CacheState: TypeAlias = Literal["hit", "partial", "miss"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,14 @@ class Answer:
     edge: Candles
     missing: Sequence[Missing]
     next: Continuation | None
-    cache: Literal["hit", "partial", "miss"]
+    cache: CacheState
     upstream_requests: int
+    epoch: int
+    """How often the series had been repaired when its coverage was looked at."""
     timings: Mapping[str, float]
     """Milliseconds spent on each step so far."""
+
+    @property
+    def is_final(self) -> bool:
+        """Whether every candle of the window is settled and stored, or known not to exist."""
+        return self.settled_until >= self.window.end and not self.missing and not len(self.edge)

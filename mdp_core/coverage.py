@@ -70,7 +70,7 @@ class Coverage:
         slots = series.grid.count(window.start, window.end)
         if slots > _MOST_SLOTS:
             raise LimitTooLarge(slots, _MOST_SLOTS)
-        candles = await self._store.read_prices(series.id, window)
+        candles = await self._store.read(series.id, window)
         occupied = series.grid.indices(candles.time)
         parts: list[Span] = []
         for span in await self._spans(series, reach, window):

@@ -4,12 +4,13 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime
 
-from mdp_core.answer import CandleQuery, Latest
+from mdp_core.answer import Answer, CandleQuery, Latest
 from mdp_core.errors import NoCandle
 from mdp_core.market import Market
 from mdp_core.metadata import Metadata
-from mdp_core.model import Candles, Series, Window
+from mdp_core.model import COLUMNS, Candle, Series, Window
 from mdp_core.service import CandleService
 from mdp_core.validation import sift
 
@@ -26,6 +27,7 @@ class LiveEdge:
         self._candles = candles
         self._metadata = metadata
         self._markets = markets
+        self._newest: dict[int, tuple[Answer, Candle]] = {}
         self._forming: dict[int, tuple[Latest, float]] = {}
         self._asking: dict[int, asyncio.Lock] = {}
 
@@ -36,16 +38,32 @@ class LiveEdge:
             NoCandle: There is none within ten pages.
             MdpError: As `CandleService.get`.
         """
+        series = await self._metadata.series(
+            query.exchange, query.market_type, query.symbol, query.interval
+        )
+        now = await self._market(series).horizon.now()
+        newest = self._newest.get(series.id)
+        if newest is None or not await self._is_newest(newest[0], now):
+            newest = await self._find(query)
+        answer, candle = newest
+        if answer.is_final:
+            self._newest[series.id] = newest
+        is_settled = candle.time < answer.settled_until
+        return Latest(series, candle, closed=True, settled=is_settled, as_of=now)
+
+    async def _is_newest(self, answer: Answer, now: datetime) -> bool:
+        """Tell whether no candle has closed since, and none of those before was repaired."""
+        is_current = answer.window.end == answer.series.grid.floor(now)
+        return is_current and await self._candles.holds(answer)
+
+    async def _find(self, query: CandleQuery) -> tuple[Answer, Candle]:
         answer = await self._candles.get(replace(query, limit=1, pages=_PAGES_BACK))
-        every = ("quote_volume", "trades")
-        blocks = [block async for block in self._candles.blocks(answer, every)]
-        found = Candles.concatenate(blocks)
+        found = answer.edge
+        if not len(found):
+            found = await self._candles.read(answer, answer.stored, COLUMNS)
         if not len(found):
             raise NoCandle(str(answer.series), f"since {answer.window.start.isoformat()}")
-        candle = found.row(-1)
-        now = await self._market(answer.series).horizon.now()
-        is_settled = candle.time < answer.settled_until
-        return Latest(answer.series, candle, closed=True, settled=is_settled, as_of=now)
+        return answer, found.row(-1)
 
     async def forming(self, query: CandleQuery) -> Latest:
         """Give the candle that is still forming, some seconds old at the most.

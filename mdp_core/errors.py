@@ -22,6 +22,7 @@
     ├── NoSyncer                       nobody would work on the job
     ├── Overloaded                     this service has too much to do
     └── StoreUnavailable               the database can't be had now
+        └── SeriesRepaired             its candles were replaced while they were read
 
 Errors carry their data as attributes and build their own message: what is wrong, what to do.
 """
@@ -207,3 +208,10 @@ class StoreUnavailable(MdpError):
     def __init__(self, what: str) -> None:
         super().__init__(f"the store is unavailable ({what}): try again shortly")
         self.retry_after_seconds = 1.0
+
+
+class SeriesRepaired(StoreUnavailable):
+    """Candles were replaced while an answer was being read: it would be of two epochs."""
+
+    def __init__(self, series: str) -> None:
+        super().__init__(f"{series} was repaired while it was read")

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from weakref import WeakValueDictionary
 
 from mdp_core.beginnings import Beginnings
 from mdp_core.catalog import Beginning, Catalog, Listing
@@ -50,6 +51,8 @@ class Metadata:
         self._known: dict[SeriesKey, tuple[Series, float]] = {}
         self._listings: dict[ExchangeAdapter, tuple[Sequence[Listing], float]] = {}
         self._refreshed: dict[ExchangeAdapter, tuple[float, MdpError | None]] = {}
+        self._resolving = WeakValueDictionary[SeriesKey, asyncio.Lock]()
+        self._listing_again = {adapter: asyncio.Lock() for adapter in adapters.values()}
         self._refreshing = {adapter: asyncio.Lock() for adapter in adapters.values()}
 
     def adapter(self, exchange: str, market_type: str) -> ExchangeAdapter:
@@ -132,9 +135,17 @@ class Metadata:
             ExchangeError: The exchange had to be asked and failed.
         """
         key = (exchange, market_type, symbol, interval)
-        known, until = self._known.get(key, (None, 0.0))
-        if known and time.monotonic() < until:
+        if known := self._believed_series(key):
             return known
+        async with self._resolving.setdefault(key, asyncio.Lock()):
+            return self._believed_series(key) or await self._resolve(key)
+
+    def _believed_series(self, key: SeriesKey) -> Series | None:
+        known, until = self._known.get(key, (None, 0.0))
+        return known if time.monotonic() < until else None
+
+    async def _resolve(self, key: SeriesKey) -> Series:
+        exchange, market_type, symbol, interval = key
         adapter = self.adapter(exchange, market_type)
         offered = _offered(adapter, interval)
         listing = await self._listing(adapter, symbol)
@@ -193,13 +204,14 @@ class Metadata:
                 raise
 
     async def _believed_listings(self, adapter: ExchangeAdapter) -> Sequence[Listing]:
-        listings, until = self._listings.get(adapter, ((), 0.0))
-        if time.monotonic() < until:
+        async with self._listing_again[adapter]:  # many wait for it when it grows old
+            listings, until = self._listings.get(adapter, ((), 0.0))
+            if time.monotonic() < until:
+                return listings
+            facts = adapter.facts
+            listings = await self._catalog.listings(facts.name, facts.market_type)
+            self._listings[adapter] = (listings, time.monotonic() + _BELIEVED_SECONDS)
             return listings
-        facts = adapter.facts
-        listings = await self._catalog.listings(facts.name, facts.market_type)
-        self._listings[adapter] = (listings, time.monotonic() + _BELIEVED_SECONDS)
-        return listings
 
 
 def _offered(adapter: ExchangeAdapter, interval: str) -> Interval:

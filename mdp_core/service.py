@@ -1,46 +1,74 @@
 """Cache-through: the candles of a window, from the store where it has them, else fetched first.
 
-A request is aligned to the series' grid and cut at the last closed candle; a walk has the store
-hold what its rows need; then the answer is described, and its candles are read in blocks while they
-are sent.
+A request is aligned to the series' grid and cut at the last closed candle; what one look at the
+store doesn't find, a walk has it hold; then the answer is described, and its candles are read in
+pieces while they are sent.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Collection, Generator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Collection, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from mdp_core.answer import Answer, CandleQuery, Continuation
-from mdp_core.errors import ExchangeUnavailable, InvalidWindow, LimitTooLarge
+from mdp_core.answer import Answer, CacheState, CandleQuery, Continuation
+from mdp_core.errors import ExchangeUnavailable, InvalidWindow, LimitTooLarge, SeriesRepaired
 from mdp_core.exchanges.http import counting_upstream_requests
+from mdp_core.hits import Hit, Hits
 from mdp_core.logs import note
 from mdp_core.market import Market
 from mdp_core.metadata import Metadata
-from mdp_core.model import OPTIONAL_COLUMNS, Candles, Series, Window
+from mdp_core.model import Candles, Series, Window
 from mdp_core.planner import Reach
 from mdp_core.priority import Priority
+from mdp_core.reader import CandleReader
 from mdp_core.settings import Limits
 from mdp_core.store import CandleStore
 from mdp_core.usage import Usage
 from mdp_core.walk import Found, FromEnd, FromStart, Walk, Wanted
 
 _DEFAULT_ROWS = 500
+# Long enough that a query's own cost does not count, short enough that reading, encoding and
+# sending overlap (measured).
 _BLOCK_SLOTS = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What an answer needs of one block; blocks lie on a fixed grid of 20,000 slots.
+
+    `block` is the whole block's window, `window` the part that the answer needs.
+    """
+
+    block: Window
+    window: Window
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """A query with everything that it means now."""
+
+    series: Series
+    market: Market
+    reach: Reach
+    wanted: Wanted
 
 
 class CandleService:
     """Answers requests for candles; whoever needs candles asks here."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - its collaborators
         self,
         store: CandleStore,
+        reader: CandleReader,
         metadata: Metadata,
+        *,
         markets: Mapping[tuple[str, str], Market],
         limits: Limits,
         usage: Usage,
     ) -> None:
         self._store = store
+        self._reader = reader
         self._metadata = metadata
         self._markets = markets
         self._limits = limits
@@ -62,58 +90,76 @@ class CandleService:
         with counting_upstream_requests() as upstream:
             async with self._deadline(query.exchange, priority):
                 with _timed(timings, "plan"):
-                    series = await self._metadata.series(
-                        query.exchange, query.market_type, query.symbol, query.interval
-                    )
-                    market = self._markets[query.exchange, query.market_type]
-                    reach = await _reach(market, series, query)
-                    asked = self._align(query, series, reach, rows)
-                    if priority is Priority.INTERACTIVE:
-                        self._usage.note(series.id, at_edge=asked.end >= reach.settled)
+                    request = await self._prepare(query, rows, priority)
+                    hit = await self._hit(query, request)
                 with _timed(timings, "fetch"):
-                    direction = FromEnd() if query.start is None else FromStart()
-                    pages = query.pages or self._limits.pages
-                    wanted = Wanted(asked, rows, pages, query.partial, priority)
-                    walk = Walk(self._store, market, series, reach, wanted)
-                    found = await walk.find(direction)
+                    hit, cache = (hit, "hit") if hit else await self._fetch(query, request)
+        found, asked, reach = hit.found, request.wanted.asked, request.reach
         answer = Answer(
-            series=series,
+            series=request.series,
             window=found.window,
             settled_until=min(found.stored.end, reach.settled),
             stored=found.stored,
             edge=found.edge,
             missing=found.missing,
             next=_next(query, asked, found, reach),
-            cache=walk.cache,
+            cache=cache,
             upstream_requests=upstream.requests,
+            epoch=hit.epoch,
             timings=timings,
         )
         answer = _settled(answer) if query.settled else answer
         _note(answer)
         return answer
 
-    async def blocks(self, answer: Answer, columns: Collection[str]) -> AsyncGenerator[Candles]:
-        """Read an answer's candles, ascending, in blocks; a block may be empty.
+    async def read(self, answer: Answer, window: Window, columns: Collection[str]) -> Candles:
+        """Read those stored candles of an answer that open in `window`, ascending.
 
         Only `columns` are sure to be read; of the others, those that few ask for are NaN.
-        The next block is being read while the caller works on one; no connection is held while the
-        caller is busy for longer than that.
+
+        Raises:
+            SeriesRepaired: They are no longer those that the answer speaks of.
+            StoreUnavailable: The database can't be had.
         """
-        wants_all = not OPTIONAL_COLUMNS.isdisjoint(columns)
-        read = self._store.read if wants_all else self._store.read_prices
-        ahead: asyncio.Task[Candles] | None = None
-        try:
-            for window in _block_windows(answer):
-                reading = asyncio.create_task(read(answer.series.id, window))
-                ahead, ready = reading, ahead
-                if ready is not None:
-                    yield await ready
-            if ahead is not None:
-                yield await ahead
-        finally:
-            if ahead is not None:
-                ahead.cancel()
-        yield answer.edge
+        block = await self._reader.read(answer.series.id, window, columns)
+        if block.epoch != answer.epoch:
+            raise SeriesRepaired(str(answer.series))
+        return block.candles
+
+    async def holds(self, answer: Answer) -> bool:
+        """Tell whether what is stored of an answer is what it was: nothing was repaired since."""
+        look = await self._reader.look(answer.series.id, answer.stored)
+        return look.epoch == answer.epoch
+
+    async def _prepare(self, query: CandleQuery, rows: int, priority: Priority) -> _Request:
+        series = await self._metadata.series(
+            query.exchange, query.market_type, query.symbol, query.interval
+        )
+        market = self._markets[query.exchange, query.market_type]
+        reach = await _reach(market, series, query)
+        asked = self._align(query, series, reach, rows)
+        if priority is Priority.INTERACTIVE:
+            self._usage.note(series.id, at_edge=asked.end >= reach.settled)
+        pages = query.pages or self._limits.pages
+        wanted = Wanted(asked, rows, pages, query.partial, priority)
+        return _Request(series, market, reach, wanted)
+
+    async def _hit(self, query: CandleQuery, request: _Request) -> Hit | None:
+        """Answer from what is stored and what was just fetched, if that is all that is needed."""
+        series, reach, wanted = request.series, request.reach, request.wanted
+        tails = request.market.tails.fresh(series, wanted.asked)
+        hits = Hits(self._reader, series, reach, tails)
+        find = hits.last if query.start is None else hits.first
+        return await find(wanted.asked, wanted.rows)
+
+    async def _fetch(self, query: CandleQuery, request: _Request) -> tuple[Hit, CacheState]:
+        """Have the store hold what it lacks; its epoch is read after that."""
+        direction = FromEnd() if query.start is None else FromStart()
+        market, series, reach = request.market, request.series, request.reach
+        walk = Walk(self._store, market, series, reach, request.wanted)
+        found = await walk.find(direction)
+        look = await self._reader.look(series.id, found.stored)
+        return Hit(found, look.epoch), walk.cache
 
     def _rows(self, query: CandleQuery) -> int:
         if query.start is not None and query.end is not None and query.start > query.end:
@@ -151,6 +197,18 @@ class CandleService:
             raise ExchangeUnavailable(exchange, what) from error
 
 
+def pieces(answer: Answer) -> list[Piece]:
+    """Part the stored window of an answer along the blocks that all answers of a series share."""
+    grid, window = answer.series.grid, answer.stored
+    parts: list[Piece] = []
+    while not window.is_empty:
+        number = grid.index(window.start) // _BLOCK_SLOTS
+        block = Window(grid.at(number * _BLOCK_SLOTS), grid.at((number + 1) * _BLOCK_SLOTS))
+        parts.append(Piece(block, window.clip(block.start, block.end)))
+        window = Window(parts[-1].window.end, window.end)
+    return parts
+
+
 async def _reach(market: Market, series: Series, query: CandleQuery) -> Reach:
     reach = await market.horizon.reach(series, query.end)
     return market.tails.narrowed(series, reach)
@@ -181,14 +239,6 @@ def _settled(answer: Answer) -> Answer:
     window = answer.window.clip(answer.window.start, answer.settled_until)
     older = answer.next if answer.next and answer.next.start is None else None
     return replace(answer, window=window, stored=window, edge=Candles.empty(), next=older)
-
-
-def _block_windows(answer: Answer) -> Iterator[Window]:
-    grid, window = answer.series.grid, answer.stored
-    while not window.is_empty:
-        middle = min(grid.at(grid.index(window.start) + _BLOCK_SLOTS), window.end)
-        yield Window(window.start, middle)
-        window = Window(middle, window.end)
 
 
 @contextmanager

@@ -162,6 +162,8 @@ class Settings(DatabaseSettings, TokenSettings, LogSettings):
     """EXCHANGE:SYMBOLS:INTERVALS …: series that the syncer keeps warm, whoever asks for them."""
     keep: str = ""
     """The same: series of which nothing may be lost that the exchange forgets in time."""
+    block_memory_mb: int = Field(default=256, ge=0)
+    """Megabytes that a process may use to keep encoded candles; 0 keeps none."""
 
     clock: _Clock = Clock()
     """SHOWN_MS@SINCE_MS*SPEED: another clock than real time, for demos of old data."""

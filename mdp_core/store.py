@@ -8,15 +8,14 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import LiteralString, cast
 
-import numpy as np
 from psycopg import sql
-from psycopg.rows import TupleRow
 from psycopg.types.multirange import Multirange
 from psycopg.types.range import Range
 
-from mdp_core.candle_copy import copy_batches, load_columns
+from mdp_core.candle_copy import copy_batches
 from mdp_core.database import Connection, Database
-from mdp_core.model import Candles, RejectedRow, Window
+from mdp_core.model import COLUMNS, Candles, RejectedRow, Window
+from mdp_core.reader import read_block
 
 # What of these windows is not covered?
 _MISSING: LiteralString = """
@@ -55,31 +54,6 @@ _COVERED_UNTIL: LiteralString = """
 SELECT id, upper(coverage) FROM series WHERE id = ANY (%(ids)s) AND NOT isempty(coverage)
 """
 
-# Which candles open in this window, ascending, as one row of columns?
-_READ: LiteralString = """
-SELECT array_agg(time), array_agg(open), array_agg(high), array_agg(low), array_agg(close),
-       array_agg(volume), array_agg(quote_volume), array_agg(trades)
-FROM (
-    SELECT time, open, high, low, close, volume,
-           coalesce(quote_volume, 'NaN') AS quote_volume,
-           coalesce(trades::float8, 'NaN') AS trades
-    FROM candles
-    WHERE series_id = %(series_id)s AND time >= %(start)s AND time < %(end)s
-    ORDER BY time
-) AS ordered
-"""
-
-# The same without the columns that few ask for: reading is most of what a hit costs.
-_READ_PRICES: LiteralString = """
-SELECT array_agg(time), array_agg(open), array_agg(high), array_agg(low), array_agg(close),
-       array_agg(volume)
-FROM (
-    SELECT time, open, high, low, close, volume FROM candles
-    WHERE series_id = %(series_id)s AND time >= %(start)s AND time < %(end)s
-    ORDER BY time
-) AS ordered
-"""
-
 # How many candles open in this window?
 _COUNT: LiteralString = """
 SELECT count(*) FROM candles
@@ -91,6 +65,22 @@ _OPEN_TIME: LiteralString = """
 SELECT time FROM candles
 WHERE series_id = %(series_id)s AND time >= %(start)s AND time < %(end)s
 ORDER BY time OFFSET %(position)s LIMIT 1
+"""
+
+# What is covered of these windows, with nobody else saving until the transaction ends?
+_LOCK_COVERED: LiteralString = """
+SELECT coverage * %(windows)s::tstzmultirange FROM series WHERE id = %(series_id)s FOR UPDATE
+"""
+
+# Forget the candles of this window, to write others.
+_DELETE: LiteralString = """
+DELETE FROM candles
+WHERE series_id = %(series_id)s AND time >= %(start)s AND time < %(end)s
+"""
+
+# From now on whatever was kept of this series elsewhere is old.
+_RAISE_EPOCH: LiteralString = """
+UPDATE series SET epoch = epoch + 1 WHERE id = %(series_id)s
 """
 
 # Remember a row that can't be right.
@@ -185,26 +175,35 @@ class CandleStore:
 
         The whole answer is in memory at once: read long windows in blocks.
         """
-        columns = await self._columns(_READ, series_id, window)
-        return Candles(*columns) if columns else Candles.empty()
-
-    async def read_prices(self, series_id: int, window: Window) -> Candles:
-        """Give the same without quote volume and trades, which are NaN: a quarter faster."""
-        columns = await self._columns(_READ_PRICES, series_id, window)
-        if columns is None:
-            return Candles.empty()
-        unread = np.full(len(columns[0]), np.nan)
-        return Candles(*columns, quote_volume=unread, trades=unread)
-
-    async def _columns(
-        self, query: LiteralString, series_id: int, window: Window
-    ) -> TupleRow | None:
         async with self._database.connection() as connection:
-            cursor = connection.cursor(binary=True)
-            load_columns(cursor)
-            await cursor.execute(query, _bounds(series_id, window))
-            columns = await cursor.fetchone()
-        return columns if columns and columns[0] is not None else None
+            return (await read_block(connection, series_id, window, COLUMNS)).candles
+
+    async def repair(self, series_id: int, window: Window, candles: Candles) -> int:
+        """Make the covered part of `window` hold `candles` and nothing else.
+
+        Where that changes anything the series' epoch rises in the same transaction: whatever was
+        kept of the series elsewhere is then known to be old.
+
+        Args:
+            series_id: Whose candles.
+            window: Where `candles` is all that the exchange has; what is not covered stays so.
+            candles: Ascending and unique; rows outside `window` are not stored.
+
+        Returns:
+            How many slots hold another candle than before, a new one, or none any more.
+        """
+        async with self._database.transaction() as connection:
+            covered = await _windows(
+                connection, _LOCK_COVERED, series_id, windows=_ranges([window])
+            )
+            rows = Candles.concatenate([candles.inside(part) for part in covered])
+            before = (await read_block(connection, series_id, window, COLUMNS)).candles
+            changed = before.differences(rows)
+            if changed:
+                await connection.execute(_DELETE, _bounds(series_id, window))
+                await _copy_in(connection, series_id, rows)
+                await connection.execute(_RAISE_EPOCH, {"series_id": series_id})
+            return changed
 
     async def count(self, series_id: int, window: Window) -> int:
         """Count the stored candles that open in `window`."""

@@ -9,12 +9,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
 
 import numpy as np
 from typing_extensions import override
 
-from mdp_core.answer import Missing
+from mdp_core.answer import CacheState, Missing
 from mdp_core.errors import ExchangeUnavailable, HistoryUnavailable, WindowTooLarge
 from mdp_core.filling import Failure
 from mdp_core.intervals import Grid
@@ -184,7 +183,7 @@ class Walk:
         self._slots_missing = 0
 
     @property
-    def cache(self) -> Literal["hit", "partial", "miss"]:
+    def cache(self) -> CacheState:
         """How much of what was wanted had not to be asked for."""
         if not self._slots_missing:
             return "hit"

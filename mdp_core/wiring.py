@@ -30,6 +30,8 @@ from mdp_core.horizon import Delays, Horizon
 from mdp_core.job_runs import JobRuns
 from mdp_core.market import Market
 from mdp_core.metadata import Metadata
+from mdp_core.reader import CandleReader
+from mdp_core.repair import Repair
 from mdp_core.service import CandleService
 from mdp_core.settings import ExchangeSettings, Settings
 from mdp_core.store import CandleStore
@@ -62,6 +64,7 @@ class Services:
     bulk: BulkFill
     backfills: Backfills
     bisection: Bisection
+    repair: Repair
 
 
 def installed_adapters() -> Adapters:
@@ -114,7 +117,10 @@ async def open_services(
         metadata = Metadata(catalog, beginnings, adapters)
         usage, runs, jobs = Usage(database), JobRuns(database), BackfillStore(database)
         await stack.enter_async_context(usage.flushing())
-        service = CandleService(shared.store, metadata, markets, settings.limits, usage)
+        reader = CandleReader(database)
+        service = CandleService(
+            shared.store, reader, metadata, markets=markets, limits=settings.limits, usage=usage
+        )
         bulk = BulkFill(service, shared.store, markets)
         yield Services(
             settings,
@@ -131,6 +137,7 @@ async def open_services(
             bulk,
             Backfills(jobs, bulk, metadata, runs, markets),
             Bisection(service, shared.store, metadata, markets),
+            Repair(shared.store, metadata, markets),
         )
 
 

@@ -15,6 +15,7 @@ import uvicorn
 from api.auth import SCOPES, MissingKey, TokenVerifier, issue_token
 from db.local_errors import LocalDatabaseError
 from db.upgrade import upgrade
+from mdp_core.answer import CandleQuery
 from mdp_core.clock import Clock
 from mdp_core.logs import log_config
 from mdp_core.settings import (
@@ -23,6 +24,7 @@ from mdp_core.settings import (
     Settings,
     TokenSettings,
 )
+from mdp_core.wiring import open_services
 from scripts import backfill_command, coverage
 from scripts.check import findings
 from scripts.command_line import clear_errors, parse_cli_time
@@ -76,6 +78,11 @@ Now = Annotated[
         parser=parse_cli_time, help="Start the clocks here: ISO-8601 or epoch ms.", metavar="TIME"
     ),
 ]
+Time = Annotated[
+    datetime | None,
+    typer.Option(parser=parse_cli_time, help="ISO-8601 or epoch ms.", metavar="TIME"),
+]
+Workers = Annotated[int, typer.Option(min=1, help="Processes that serve the port together.")]
 Speed = Annotated[float, typer.Option(min=0.001, help="How fast the clocks run.")]
 SandboxData = Annotated[
     Path | None,
@@ -108,6 +115,7 @@ def run(port: Port = 8000, data_dir: DataDir = Path(".mdp")) -> None:
 def api(
     port: Port = 8000,
     host: Annotated[str, typer.Option(help="The interface to listen on.")] = "127.0.0.1",
+    workers: Workers = 1,
 ) -> None:
     """Serve the API; the environment says from which database and how (see .env.example)."""
     with clear_errors(*_EXPECTED):
@@ -118,6 +126,7 @@ def api(
         factory=True,
         host=host,
         port=port,
+        workers=workers,
         access_log=False,  # a line of our own says more
         log_config=_logging(),
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
@@ -160,6 +169,28 @@ def sandbox(  # noqa: PLR0913, PLR0917 - each is an option
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=1,
     )
+
+
+@app.command()
+def repair(  # noqa: PLR0913, PLR0917 - each is an argument
+    exchange: str,
+    market_type: str,
+    symbol: str,
+    interval: str,
+    start: Time = None,
+    end: Time = None,
+) -> None:
+    """Ask the exchange again for what is stored, and replace what differs."""
+    query = CandleQuery(exchange, market_type, symbol, interval, start=start, end=end)
+    with clear_errors(*_EXPECTED):
+        changed = asyncio.run(_repair(query))
+    typer.echo(f"{changed} candles replaced")
+
+
+async def _repair(query: CandleQuery) -> int:
+    settings = Settings()  # pyright: ignore[reportCallIssue]
+    async with open_services(settings, name="mdp-repair") as services:
+        return await services.repair.repair(query)
 
 
 @app.command()

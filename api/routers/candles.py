@@ -1,29 +1,44 @@
-"""`GET /candles`: parse, ask the service, encode."""
+"""`GET /candles`: parse, ask the service, say what it is, deliver."""
 
-from collections.abc import AsyncIterator
-from typing import Annotated, Literal
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response, Security
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.auth import authorize
-from api.encoding import json_chunks
+from api.block_memory import Data
+from api.caching import cache_headers
+from api.compression import CODINGS
+from api.delivery import Delivery
+from api.encoding import FORMATS
 from api.errors import problem_responses
 from api.jobs import answer_accepted
-from api.parameters import SERIES, SeriesPath, optional_time, path_with
+from api.negotiation import best_coding, best_media_type, matches
+from api.parameters import SERIES, SeriesPath, optional_time, path_with, series_path
+from api.provenance import Provenance
 from mdp_core.answer import Answer, CandleQuery
 from mdp_core.clock import to_ms
 from mdp_core.errors import InvalidParameter, WindowTooLarge
 from mdp_core.model import COLUMNS
 from mdp_core.service import CandleService
 
-router = APIRouter(tags=["candles"], responses=problem_responses(401, 403, 404, 422, 502, 503))
+_BODIES: dict[int | str, dict[str, Any]] = {
+    200: {"content": {each.media_type: {} for each in FORMATS.values()}},
+    304: {"description": "What the client has is still right."},
+}
+router = APIRouter(
+    tags=["candles"], responses={**_BODIES, **problem_responses(401, 403, 404, 406, 422, 502, 503)}
+)
 
 _DEFAULT_COLUMNS = ("time", "open", "high", "low", "close", "volume")
-_JSON = "application/json"
 # Up to here an answer is sent as a whole, with its length.
 _WHOLE_SLOTS = 20_000
+_BY_MEDIA_TYPE = {each.media_type: name for name, each in FORMATS.items()}
 
 
 class CandleParameters(BaseModel):
@@ -47,7 +62,10 @@ class CandleParameters(BaseModel):
         ge=1,
         description="Candles at most; default: the maximum with `start`, 500 without.",
     )
-    format: Literal["json"] = "json"
+    format: Literal["json", "ndjson", "csv", "arrow", "parquet"] | None = Field(
+        default=None,
+        description="Default: what the header `Accept` likes best, JSON where it likes all.",
+    )
     fields: str | None = Field(
         default=None,
         description=f"Columns after `time`, comma-separated, of {', '.join(COLUMNS[1:])}.",
@@ -59,20 +77,81 @@ class CandleParameters(BaseModel):
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """In which form the client takes an answer; `coding` None: not compressed."""
+
+    format: str
+    coding: str | None
+
+
 @router.get(
     f"/candles/{SERIES}",
     dependencies=[Security(authorize, scopes=["candles:read"])],
     summary="Closed candles of a window, complete",
     responses={202: {"description": "Too much must be fetched first: a job, and an estimate."}},
+    response_class=Response,
 )
 async def get_candles(
     request: Request,
-    path: Annotated[SeriesPath, Depends()],
+    path: Annotated[SeriesPath, Depends(series_path)],
     parameters: Annotated[CandleParameters, Query()],
 ) -> Response:
     """Every closed candle of the window, ascending; what the store lacks is fetched first."""
-    columns = _columns(parameters.fields)
-    query = CandleQuery(
+    form, columns = _form(request, parameters.format), _columns(parameters.fields)
+    query = _query(path, parameters)
+    service: CandleService = request.state.services.candles
+    try:
+        answer = await service.get(query)
+    except WindowTooLarge:
+        return answer_accepted(await request.state.services.backfills.request(query))
+    provenance = Provenance(answer, columns, _next_path(request, answer))
+    headers = _headers(query, provenance, form)
+    if matches(request.headers.get("If-None-Match", ""), headers.get("ETag")):
+        return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
+    format_ = FORMATS[form.format]
+    delivery = Delivery(service, request.state.memory, answer, format_, columns)
+    return await _respond(delivery, provenance, form, headers)
+
+
+def _headers(query: CandleQuery, provenance: Provenance, form: _Form) -> dict[str, str]:
+    headers = {
+        **provenance.headers(),
+        **cache_headers(query, provenance, (form.format, form.coding or "")),
+        "X-Cache": provenance.answer.cache,
+        "X-Upstream-Requests": str(provenance.answer.upstream_requests),
+    }
+    return {**headers, "Content-Encoding": form.coding} if form.coding else headers
+
+
+async def _respond(
+    delivery: Delivery, provenance: Provenance, form: _Form, headers: dict[str, str]
+) -> Response:
+    """Send a short answer as a whole, a long one in chunks, after the first of them is ready."""
+    answer, format_ = provenance.answer, FORMATS[form.format]
+    chunks = delivery.chunks(format_.body(provenance), form.coding)
+    first = await anext(chunks)
+    headers["Server-Timing"] = ", ".join(
+        f"{step};dur={ms:.1f}" for step, ms in delivery.timings.items()
+    )
+    grid, window = answer.series.grid, answer.window
+    if grid.count(window.start, window.end) <= _WHOLE_SLOTS:
+        body = b"".join([first, *[chunk async for chunk in chunks]])
+        return Response(body, media_type=format_.media_type, headers=headers)
+    if form.coding is None and (length := delivery.length(format_.body(provenance))) is not None:
+        headers["Content-Length"] = str(length)
+    return StreamingResponse(_chain(first, chunks), media_type=format_.media_type, headers=headers)
+
+
+async def _chain(first: Data, rest: AsyncGenerator[Data]) -> AsyncIterator[Data]:
+    async with aclosing(rest):
+        yield first
+        async for chunk in rest:
+            yield chunk
+
+
+def _query(path: SeriesPath, parameters: CandleParameters) -> CandleQuery:
+    return CandleQuery(
         path.exchange,
         path.market_type,
         path.symbol,
@@ -83,47 +162,17 @@ async def get_candles(
         settled=parameters.settled,
         partial=parameters.partial,
     )
-    service: CandleService = request.state.services.candles
-    try:
-        answer = await service.get(query)
-    except WindowTooLarge:
-        return answer_accepted(await request.state.services.backfills.request(query))
-    timings = dict(answer.timings)
-    following = _next_path(request, answer)
-    chunks = json_chunks(answer, service.blocks(answer, columns), columns, following, timings)
-    return await _respond(answer, chunks, following, timings)
 
 
-async def _respond(
-    answer: Answer, chunks: AsyncIterator[bytes], following: str | None, timings: dict[str, float]
-) -> Response:
-    """Send a short answer as a whole, a long one in chunks, after the first of them is ready."""
-    first = await anext(chunks)
-    grid, window = answer.series.grid, answer.window
-    if grid.count(window.start, window.end) > _WHOLE_SLOTS:
-        return StreamingResponse(
-            _chain(first, chunks), media_type=_JSON, headers=_headers(answer, following, timings)
-        )
-    body = b"".join([first, *[chunk async for chunk in chunks]])
-    return Response(body, media_type=_JSON, headers=_headers(answer, following, timings))
+def _form(request: Request, name: str | None) -> _Form:
+    """Choose what the client likes best; a format that is compressed already stays as it is."""
+    name = name or _BY_MEDIA_TYPE[best_media_type(_header(request, "Accept"), [*_BY_MEDIA_TYPE])]
+    codings = [] if FORMATS[name].is_packed else [*CODINGS]
+    return _Form(name, best_coding(_header(request, "Accept-Encoding"), codings))
 
 
-async def _chain(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    yield first
-    async for chunk in rest:
-        yield chunk
-
-
-def _headers(answer: Answer, following: str | None, timings: dict[str, float]) -> dict[str, str]:
-    headers = {
-        "X-Cache": answer.cache,
-        "X-Upstream-Requests": str(answer.upstream_requests),
-        "Server-Timing": ", ".join(f"{step};dur={ms:.1f}" for step, ms in timings.items()),
-        "Cache-Control": "no-store" if answer.missing else "private, no-cache",
-    }
-    if following:
-        headers["Link"] = f'<{following}>; rel="next"'
-    return headers
+def _header(request: Request, name: str) -> str:
+    return ", ".join(request.headers.getlist(name))
 
 
 def _next_path(request: Request, answer: Answer) -> str | None:

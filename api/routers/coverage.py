@@ -8,7 +8,7 @@ from typing_extensions import TypedDict
 
 from api.auth import authorize
 from api.errors import problem_responses
-from api.parameters import SERIES, SeriesPath, optional_time, path_with
+from api.parameters import SERIES, SeriesPath, optional_time, path_with, series_path
 from mdp_core.answer import CandleQuery
 from mdp_core.clock import to_ms
 from mdp_core.coverage import Coverage, Span, State
@@ -51,7 +51,7 @@ class CoverageBody(TypedDict):
 )
 async def get_coverage(
     request: Request,
-    path: Annotated[SeriesPath, Depends()],
+    path: Annotated[SeriesPath, Depends(series_path)],
     parameters: Annotated[CoverageParameters, Query()],
 ) -> CoverageBody:
     """Part a window into what is covered, before history, forgotten, not fetched and rejected.

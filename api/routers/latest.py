@@ -2,12 +2,13 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request, Security
+import orjson
+from fastapi import APIRouter, Depends, Query, Request, Response, Security
 from typing_extensions import TypedDict
 
 from api.auth import authorize
 from api.errors import problem_responses
-from api.parameters import SERIES, SeriesPath
+from api.parameters import SERIES, SeriesPath, series_path
 from mdp_core.answer import CandleQuery, Latest
 from mdp_core.clock import to_ms
 from mdp_core.edge import LiveEdge
@@ -41,17 +42,19 @@ class LatestBody(TypedDict):
     f"/latest/{SERIES}",
     dependencies=[Security(authorize, scopes=["candles:read"])],
     summary="The newest candle",
+    response_model=LatestBody,
 )
 async def get_latest(
     request: Request,
-    path: Annotated[SeriesPath, Depends()],
+    path: Annotated[SeriesPath, Depends(series_path)],
     *,
     forming: Annotated[bool, Query(description="The candle that is not closed yet.")] = False,
-) -> LatestBody:
+) -> Response:
     """Give the newest closed candle and whether it is final, or the forming one, marked."""
     edge: LiveEdge = request.state.services.edge
     query = CandleQuery(path.exchange, path.market_type, path.symbol, path.interval)
-    return _body(await (edge.forming(query) if forming else edge.closed(query)))
+    latest = await (edge.forming(query) if forming else edge.closed(query))
+    return Response(orjson.dumps(_body(latest)), media_type="application/json")
 
 
 def _body(latest: Latest) -> LatestBody:

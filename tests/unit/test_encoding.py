@@ -1,8 +1,8 @@
-"""Answers as JSON: what a client reads is what the store holds, bit for bit."""
+"""Answers in every format: what a client reads is what the store holds, bit for bit."""
 
 import json
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from unit_strategies import MINUTES, Row, a_row, a_symbol, bits, candles_of, steady, utc
 
-from api.encoding import json_chunks, json_rows
+from api.encoding import FORMATS
+from api.provenance import Provenance
 from mdp_core.answer import Answer, Missing
 from mdp_core.clock import to_ms
 from mdp_core.errors import BadRows, ExchangeUnavailable, RateLimited
@@ -51,31 +52,37 @@ def answer() -> Answer:
         next=None,
         cache="hit",
         upstream_requests=0,
+        epoch=0,
         timings={},
     )
 
 
-async def encoded(
+def encoded(
     blocks: Sequence[Candles],
     columns: Sequence[str] = ROW_COLUMNS,
     following: str | None = None,
     of: Answer | None = None,
-) -> list[bytes]:
-    async def read() -> AsyncIterator[Candles]:
-        for block in blocks:
-            yield block
+    name: str = "json",
+) -> bytes:
+    """Write a whole body."""
+    format_ = FORMATS[name]
+    body = format_.body(Provenance(of or answer(), columns, following))
+    rows = [format_.encode(block, columns) for block in blocks if len(block)]
+    parts = [bytes(body.part(each)) for each in rows]
+    return b"".join([body.head(), *parts, body.tail(sum(map(len, rows)))])
 
-    chunks = json_chunks(of or answer(), read(), columns, following, {})
-    return [chunk async for chunk in chunks]
 
-
-async def body_of(
+def body_of(
     blocks: Sequence[Candles],
     columns: Sequence[str] = ROW_COLUMNS,
     following: str | None = None,
     of: Answer | None = None,
 ) -> dict[str, Any]:
-    return strict_json(b"".join(await encoded(blocks, columns, following, of)))
+    return strict_json(encoded(blocks, columns, following, of))
+
+
+def json_rows(candles: Candles, columns: Sequence[str]) -> bytes:
+    return bytes(FORMATS["json"].encode(candles, columns).data[1:])
 
 
 def strict_json(text: bytes) -> Any:  # noqa: ANN401 - JSON
@@ -141,11 +148,9 @@ def test_row_holds_the_columns_asked_for_in_their_order(columns: list[str]) -> N
     )
 
 
-async def test_body_says_what_was_answered() -> None:
+def test_body_says_what_was_answered() -> None:
     """Every key of the contract, in its order, times in milliseconds."""
-    body = await body_of(
-        [candles_of([a_row(60_000), a_row(120_000)])], following="/candles/…?end=1"
-    )
+    body = body_of([candles_of([a_row(60_000), a_row(120_000)])], following="/candles/…?end=1")
 
     assert list(body.items()) == [
         ("exchange", "binance"),
@@ -164,9 +169,9 @@ async def test_body_says_what_was_answered() -> None:
 
 
 @pytest.mark.parametrize("blocks", [0, 1, 3])
-async def test_answer_without_candles_is_whole(blocks: int) -> None:
+def test_answer_without_candles_is_whole(blocks: int) -> None:
     """No block, or only empty ones."""
-    body = await body_of([Candles.empty()] * blocks)
+    body = body_of([Candles.empty()] * blocks)
 
     assert (body["candles"], body["count"], body["complete"], body["next"]) == ([], 0, True, None)
 
@@ -186,48 +191,18 @@ async def test_answer_without_candles_is_whole(blocks: int) -> None:
     ],
     ids=str,
 )
-async def test_blocks_are_joined_in_order(lengths: list[int]) -> None:
-    """Empty blocks leave no comma; long ones, encoded in a thread, keep their place."""
+def test_blocks_are_joined_in_order(lengths: list[int]) -> None:
+    """Empty blocks leave no comma."""
     minutes = iter(range(sum(lengths)))
     blocks = [candles_of([a_row(next(minutes) * 60_000) for _ in range(n)]) for n in lengths]
 
-    body = await body_of(blocks)
+    body = body_of(blocks)
 
     assert [row[0] for row in body["candles"]] == [n * 60_000 for n in range(sum(lengths))]
     assert body["count"] == sum(lengths)
 
 
-async def test_first_chunk_holds_the_first_block() -> None:
-    """Nothing is sent before something was read; then a chunk per block, none of them empty."""
-    blocks = [candles_of([a_row(n)]) for n in range(3)]
-
-    chunks = await encoded(blocks)
-
-    assert len(chunks) == 4
-    assert b'"candles":[[0,10.0' in chunks[0]
-    assert all(chunks)
-
-
-async def collect(chunks: AsyncIterator[bytes], into: list[bytes]) -> None:
-    async for chunk in chunks:
-        into.append(chunk)  # noqa: PERF401 - what came before a failure is looked at
-
-
-async def test_failure_while_reading_is_not_swallowed() -> None:
-    """A body must never end as if it were whole."""
-
-    async def read() -> AsyncIterator[Candles]:
-        yield candles_of([a_row(0)])
-        raise ConnectionError
-
-    chunks = list[bytes]()
-    with pytest.raises(ConnectionError):
-        await collect(json_chunks(answer(), read(), ROW_COLUMNS, None, {}), chunks)
-
-    assert b'"complete"' not in b"".join(chunks)
-
-
-async def test_what_is_missing_is_listed_with_its_reason() -> None:
+def test_what_is_missing_is_listed_with_its_reason() -> None:
     """The reason is the code under which the error would have been answered."""
     hours = [Window(utc(2024, 6, 10, hour), utc(2024, 6, 10, hour + 1)) for hour in range(3)]
     errors = [
@@ -237,7 +212,7 @@ async def test_what_is_missing_is_listed_with_its_reason() -> None:
     ]
     missing = [Missing(hour, error) for hour, error in zip(hours, errors, strict=True)]
 
-    body = await body_of([], of=replace(answer(), missing=missing))
+    body = body_of([], of=replace(answer(), missing=missing))
 
     assert body["complete"] is False
     assert body["missing"] == [
@@ -248,39 +223,15 @@ async def test_what_is_missing_is_listed_with_its_reason() -> None:
     ]
 
 
-async def test_complete_answer_has_no_list_of_what_is_missing() -> None:
+def test_complete_answer_has_no_list_of_what_is_missing() -> None:
     """It has nothing to say about it."""
-    assert "missing" not in await body_of([])
+    assert "missing" not in body_of([])
 
 
-async def test_edge_of_finality_is_told() -> None:
+def test_edge_of_finality_is_told() -> None:
     """It may lie before the end."""
     until = WINDOW.end - timedelta(minutes=1)
 
-    body = await body_of([], of=replace(answer(), settled_until=until))
+    body = body_of([], of=replace(answer(), settled_until=until))
 
     assert body["settled_until"] == to_ms(until) == body["end"] - 60_000
-
-
-async def test_reading_and_encoding_are_timed() -> None:
-    """The time spent is added to what was measured before."""
-    timings = {"read": 1000.0}
-
-    async def read() -> AsyncIterator[Candles]:
-        yield candles_of([a_row(0)])
-
-    async for _ in json_chunks(answer(), read(), ROW_COLUMNS, None, timings):
-        pass
-
-    assert set(timings) == {"read", "encode"}
-    assert timings["read"] > 1000.0
-    assert timings["encode"] > 0
-
-
-async def test_long_block_is_encoded_as_a_short_one() -> None:
-    """The way through a thread changes no byte."""
-    block = candles_of([a_row(n * 60_000, open=n / 7) for n in range(5000)])
-
-    chunks = await encoded([block])
-
-    assert json_rows(block, ROW_COLUMNS) in chunks[0]

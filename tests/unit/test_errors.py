@@ -41,8 +41,10 @@ STABLE = {
     "NoSyncer": (503, "syncer_unavailable"),
     "Overloaded": (503, "overloaded"),
     "StoreUnavailable": (503, "store_unavailable"),
+    "SeriesRepaired": (503, "store_unavailable"),
     "Unauthorized": (401, "unauthorized"),
     "Forbidden": (403, "forbidden"),
+    "NotAcceptable": (406, "not_acceptable"),
 }
 
 BORN = utc(2024, 6, 10)
@@ -66,6 +68,7 @@ EXAMPLES: list[errors.MdpError] = [
     errors.NoSyncer(),
     errors.Overloaded("too many requests wait"),
     errors.StoreUnavailable("no connection"),
+    errors.SeriesRepaired("binance perp BTC-USDT 1m"),
 ]
 
 

@@ -13,7 +13,7 @@ import orjson
 import pytest
 from unit_strategies import SHARED
 
-from api.encoding import json_rows
+from api.encoding import FORMATS
 from mdp_core.model import Candles
 
 DATA, RECORDED = SHARED / "data", SHARED / "recorded"
@@ -84,7 +84,12 @@ def test_answer_prints_the_decimals_of_a_real_series(path: Path) -> None:
     candles = Candles(np.array(time, np.int64), *columns, quote_volume=absent, trades=absent)
 
     names = ["time", "open", "high", "low", "close", "volume"]
-    body = json_rows(candles, names).decode().replace("],[", "\n").strip("[]")
+    body = (
+        bytes(FORMATS["json"].encode(candles, names).data[1:])
+        .decode()
+        .replace("],[", "\n")
+        .strip("[]")
+    )
 
     printed = [list(column) for column in zip(*csv.reader(io.StringIO(body)), strict=True)]
     assert printed[0] == time

@@ -1,0 +1,84 @@
+"""What a client accepts (RFC 9110, section 12.5): media types and codings, by their quality."""
+
+from collections.abc import Sequence
+
+_ACCEPT, _ACCEPT_ENCODING = "Accept", "Accept-Encoding"
+
+
+class NotAcceptable(Exception):
+    """The client accepts nothing of what there is; says what there is."""
+
+    def __init__(self, header: str, offered: Sequence[str]) -> None:
+        super().__init__(f"{header} excludes everything that there is: {', '.join(offered)}")
+
+
+def best_media_type(accept: str, offered: Sequence[str]) -> str:
+    """Give the one of `offered` that is accepted best, the first of them where several are.
+
+    Args:
+        accept: The header's text; empty accepts everything.
+        offered: Media types without parameters, the best one first.
+
+    Raises:
+        NotAcceptable: None of them is accepted.
+    """
+    qualities = _qualities(accept) or {"*/*": 1.0}
+
+    def quality(media_type: str) -> float:
+        ranges = (media_type, f"{media_type.partition('/')[0]}/*", "*/*")
+        return next((qualities[each] for each in ranges if each in qualities), 0.0)
+
+    best = max(offered, key=quality)
+    if not quality(best):
+        raise NotAcceptable(_ACCEPT, offered)
+    return best
+
+
+def best_coding(accept_encoding: str, offered: Sequence[str]) -> str | None:
+    """Give the one of `offered` that is accepted best; None leaves a body as it is.
+
+    Args:
+        accept_encoding: The header's text; empty accepts no coding.
+        offered: Names of codings, the best one first.
+
+    Raises:
+        NotAcceptable: None of them is accepted, nor a body as it is.
+    """
+    qualities = _qualities(accept_encoding)
+    rest = qualities.get("*", 0.0)
+    best = max(offered, key=lambda name: qualities.get(name, rest), default=None)
+    coded = qualities.get(best, rest) if best else 0.0
+    # Not named, a body as it is stays acceptable, but is not asked for.
+    plain = qualities.get("identity", 0.0 if "*" in qualities and not rest else None)
+    if coded and coded >= (plain or 0.0):
+        return best
+    if plain == 0.0:
+        raise NotAcceptable(_ACCEPT_ENCODING, (*offered, "identity"))
+    return None
+
+
+def matches(if_none_match: str, etag: str | None) -> bool:
+    """Tell whether the client has what `etag` stands for; weak ones compare equal here."""
+    if etag is None or not if_none_match:
+        return False
+    given = [each.strip().removeprefix("W/") for each in if_none_match.split(",")]
+    return "*" in given or etag in given
+
+
+def _qualities(header: str) -> dict[str, float]:
+    """Read `name;q=0.5, …`; other parameters are passed over, a quality that is none counts 0."""
+    qualities: dict[str, float] = {}
+    for item in header.split(","):
+        name, *parameters = (part.strip().lower() for part in item.split(";"))
+        if name:
+            texts = [each[2:] for each in parameters if each.startswith("q=")]
+            qualities[name] = _quality(texts[0]) if texts else 1.0
+    return qualities
+
+
+def _quality(text: str) -> float:
+    try:
+        quality = float(text)
+    except ValueError:
+        return 0.0
+    return quality if 0 <= quality <= 1 else 0.0

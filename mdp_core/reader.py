@@ -1,0 +1,218 @@
+"""The read side of the store: what is covered, its epoch, and its rows.
+
+Coverage, epoch and rows come from one server: a look tells coverage and epoch in one statement, a
+read tells rows and epoch in one. Whoever reads the rows of a look compares the epochs; while they
+are equal, what the look said holds for the rows. Nothing here writes.
+"""
+
+import asyncio
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+from typing import LiteralString
+
+import numpy as np
+from psycopg.types.multirange import Multirange
+
+from mdp_core.candle_copy import load_columns
+from mdp_core.database import Connection, Database
+from mdp_core.errors import StoreUnavailable
+from mdp_core.model import OPTIONAL_COLUMNS, Candles, Window
+
+# What of these windows is not covered, and how often was their series repaired?
+_LOOK: LiteralString = """
+SELECT series.epoch, tstzmultirange(tstzrange(asked.first, asked.stop)) - series.coverage
+FROM unnest(%(ids)b::int[], %(starts)b::timestamptz[], %(ends)b::timestamptz[])
+    WITH ORDINALITY AS asked (id, first, stop, position)
+JOIN series USING (id)
+ORDER BY asked.position
+"""
+
+# The same of one window, and when does its candle at this position, from the first, open?
+_LOOK_FROM_START: LiteralString = """
+SELECT epoch, tstzmultirange(tstzrange(%(start)s, %(end)s)) - coverage, (
+    SELECT time FROM candles
+    WHERE series_id = %(series_id)s AND time >= %(start)s AND time < %(end)s
+    ORDER BY time OFFSET %(position)s LIMIT 1
+)
+FROM series WHERE id = %(series_id)s
+"""
+
+# The same, counted from the last.
+_LOOK_FROM_END: LiteralString = """
+SELECT epoch, tstzmultirange(tstzrange(%(start)s, %(end)s)) - coverage, (
+    SELECT time FROM candles
+    WHERE series_id = %(series_id)s AND time >= %(start)s AND time < %(end)s
+    ORDER BY time DESC OFFSET %(position)s LIMIT 1
+)
+FROM series WHERE id = %(series_id)s
+"""
+
+# Which candles open in this window, ascending, as one row of columns? Of which epoch are they?
+_READ: LiteralString = """
+SELECT (SELECT epoch FROM series WHERE id = %(series_id)s),
+       array_agg(time), array_agg(open), array_agg(high), array_agg(low), array_agg(close),
+       array_agg(volume), array_agg(quote_volume), array_agg(trades)
+FROM (
+    SELECT time, open, high, low, close, volume,
+           coalesce(quote_volume, 'NaN') AS quote_volume,
+           coalesce(trades::float8, 'NaN') AS trades
+    FROM candles
+    WHERE series_id = %(series_id)s AND time >= %(start)s AND time < %(end)s
+    ORDER BY time
+) AS ordered
+"""
+
+# The same without the columns that few ask for: reading is most of what a hit costs.
+_READ_PRICES: LiteralString = """
+SELECT (SELECT epoch FROM series WHERE id = %(series_id)s),
+       array_agg(time), array_agg(open), array_agg(high), array_agg(low), array_agg(close),
+       array_agg(volume)
+FROM (
+    SELECT time, open, high, low, close, volume FROM candles
+    WHERE series_id = %(series_id)s AND time >= %(start)s AND time < %(end)s
+    ORDER BY time
+) AS ordered
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What was known of a window at one moment.
+
+    `missing` is what was not covered, ascending; `found` the open time of the candle that was
+    looked for, None where there were fewer.
+    """
+
+    epoch: int
+    missing: list[Window]
+    found: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Candles of a window, and the epoch that they belong to."""
+
+    epoch: int
+    candles: Candles
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    series_id: int
+    window: Window
+    answer: asyncio.Future[Look]
+
+
+class CandleReader:
+    """Reads coverage, epochs and candles; every method is one round trip."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._waiting: list[_Asked] = []
+        self._looking: asyncio.Task[None] | None = None
+
+    async def look(self, series_id: int, window: Window) -> Look:
+        """Tell what is covered now.
+
+        Those who ask while a look is under way share the next one: what they learn is as new as if
+        each had asked alone.
+        """
+        asked = _Asked(series_id, window, asyncio.get_running_loop().create_future())
+        self._waiting.append(asked)
+        if self._looking is None:
+            self._looking = asyncio.create_task(self._look_for_all())
+        return await asked.answer
+
+    async def look_from_start(self, series_id: int, window: Window, rows: int) -> Look:
+        """Tell what is covered now, and find the last of the first `rows` candles of `window`."""
+        return await self._look_one(_LOOK_FROM_START, series_id, window, rows)
+
+    async def look_from_end(self, series_id: int, window: Window, rows: int) -> Look:
+        """Tell what is covered now, and find the first of the last `rows` candles of `window`."""
+        return await self._look_one(_LOOK_FROM_END, series_id, window, rows)
+
+    async def read(self, series_id: int, window: Window, columns: Collection[str]) -> Block:
+        """Give the stored candles that open in `window`, ascending.
+
+        Of the columns that not every exchange gives only those in `columns` are sure to be read;
+        else they are NaN. All is in memory at once: read long windows in blocks.
+        """
+        async with self._database.connection() as connection:
+            return await read_block(connection, series_id, window, columns)
+
+    async def _look_for_all(self) -> None:
+        try:
+            while self._waiting:
+                asked, self._waiting = self._waiting, []
+                try:
+                    looks = await self._look_for(asked)
+                except StoreUnavailable as error:
+                    _fail(asked, error)
+                except BaseException as error:
+                    _fail(asked + self._waiting, error)
+                    raise
+                else:
+                    _answer(asked, looks)
+        finally:
+            self._looking = None
+
+    async def _look_for(self, asked: list[_Asked]) -> list[Look]:
+        what = {
+            "ids": [each.series_id for each in asked],
+            "starts": [each.window.start for each in asked],
+            "ends": [each.window.end for each in asked],
+        }
+        async with self._database.connection() as connection:
+            cursor = await connection.execute(_LOOK, what, binary=True)
+            return [Look(row[0], _windows(row[1])) for row in await cursor.fetchall()]
+
+    async def _look_one(
+        self, query: LiteralString, series_id: int, window: Window, rows: int
+    ) -> Look:
+        what = {**_bounds(series_id, window), "position": rows - 1}
+        async with self._database.connection() as connection:
+            row = await (await connection.execute(query, what, binary=True)).fetchone()
+        if row is None:
+            message = f"series {series_id} is not in the catalog"
+            raise LookupError(message)
+        return Look(row[0], _windows(row[1]), row[2])
+
+
+async def read_block(
+    connection: Connection, series_id: int, window: Window, columns: Collection[str]
+) -> Block:
+    """Do what `CandleReader.read` does on a connection that the caller holds."""
+    wants_all = not OPTIONAL_COLUMNS.isdisjoint(columns)
+    cursor = connection.cursor(binary=True)
+    load_columns(cursor)
+    await cursor.execute(_READ if wants_all else _READ_PRICES, _bounds(series_id, window))
+    row = await cursor.fetchone()
+    assert row, "an aggregate without groups gives one row"  # noqa: S101
+    epoch, *read = row
+    if read[0] is None:
+        return Block(epoch, Candles.empty())
+    if not wants_all:
+        unread = np.full(len(read[0]), np.nan)
+        read += [unread, unread]
+    return Block(epoch, Candles(*read))
+
+
+def _answer(asked: list[_Asked], looks: list[Look]) -> None:
+    for each, look in zip(asked, looks, strict=True):
+        if not each.answer.done():  # whoever asked may have left
+            each.answer.set_result(look)
+
+
+def _fail(asked: list[_Asked], error: BaseException) -> None:
+    for each in asked:
+        if not each.answer.done():
+            each.answer.set_exception(error)
+
+
+def _bounds(series_id: int, window: Window) -> dict[str, object]:
+    return {"series_id": series_id, "start": window.start, "end": window.end}
+
+
+def _windows(ranges: Multirange[datetime]) -> list[Window]:
+    return [Window(part.lower, part.upper) for part in ranges if part.lower and part.upper]

@@ -1,0 +1,115 @@
+"""Made-up candles in the store, and the baseline ways to write and read them."""
+
+import asyncio
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import psycopg
+from psycopg import sql
+
+from mdp_core.candle_copy import copy_batches
+from mdp_core.clock import to_ms
+from mdp_core.database import open_database
+from mdp_core.intervals import Interval, epoch_grid
+from mdp_core.model import Candles, Window
+from mdp_core.store import CandleStore
+
+SERIES = "/candles/binance/perp/ETH-USDT/1m"
+START = datetime(2022, 1, 1, tzinfo=UTC)
+
+_GRID = epoch_grid(Interval.ONE_MINUTE)
+_BATCH = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The database that is measured, and the server's own client."""
+
+    url: str
+    psql: Path
+    series_id: int
+
+
+def minutes(count: int, *, after: int = 0) -> Window:
+    """Give the window of `count` minutes that begins so many minutes after the start."""
+    start = START + timedelta(minutes=after)
+    return Window(start, start + timedelta(minutes=count))
+
+
+def path(window: Window, name: str = "json") -> str:
+    """Give the path of a window's candles in a format."""
+    return f"{SERIES}?start={to_ms(window.start)}&end={to_ms(window.end)}&format={name}"
+
+
+def random_candles(window: Window) -> Candles:
+    """Make up a candle for every slot."""
+    times = _GRID.times(_GRID.index(window.start), _GRID.index(window.end))
+    random = np.random.default_rng(1)
+    columns = [np.round(random.uniform(1, 60_000, len(times)), 2) for _ in range(6)]
+    return Candles(times, *columns, trades=np.floor(random.uniform(0, 9_000, len(times))))
+
+
+async def save(url: str, series_id: int, window: Window) -> float:
+    """Store made-up candles in one transaction; give the seconds."""
+    candles = random_candles(window)
+    async with open_database(url, name="bench", size=2, statement_timeout_seconds=600) as database:
+        begun = time.perf_counter()
+        await CandleStore(database).save(series_id, [window], candles)
+        return time.perf_counter() - begun
+
+
+def fill(url: str, series_ids: Sequence[int], count: int) -> None:
+    """Store `count` minutes of each series, and have the server know what it has."""
+
+    async def save_all() -> None:
+        for series_id in series_ids:
+            for after in range(0, count, 10 * _BATCH):
+                await save(url, series_id, minutes(min(10 * _BATCH, count - after), after=after))
+
+    asyncio.run(save_all())
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("VACUUM ANALYZE candles")
+
+
+def new_series(url: str, name: str) -> int:
+    """Add a series that no exchange has."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        row = connection.execute(
+            "WITH symbol AS ("
+            "INSERT INTO symbols (exchange, market_type, name, native, base, quote, multiplier,"
+            " active) VALUES ('binance', 'bench', %(name)s, %(name)s, %(name)s, 'X', 1, false)"
+            " RETURNING id) "
+            "INSERT INTO series (symbol_id, interval) SELECT id, '1m' FROM symbol RETURNING id",
+            {"name": name},
+        ).fetchone()
+    assert row, "an insert returns its row"  # noqa: S101
+    return int(row[0])
+
+
+def bare_copy(url: str, series_id: int, window: Window) -> float:
+    """Write the same bytes as `save`, and nothing else; give the seconds."""
+    [(columns, data)] = copy_batches(series_id, random_candles(window))
+    names = sql.SQL(", ").join(map(sql.Identifier, columns))
+    statement = sql.SQL("COPY candles (series_id, {}) FROM STDIN (FORMAT binary)").format(names)
+    with psycopg.connect(url) as connection:
+        begun = time.perf_counter()
+        with connection.cursor().copy(statement) as copy:
+            copy.write(data)
+        connection.commit()
+        return time.perf_counter() - begun
+
+
+def psql_copy(base: Base, window: Window) -> None:
+    """Have psql copy the rows out to nowhere."""
+    rows = sql.SQL(
+        "COPY (SELECT time, open, high, low, close, volume FROM candles WHERE series_id = {} "
+        "AND time >= {} AND time < {} ORDER BY time) TO STDOUT (FORMAT binary)"
+    )
+    query = rows.format(base.series_id, window.start, window.end).as_string()
+    command = [str(base.psql), base.url, "-qc", query]
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)  # noqa: S603 - found by us

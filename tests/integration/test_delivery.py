@@ -1,0 +1,397 @@
+"""Answers on their way: in every form, from every cache, to clients of every kind."""
+
+import asyncio
+import io
+import socket
+import time
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import psycopg
+import pytest
+import uvicorn
+from conftest import (
+    HOST,
+    Sandbox,
+    app_of,
+    checked_out,
+    connected,
+    eventually,
+    opened_services,
+    token_of,
+)
+from pyarrow import ipc, parquet
+
+from mdp_core.answer import CandleQuery
+from mdp_core.clock import to_ms
+from mdp_core.model import Candles, Window
+from mdp_core.settings import Settings
+from mdp_core.wiring import Services
+
+_BTC = "/candles/binance/perp/BTC-USDT/1m"
+_LATEST = "/latest/binance/perp/BTC-USDT/1d"
+_DAY = {"start": "2024-05-01", "end": "2024-05-02"}
+_QUERY = CandleQuery(
+    *("binance", "perp", "BTC-USDT", "1m"),
+    start=datetime(2024, 5, 1, tzinfo=UTC),
+    end=datetime(2024, 5, 2, tzinfo=UTC),
+)
+_START = datetime(2022, 1, 1, tzinfo=UTC)
+_MANY = 300_000
+_LONGEST_SECONDS = 0.02
+_FORMATS = ("json", "ndjson", "csv", "arrow", "parquet")
+_PLAIN = {"Accept-Encoding": "identity"}
+_REPLACE_CLOSE = "UPDATE candles SET close = high WHERE time = '2024-05-01 12:00Z'"
+
+
+def _times(body: bytes, name: str) -> list[int]:
+    match name:
+        case "json":
+            return [row[0] for row in httpx.Response(200, content=body).json()["candles"]]
+        case "ndjson":
+            return [int(line.split(b",")[0].rpartition(b":")[2]) for line in body.splitlines()]
+        case "csv":
+            return [int(line.split(b",")[0]) for line in body.splitlines()[1:]]
+        case "arrow":
+            return ipc.open_stream(body).read_all()["time"].cast("int64").to_pylist()
+        case _:
+            return parquet.read_table(io.BytesIO(body))["time"].cast("int64").to_pylist()
+
+
+async def _fill(services: Services, count: int) -> Window:
+    """Store candles without asking an exchange for them; give their window."""
+    query = CandleQuery("binance", "perp", "BTC-USDT", "1m", limit=1)
+    series = (await services.candles.get(query)).series
+    window = Window(_START, _START + timedelta(minutes=count))
+    times = series.grid.times(series.grid.index(window.start), series.grid.index(window.end))
+    prices = np.random.default_rng(1).uniform(1, 60_000, count)
+    await services.store.save(series.id, [window], Candles(times, *(prices,) * 7))
+    return window
+
+
+def _bounds(window: Window) -> dict[str, int]:
+    return {"start": to_ms(window.start), "end": to_ms(window.end)}
+
+
+@pytest.mark.parametrize("name", _FORMATS)
+async def test_every_format_says_what_json_says(client: httpx.AsyncClient, name: str) -> None:
+    """The same candles, and in the headers what JSON has in its body."""
+    expected = (await client.get(_BTC, params={**_DAY, "limit": 700})).json()
+    answer = await client.get(_BTC, params={**_DAY, "limit": 700, "format": name})
+
+    assert _times(answer.content, name) == [row[0] for row in expected["candles"]]
+    assert answer.headers["X-Window-Start"] == str(expected["start"])
+    assert answer.headers["X-Window-End"] == str(expected["end"])
+    assert answer.headers["X-Settled-Until"] == str(expected["settled_until"])
+    assert answer.headers["X-Complete"] == "true"
+    assert answer.links["next"]["url"].replace(f"&format={name}", "") == expected["next"]
+
+
+async def test_header_chooses_the_format_and_the_parameter_overrules_it(
+    client: httpx.AsyncClient,
+) -> None:
+    """What can't be had is refused, with what there is."""
+    csv = await client.get(_BTC, params=_DAY, headers={"Accept": "text/csv, */*;q=0.1"})
+    json = await client.get(_BTC, params={**_DAY, "format": "json"}, headers={"Accept": "text/csv"})
+    refused = await client.get(_BTC, params=_DAY, headers={"Accept": "image/png"})
+    unknown = await client.get(_BTC, params={**_DAY, "format": "xlsx"})
+
+    assert csv.headers["Content-Type"] == "text/csv; charset=utf-8"
+    assert json.headers["Content-Type"] == "application/json"
+    assert (refused.status_code, refused.json()["code"]) == (406, "not_acceptable")
+    assert (unknown.status_code, unknown.json()["code"]) == (422, "invalid_parameter")
+
+
+@pytest.mark.parametrize("coding", ["gzip", "zstd"])
+@pytest.mark.parametrize("count", [500, 45_000])
+async def test_compressed_body_is_the_same_body(
+    services: Services, client: httpx.AsyncClient, coding: str, count: int
+) -> None:
+    """As a whole and in chunks; each coding is another entity."""
+    window = await _fill(services, count)
+    plain = await client.get(_BTC, params=_bounds(window), headers=_PLAIN)
+    coded = await client.get(_BTC, params=_bounds(window), headers={"Accept-Encoding": coding})
+
+    assert "Content-Encoding" not in plain.headers
+    assert coded.headers["Content-Encoding"] == coding
+    assert coded.content == plain.content
+    assert coded.headers["ETag"] != plain.headers["ETag"]
+
+
+async def test_settled_answer_is_kept_and_found_unchanged(client: httpx.AsyncClient) -> None:
+    """Each format, coding, window and choice of columns has a tag of its own."""
+    forms = [
+        ({**_DAY, "format": name}, {"Accept-Encoding": coding})
+        for name in _FORMATS
+        for coding in ("identity", "gzip", "zstd")
+    ]
+    forms += [({**_DAY, "limit": 5}, _PLAIN), ({**_DAY, "fields": "close"}, _PLAIN)]
+    tags = set[str]()
+    for params, headers in forms:
+        answer = await client.get(_BTC, params=params, headers=headers)
+        tags.add(tag := answer.headers["ETag"])
+        again = await client.get(_BTC, params=params, headers={**headers, "If-None-Match": tag})
+        assert answer.headers["Cache-Control"] == "private, max-age=3600"
+        assert answer.headers["Vary"] == "Accept, Accept-Encoding, Authorization"
+        assert (again.status_code, again.content) == (304, b"")
+        assert {name: again.headers[name] for name in ("ETag", "Vary", "Cache-Control")} == {
+            name: answer.headers[name] for name in ("ETag", "Vary", "Cache-Control")
+        }
+
+    assert len(tags) == len(forms) - 2  # Parquet is compressed in itself: one entity, not three
+
+
+async def test_answer_at_the_live_edge_must_be_asked_for_again(client: httpx.AsyncClient) -> None:
+    """Another candle closes soon: a client that believed its copy would miss it."""
+    newest = await client.get(_BTC, params={"limit": 5, "settled": True})
+    open_ended = await client.get(_BTC, params={"start": "2024-05-01", "limit": 5})
+    partial = await client.get(_BTC, params={**_DAY, "partial": True})
+
+    assert newest.headers["Cache-Control"] == "private, no-cache"
+    assert open_ended.headers["Cache-Control"] == "private, no-cache"
+    assert partial.headers["Cache-Control"] == "no-store"
+    assert "ETag" not in partial.headers
+
+
+async def test_repair_elsewhere_shows_in_the_next_answer_from_every_cache(
+    settings: Settings, sandbox: Sandbox, database: psycopg.Connection
+) -> None:
+    """One process has wrong numbers in its memory and its client a tag; another one repairs."""
+    async with (
+        opened_services(settings, sandbox) as one,
+        opened_services(settings, sandbox) as other,
+        connected(app_of(one), token_of(settings)) as client,
+    ):
+        right = (await client.get(_BTC, params=_DAY)).json()
+        database.execute(_REPLACE_CLOSE)
+        database.execute("UPDATE series SET epoch = epoch + 1")
+        wrong = {name: await client.get(_BTC, params={**_DAY, "format": name}) for name in _FORMATS}
+        kept = await client.get(_BTC, params=_DAY)
+        changed = await other.repair.repair(_QUERY)
+        mended = await client.get(
+            _BTC, params=_DAY, headers={"If-None-Match": kept.headers["ETag"]}
+        )
+        after = {
+            name: await client.get(
+                _BTC,
+                params={**_DAY, "format": name},
+                headers={"If-None-Match": wrong[name].headers["ETag"]},
+            )
+            for name in _FORMATS
+        }
+
+    assert changed == 1
+    assert kept.json()["candles"] != right["candles"]
+    assert mended.status_code == 200
+    assert mended.json()["candles"] == right["candles"]
+    for name in _FORMATS:
+        assert after[name].status_code == 200
+        assert after[name].content != wrong[name].content
+
+
+async def test_repair_of_the_newest_candle_shows_in_latest(
+    services: Services, client: httpx.AsyncClient, sandbox: Sandbox, database: psycopg.Connection
+) -> None:
+    """While it is in hand the exchange isn't asked; what was repaired is not in hand any more."""
+    first = (await client.get(_LATEST)).json()
+    sandbox.clear()
+    again = (await client.get(_LATEST)).json()
+    asked = sandbox.requests()
+    wrong = "UPDATE candles SET close = high + 1, high = high + 1"
+    database.execute(wrong)
+    database.execute("UPDATE series SET epoch = epoch + 1")
+    spoiled = (await client.get(_LATEST)).json()
+    await services.repair.repair(CandleQuery("binance", "perp", "BTC-USDT", "1d"))
+    mended = (await client.get(_LATEST)).json()
+
+    assert asked == []
+    assert first["candle"] == again["candle"] == mended["candle"] != spoiled["candle"]
+
+
+async def test_repair_replaces_nothing_where_the_exchange_says_the_same(
+    services: Services, client: httpx.AsyncClient
+) -> None:
+    """The caches stay good."""
+    before = await client.get(_BTC, params=_DAY)
+    changed = await services.repair.repair(_QUERY)
+    after = await client.get(_BTC, params=_DAY, headers={"If-None-Match": before.headers["ETag"]})
+
+    assert (changed, after.status_code) == (0, 304)
+
+
+# --- what a hit costs ---------------------------------------------------------------------------
+
+
+@contextmanager
+def _round_trips(services: Services, folder: Path) -> Generator[list[int]]:
+    """Count what goes to Postgres on the connections that there are; nobody may open another."""
+    pool: Any = services.database._pool  # noqa: SLF001 - there is no other way in
+    connections, counted = [*pool._pool], list[int]()  # noqa: SLF001
+    files = [(folder / str(number)).open("w+") for number in range(len(connections))]
+    for connection, file in zip(connections, files, strict=True):
+        connection.pgconn.trace(file.fileno())
+    yield counted
+    for connection, file in zip(connections, files, strict=True):
+        connection.pgconn.untrace()
+        file.seek(0)
+        sent = [line for line in file if "\tF\t" in line or line.startswith("F\t")]
+        counted.append(sum("\tSync" in line or "\tQuery\t" in line for line in sent))
+        file.close()
+    assert {*pool._pool} == {*connections}  # noqa: SLF001
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        _DAY,
+        {"start": "2024-05-01", "limit": 1000},
+        {"end": "2024-05-02", "limit": 1000},
+    ],
+    ids=["window", "first rows", "last rows"],
+)
+async def test_hit_costs_two_round_trips_and_from_memory_one(
+    services: Services, client: httpx.AsyncClient, tmp_path: Path, params: dict[str, Any]
+) -> None:
+    """One for coverage, one for rows; what is in memory needs the first only."""
+    await client.get(_BTC, params=params)
+    with _round_trips(services, tmp_path) as stored:
+        hit = await client.get(_BTC, params={**params, "fields": "close"})
+    with _round_trips(services, tmp_path) as kept:
+        again = await client.get(_BTC, params={**params, "fields": "close"})
+
+    assert hit.headers["X-Cache"] == again.headers["X-Cache"] == "hit"
+    assert hit.content == again.content
+    assert (sum(stored), sum(kept)) == (2, 1)
+
+
+async def test_window_inside_a_block_in_memory_is_cut_from_it(
+    services: Services, client: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    """Whatever part of it, in whatever format, the rows are not read again."""
+    window = await _fill(services, 60_000)
+    part = Window(window.start + timedelta(days=20), window.start + timedelta(days=21))
+    for name in _FORMATS:
+        await client.get(_BTC, params={**_bounds(window), "format": name}, headers=_PLAIN)
+        with _round_trips(services, tmp_path) as counted:
+            cut = await client.get(_BTC, params={**_bounds(part), "format": name})
+
+        assert sum(counted) == 1
+        assert _times(cut.content, name) == list(range(to_ms(part.start), to_ms(part.end), 60_000))
+
+
+async def test_long_answer_from_memory_tells_its_length(
+    services: Services, client: httpx.AsyncClient
+) -> None:
+    """A client sees by it whether it got everything."""
+    window = _bounds(await _fill(services, 45_000))
+    for name in ("json", "ndjson", "csv", "arrow"):
+        params = {**window, "format": name}
+        first = await client.get(_BTC, params=params, headers=_PLAIN)
+        again = await client.get(_BTC, params=params, headers=_PLAIN)
+
+        assert "Content-Length" not in first.headers
+        assert again.headers["Content-Length"] == str(len(first.content))
+        assert again.content == first.content
+
+
+# --- clients of every kind ----------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def _served(services: Services) -> AsyncGenerator[int]:
+    """Serve over TCP, on this loop; give the port."""
+    config = uvicorn.Config(
+        app_of(services), log_config=None, ws="none", timeout_graceful_shutdown=1
+    )
+    server = uvicorn.Server(config)
+    with socket.create_server((HOST, 0)) as listener:
+        serving = asyncio.create_task(server.serve([listener]))
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            server.should_exit = True
+            await serving
+
+
+@asynccontextmanager
+async def _asked(
+    port: int, settings: Settings, params: dict[str, Any]
+) -> AsyncGenerator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Send a request; nothing of the answer is read but what the caller reads."""
+    reader, writer = await asyncio.open_connection(HOST, port, limit=1)
+    query = "&".join(f"{name}={value}" for name, value in params.items())
+    token = f"Authorization: Bearer {token_of(settings)}"
+    writer.write("\r\n".join([f"GET {_BTC}?{query} HTTP/1.1", "Host: mdp", token, "", ""]).encode())
+    try:
+        yield reader, writer
+    finally:
+        writer.transport.abort()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+def _reads(services: Services) -> int:
+    return services.database._pool.get_stats()["requests_num"]  # noqa: SLF001
+
+
+@pytest.mark.parametrize("behaviour", ["stops reading", "reads a byte now and then", "leaves"])
+async def test_slow_client_holds_nothing(
+    settings: Settings, services: Services, behaviour: str
+) -> None:
+    """No connection, and no more than a few pieces of what it does not take."""
+    params = _bounds(await _fill(services, _MANY))
+    before = _reads(services)
+    async with _served(services) as port, _asked(port, settings, params) as (reader, writer):
+        assert await reader.readexactly(12) == b"HTTP/1.1 200"
+        if behaviour == "leaves":
+            writer.transport.abort()
+        for _ in range(10):
+            if behaviour == "reads a byte now and then":
+                await reader.readexactly(1)
+            await asyncio.sleep(0.1)
+        await eventually(lambda: checked_out(services) == 0)
+
+        # The answer has 16 pieces; those that the kernel's buffers took count too.
+        assert _reads(services) - before < 14
+
+
+@contextmanager
+def _watchdog() -> Generator[list[tuple[float, str]]]:
+    """List the CPU seconds of every callback of the event loop that took much, and which it was.
+
+    CPU time, since on a busy machine any callback may be kept waiting.
+    """
+    long = list[tuple[float, str]]()
+    run = asyncio.Handle._run  # noqa: SLF001 - the loop offers no other way to see them
+
+    def watched(handle: asyncio.Handle) -> None:
+        begun = time.thread_time()
+        run(handle)
+        spent = time.thread_time() - begun
+        if spent >= _LONGEST_SECONDS:
+            long.append((spent, repr(handle)))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(asyncio.Handle, "_run", watched)
+        yield long
+
+
+async def test_nothing_blocks_the_event_loop(settings: Settings, services: Services) -> None:
+    """No callback takes 20 ms, from Postgres or from memory, in any format or coding."""
+    window = _bounds(await _fill(services, 100_000))
+    async with _served(services) as port:
+        url = f"http://{HOST}:{port}{_BTC}"
+        authorization = f"Bearer {token_of(settings)}"
+        with _watchdog() as long:
+            for name, coding in product(_FORMATS, ("identity", "identity", "gzip", "zstd")):
+                headers = {"Authorization": authorization, "Accept-Encoding": coding}
+                params = {**window, "format": name}
+                await asyncio.to_thread(httpx.get, url, params=params, headers=headers)
+
+    assert long == []

@@ -1,27 +1,62 @@
 """Brings a database to the newest schema, and tells which one that is."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import cast
 
+import psycopg
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine, make_url, pool, text
+from psycopg.rows import TupleRow
+from sqlalchemy import Connection, create_engine, make_url, pool, text
+from sqlalchemy.exc import OperationalError, ProgrammingError
+
+from db.columnstore import ensure_columnstore
+from db.roles import ensure_roles
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 # Whoever upgrades holds this lock: services that start together upgrade once.
 _LOCK = text("SELECT pg_advisory_xact_lock(hashtext('mdp.upgrade'))")
 
 
-def upgrade(url: str) -> None:
-    """Bring the database at a `postgresql://` URL to the newest schema, in one transaction."""
+class UpgradeError(Exception):
+    """The database can't be had, or its user may not do that."""
+
+
+def upgrade(url: str, passwords: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Bring the database at a `postgresql://` URL to the newest schema, in one transaction.
+
+    Then, in the same transaction, give it what depends on the server and may change without a
+    migration: the columnstore and the roles.
+
+    Args:
+        url: Of the user who owns the tables, or will.
+        passwords: Of the roles (`db.roles`) that may log in.
+
+    Raises:
+        UpgradeError: The server says no, or nothing; the database is as it was.
+    """
     engine = create_engine(
         make_url(url).set(drivername="postgresql+psycopg"), poolclass=pool.NullPool
     )
-    with engine.begin() as connection:
-        connection.execute(_LOCK)
-        config = _config()
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+    try:
+        with engine.begin() as connection:
+            _upgrade(connection, passwords)
+    except (OperationalError, ProgrammingError, psycopg.OperationalError) as error:
+        message = f"the database can't be upgraded: {error.__cause__ or error}"
+        raise UpgradeError(message) from error
+
+
+def _upgrade(connection: Connection, passwords: Mapping[str, str]) -> None:
+    connection.execute(_LOCK)
+    config = _config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+    driver = cast("psycopg.Connection[TupleRow]", connection.connection.driver_connection)
+    ensure_columnstore(driver)
+    ensure_roles(driver, passwords)
 
 
 def newest_revision() -> str:

@@ -170,13 +170,32 @@ async def open_database(
     Raises:
         StoreUnavailable: The database does not answer.
     """
+    pool, conninfo = _pool(url, name, size, statement_timeout_seconds)
+    with _translated():
+        async with pool:
+            await pool.wait(timeout=_POOL_TIMEOUT_SECONDS * 2)
+            yield Database(pool, conninfo)
+
+
+@asynccontextmanager
+async def open_replica(
+    url: str, *, name: str, size: int, statement_timeout_seconds: float
+) -> AsyncGenerator[Database]:
+    """Do the same for a database that may be out of reach, now and at any time."""
+    pool, conninfo = _pool(url, name, size, statement_timeout_seconds)
+    async with pool:
+        yield Database(pool, conninfo)
+
+
+def _pool(url: str, name: str, size: int, statement_timeout_seconds: float) -> tuple[Pool, str]:
+    """Make a pool that is not open yet; give it with what it connects to."""
     milliseconds = round(statement_timeout_seconds * 1000)
     options = f"-c timezone=UTC -c statement_timeout={milliseconds}"
-    url = make_conninfo(
+    conninfo = make_conninfo(
         url, application_name=name, options=options, connect_timeout=5, **_KEEPALIVES
     )
     pool: Pool = AsyncConnectionPool(
-        url,
+        conninfo,
         connection_class=_PooledConnection,
         kwargs={"autocommit": True},
         min_size=1,
@@ -189,10 +208,7 @@ async def open_database(
         name=name,
         open=False,
     )
-    with _translated():
-        async with pool:
-            await pool.wait(timeout=_POOL_TIMEOUT_SECONDS * 2)
-            yield Database(pool, url)
+    return pool, conninfo
 
 
 async def _reset(connection: _PooledConnection) -> None:

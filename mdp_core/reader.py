@@ -1,30 +1,34 @@
 """The read side of the store: what is covered, its epoch, and its rows.
 
-Coverage, epoch and rows come from one server: a look tells coverage and epoch in one statement, a
-read tells rows and epoch in one. Whoever reads the rows of a look compares the epochs; while they
-are equal, what the look said holds for the rows. Nothing here writes.
+A look tells coverage and epoch in one statement, a read tells rows, coverage and epoch in one: each
+is one snapshot of one server, a replica's or the primary's. Whoever reads the rows of a look
+compares the epochs; while they are equal, what the look said holds for the rows. Nothing here
+writes.
 """
 
 import asyncio
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import LiteralString
 
 import numpy as np
 from psycopg.types.multirange import Multirange
 
 from mdp_core.candle_copy import load_columns
-from mdp_core.database import Connection, Database
+from mdp_core.database import Connection
 from mdp_core.errors import StoreUnavailable
 from mdp_core.model import OPTIONAL_COLUMNS, Candles, Window
+from mdp_core.replica import ReadServers
 
 # What of these windows is not covered, and how often was their series repaired?
 _LOOK: LiteralString = """
-SELECT series.epoch, tstzmultirange(tstzrange(asked.first, asked.stop)) - series.coverage
+SELECT coalesce(series.epoch, -1),
+       tstzmultirange(tstzrange(asked.first, asked.stop)) - coalesce(series.coverage, '{}')
 FROM unnest(%(ids)b::int[], %(starts)b::timestamptz[], %(ends)b::timestamptz[])
     WITH ORDINALITY AS asked (id, first, stop, position)
-JOIN series USING (id)
+LEFT JOIN series USING (id)
 ORDER BY asked.position
 """
 
@@ -48,32 +52,42 @@ SELECT epoch, tstzmultirange(tstzrange(%(start)s, %(end)s)) - coverage, (
 FROM series WHERE id = %(series_id)s
 """
 
-# Which candles open in this window, ascending, as one row of columns? Of which epoch are they?
+# Which candles open in this window, ascending, as one row of columns? Of which epoch are they, and
+# is the whole window covered here?
 _READ: LiteralString = """
-SELECT (SELECT epoch FROM series WHERE id = %(series_id)s),
-       array_agg(time), array_agg(open), array_agg(high), array_agg(low), array_agg(close),
-       array_agg(volume), array_agg(quote_volume), array_agg(trades)
-FROM (
-    SELECT time, open, high, low, close, volume,
-           coalesce(quote_volume, 'NaN') AS quote_volume,
-           coalesce(trades::float8, 'NaN') AS trades
-    FROM candles
-    WHERE series_id = %(series_id)s AND time >= %(start)s AND time < %(end)s
-    ORDER BY time
-) AS ordered
+SELECT epoch, coverage @> tstzrange(%(start)s, %(end)s), candles.*
+FROM series, LATERAL (
+    SELECT array_agg(time), array_agg(open), array_agg(high), array_agg(low), array_agg(close),
+           array_agg(volume), array_agg(quote_volume), array_agg(trades)
+    FROM (
+        SELECT time, open, high, low, close, volume,
+               coalesce(quote_volume, 'NaN') AS quote_volume,
+               coalesce(trades::float8, 'NaN') AS trades
+        FROM candles
+        WHERE series_id = %(series_id)s AND time >= %(start)s AND time < %(end)s
+        ORDER BY time
+    ) AS ordered
+) AS candles
+WHERE id = %(series_id)s
 """
 
 # The same without the columns that few ask for: reading is most of what a hit costs.
 _READ_PRICES: LiteralString = """
-SELECT (SELECT epoch FROM series WHERE id = %(series_id)s),
-       array_agg(time), array_agg(open), array_agg(high), array_agg(low), array_agg(close),
-       array_agg(volume)
-FROM (
-    SELECT time, open, high, low, close, volume FROM candles
-    WHERE series_id = %(series_id)s AND time >= %(start)s AND time < %(end)s
-    ORDER BY time
-) AS ordered
+SELECT epoch, coverage @> tstzrange(%(start)s, %(end)s), candles.*
+FROM series, LATERAL (
+    SELECT array_agg(time), array_agg(open), array_agg(high), array_agg(low), array_agg(close),
+           array_agg(volume)
+    FROM (
+        SELECT time, open, high, low, close, volume FROM candles
+        WHERE series_id = %(series_id)s AND time >= %(start)s AND time < %(end)s
+        ORDER BY time
+    ) AS ordered
+) AS candles
+WHERE id = %(series_id)s
 """
+
+# The epoch of a series that a replica has not heard of yet.
+_UNKNOWN = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +102,33 @@ class Look:
     missing: list[Window]
     found: datetime | None = None
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing of the window is missing."""
+        return self.epoch != _UNKNOWN and not self.missing
+
+    @property
+    def is_whole_up_to_found(self) -> bool:
+        """Whether nothing is missing from the window's start to the candle, it included."""
+        if self.found is None or not self.missing:
+            return self.is_whole
+        return self.missing[0].start > self.found
+
+    @property
+    def is_whole_since_found(self) -> bool:
+        """Whether nothing is missing from the candle to the window's end."""
+        if self.found is None or not self.missing:
+            return self.is_whole
+        return self.missing[-1].end <= self.found
+
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Candles of a window, and the epoch that they belong to."""
+    """Candles of a window, the epoch that they belong to, and whether they are all there are."""
 
     epoch: int
     candles: Candles
+    is_covered: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +141,8 @@ class _Asked:
 class CandleReader:
     """Reads coverage, epochs and candles; every method is one round trip."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, servers: ReadServers) -> None:
+        self._servers = servers
         self._waiting: list[_Asked] = []
         self._looking: asyncio.Task[None] | None = None
 
@@ -126,20 +160,30 @@ class CandleReader:
 
     async def look_from_start(self, series_id: int, window: Window, rows: int) -> Look:
         """Tell what is covered now, and find the last of the first `rows` candles of `window`."""
-        return await self._look_one(_LOOK_FROM_START, series_id, window, rows)
+        return await self._servers.ask(
+            partial(_look, _LOOK_FROM_START, series_id, window, rows),
+            is_enough=lambda look: look.is_whole_up_to_found,
+        )
 
     async def look_from_end(self, series_id: int, window: Window, rows: int) -> Look:
         """Tell what is covered now, and find the first of the last `rows` candles of `window`."""
-        return await self._look_one(_LOOK_FROM_END, series_id, window, rows)
+        return await self._servers.ask(
+            partial(_look, _LOOK_FROM_END, series_id, window, rows),
+            is_enough=lambda look: look.is_whole_since_found,
+        )
 
-    async def read(self, series_id: int, window: Window, columns: Collection[str]) -> Block:
-        """Give the stored candles that open in `window`, ascending.
+    async def read(
+        self, series_id: int, window: Window, columns: Collection[str], *, epoch: int
+    ) -> Block:
+        """Give the stored candles that open in `window`, ascending, best of this epoch.
 
         Of the columns that not every exchange gives only those in `columns` are sure to be read;
         else they are NaN. All is in memory at once: read long windows in blocks.
         """
-        async with self._database.connection() as connection:
-            return await read_block(connection, series_id, window, columns)
+        return await self._servers.ask(
+            partial(read_block, series_id=series_id, window=window, columns=columns),
+            is_enough=lambda block: block.is_covered and block.epoch == epoch,
+        )
 
     async def _look_for_all(self) -> None:
         try:
@@ -163,20 +207,20 @@ class CandleReader:
             "starts": [each.window.start for each in asked],
             "ends": [each.window.end for each in asked],
         }
-        async with self._database.connection() as connection:
+
+        async def look(connection: Connection) -> list[Look]:
             cursor = await connection.execute(_LOOK, what, binary=True)
             return [Look(row[0], _windows(row[1])) for row in await cursor.fetchall()]
 
-    async def _look_one(
-        self, query: LiteralString, series_id: int, window: Window, rows: int
-    ) -> Look:
-        what = {**_bounds(series_id, window), "position": rows - 1}
-        async with self._database.connection() as connection:
-            row = await (await connection.execute(query, what, binary=True)).fetchone()
-        if row is None:
-            message = f"series {series_id} is not in the catalog"
-            raise LookupError(message)
-        return Look(row[0], _windows(row[1]), row[2])
+        return await self._servers.ask(look, is_enough=lambda looks: all(x.is_whole for x in looks))
+
+
+async def _look(
+    query: LiteralString, series_id: int, window: Window, rows: int, connection: Connection
+) -> Look:
+    what = {**_bounds(series_id, window), "position": rows - 1}
+    row = await (await connection.execute(query, what, binary=True)).fetchone()
+    return Look(row[0], _windows(row[1]), row[2]) if row else Look(_UNKNOWN, [window])
 
 
 async def read_block(
@@ -188,14 +232,15 @@ async def read_block(
     load_columns(cursor)
     await cursor.execute(_READ if wants_all else _READ_PRICES, _bounds(series_id, window))
     row = await cursor.fetchone()
-    assert row, "an aggregate without groups gives one row"  # noqa: S101
-    epoch, *read = row
+    if row is None:
+        return Block(_UNKNOWN, Candles.empty(), is_covered=False)
+    epoch, is_covered, *read = row
     if read[0] is None:
-        return Block(epoch, Candles.empty())
+        return Block(epoch, Candles.empty(), is_covered)
     if not wants_all:
         unread = np.full(len(read[0]), np.nan)
         read += [unread, unread]
-    return Block(epoch, Candles(*read))
+    return Block(epoch, Candles(*read), is_covered)
 
 
 def _answer(asked: list[_Asked], looks: list[Look]) -> None:

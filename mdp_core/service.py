@@ -121,7 +121,7 @@ class CandleService:
             SeriesRepaired: They are no longer those that the answer speaks of.
             StoreUnavailable: The database can't be had.
         """
-        block = await self._reader.read(answer.series.id, window, columns)
+        block = await self._reader.read(answer.series.id, window, columns, epoch=answer.epoch)
         if block.epoch != answer.epoch:
             raise SeriesRepaired(str(answer.series))
         return block.candles

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PlainValidator,
@@ -26,6 +27,10 @@ def _postgres_url(url: str) -> str:
     return url
 
 
+def _postgres_url_if_any(url: object) -> str | None:
+    return _postgres_url(str(url)) if url else None  # Compose hands over empty what is not set
+
+
 def _strong_secret(secret: SecretStr) -> SecretStr:
     text = secret.get_secret_value()
     if len(text) < _SHORTEST_SECRET:
@@ -44,6 +49,7 @@ def _clock(value: object) -> Clock:
 
 
 _PostgresUrl = Annotated[str, AfterValidator(_postgres_url)]
+_OptionalPostgresUrl = Annotated[str | None, BeforeValidator(_postgres_url_if_any)]
 _Secret = Annotated[SecretStr, AfterValidator(_strong_secret)]
 _Clock = Annotated[Clock, NoDecode, PlainValidator(_clock)]
 
@@ -115,6 +121,18 @@ class DatabaseSettings(BaseSettings):
     """The primary database."""
 
 
+class UpgradeSettings(DatabaseSettings):
+    """What `mdp db upgrade` needs: the database, as its owner, and who else may log in."""
+
+    # Compose hands over empty what nobody has set.
+    model_config = SettingsConfigDict(env_ignore_empty=True)
+
+    service_password: _Secret | None = None
+    """Of the role `mdp_service`, which the services log in as; None leaves it as it is."""
+    analyst_password: _Secret | None = None
+    """Of the role `mdp_analyst`, which may only read; None leaves it as it is."""
+
+
 class TokenSettings(BaseSettings):
     """How tokens are made and verified; only serving and making tokens need it."""
 
@@ -137,6 +155,10 @@ class Settings(DatabaseSettings, TokenSettings, LogSettings):
 
     model_config = _CONFIG
 
+    database_read_url: _OptionalPostgresUrl = Field(
+        default=None, validation_alias="DATABASE_READ_URL", repr=False
+    )
+    """A streaming replica of it, which answers what it knows enough for."""
     pool_size: int = Field(default=10, ge=2)
     """Database connections of one process at the most."""
     statement_timeout_seconds: float = Field(default=30, gt=0, allow_inf_nan=False)

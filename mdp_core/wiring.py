@@ -20,7 +20,7 @@ from mdp_core.bulk import BulkFill
 from mdp_core.catalog import Catalog
 from mdp_core.claims import Claims
 from mdp_core.coverage import Coverage
-from mdp_core.database import Database, open_database
+from mdp_core.database import Database, open_database, open_replica
 from mdp_core.edge import LiveEdge
 from mdp_core.exchanges.base import ExchangeAdapter, ExchangeFacts
 from mdp_core.exchanges.http import ExchangeHttp
@@ -32,6 +32,7 @@ from mdp_core.market import Market
 from mdp_core.metadata import Metadata
 from mdp_core.reader import CandleReader
 from mdp_core.repair import Repair
+from mdp_core.replica import ReadServers
 from mdp_core.service import CandleService
 from mdp_core.settings import ExchangeSettings, Settings
 from mdp_core.store import CandleStore
@@ -117,7 +118,8 @@ async def open_services(
         metadata = Metadata(catalog, beginnings, adapters)
         usage, runs, jobs = Usage(database), JobRuns(database), BackfillStore(database)
         await stack.enter_async_context(usage.flushing())
-        reader = CandleReader(database)
+        servers = await stack.enter_async_context(_open_read_servers(database, settings, name))
+        reader = CandleReader(servers)
         service = CandleService(
             shared.store, reader, metadata, markets=markets, limits=settings.limits, usage=usage
         )
@@ -145,6 +147,25 @@ async def open_services(
 def _tls_context() -> ssl.SSLContext:
     """Load the certificates once: it takes longer than everything else here together."""
     return httpx.create_ssl_context()
+
+
+@asynccontextmanager
+async def _open_read_servers(
+    primary: Database, settings: Settings, name: str
+) -> AsyncGenerator[ReadServers]:
+    async with AsyncExitStack() as stack:
+        replica: Database | None = None
+        if settings.database_read_url:
+            opening = open_replica(
+                settings.database_read_url,
+                name=name,
+                size=settings.pool_size,
+                statement_timeout_seconds=settings.statement_timeout_seconds,
+            )
+            replica = await stack.enter_async_context(opening)
+        servers = ReadServers(primary, replica)
+        await stack.enter_async_context(servers.opened())
+        yield servers
 
 
 @dataclass(frozen=True, slots=True)

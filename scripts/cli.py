@@ -14,7 +14,8 @@ import uvicorn
 
 from api.auth import SCOPES, MissingKey, TokenVerifier, issue_token
 from db.local_errors import LocalDatabaseError
-from db.upgrade import upgrade
+from db.roles import ANALYST, SERVICE
+from db.upgrade import UpgradeError, upgrade
 from mdp_core.answer import CandleQuery
 from mdp_core.clock import Clock
 from mdp_core.logs import log_config
@@ -23,6 +24,7 @@ from mdp_core.settings import (
     LogSettings,
     Settings,
     TokenSettings,
+    UpgradeSettings,
 )
 from mdp_core.wiring import open_services
 from scripts import backfill_command, coverage
@@ -30,10 +32,11 @@ from scripts.check import findings
 from scripts.command_line import clear_errors, parse_cli_time
 from scripts.sandbox.app import SandboxOptions, create_sandbox
 from scripts.stack import SandboxRequest, StackError, serve
+from scripts.status import report
 from syncer.app import serve_syncer
 
 # What is the user's or the machine's to mend, besides what the core says.
-_EXPECTED = (MissingKey, StackError, LocalDatabaseError)
+_EXPECTED = (MissingKey, StackError, LocalDatabaseError, UpgradeError)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -223,9 +226,23 @@ def check() -> None:
 
 @database.command("upgrade")
 def upgrade_database() -> None:
-    """Bring the database that DATABASE_URL names to the newest schema."""
+    """Bring the database that DATABASE_URL names to the newest schema, and make its roles.
+
+    MDP_SERVICE_PASSWORD and MDP_ANALYST_PASSWORD let the roles mdp_service and mdp_analyst log in.
+    """
     with clear_errors(*_EXPECTED):
-        upgrade(DatabaseSettings().database_url)  # pyright: ignore[reportCallIssue]
+        settings = UpgradeSettings()  # pyright: ignore[reportCallIssue]
+        given = {SERVICE: settings.service_password, ANALYST: settings.analyst_password}
+        passwords = {role: it.get_secret_value() for role, it in given.items() if it}
+        upgrade(settings.database_url, passwords)
+
+
+@database.command("status")
+def show_database_status() -> None:
+    """Say what the database of DATABASE_URL is, what it holds, and how many bytes that takes."""
+    with clear_errors(*_EXPECTED):
+        settings = DatabaseSettings()  # pyright: ignore[reportCallIssue]
+        typer.echo(asyncio.run(report(settings)))
 
 
 def _set_clock(now: datetime | None, speed: float) -> Clock:

@@ -6,6 +6,7 @@ HTTP, and the application runs inside its own lifespan.
 
 import asyncio
 import itertools
+import os
 import secrets
 import shutil
 import socket
@@ -49,7 +50,7 @@ MINUTE_MS = 60_000
 _TLS = httpx.create_ssl_context()
 
 IMAGE = "timescale/timescaledb:2.19.3-pg16"
-_SERVER_SETTINGS = {
+SERVER_SETTINGS = {
     "fsync": "off",
     "synchronous_commit": "off",
     "full_page_writes": "off",
@@ -109,6 +110,8 @@ class Server:
 
     kind: str
     url: str
+    bin_dir: Path | None
+    """Its version's programs; None where the server is not this machine's."""
 
     @property
     def has_timescaledb(self) -> bool:
@@ -139,6 +142,20 @@ class Server:
             connection.execute(statement)
 
 
+@contextmanager
+def fresh_database(server_url: str, owner: str | None = None) -> Generator[str]:
+    """Give the URL of a new, empty database, and drop it afterwards."""
+    name = f"test_{secrets.token_hex(6)}"
+    owned = sql.SQL(" OWNER {}").format(sql.Identifier(owner)) if owner else sql.SQL("")
+    with psycopg.connect(_with_database(server_url, "postgres"), autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}{}").format(sql.Identifier(name), owned))
+        try:
+            yield _with_database(server_url, name)
+        finally:
+            drop = sql.SQL("DROP DATABASE {} WITH (FORCE)")
+            connection.execute(drop.format(sql.Identifier(name)))
+
+
 def _database_of(url: str) -> str:
     return url.rpartition("/")[2]
 
@@ -159,24 +176,36 @@ def _has_containers() -> bool:
     return asked.returncode == 0
 
 
-_KINDS = ("timescaledb", "plain", *(("container",) if _has_containers() else ()))
+# A superuser's URL of a server of any edition: an own kind, "given".
+_GIVEN = os.environ.get("MDP_TEST_SERVER_URL")
+_KINDS = (
+    "timescaledb",
+    "plain",
+    *(("container",) if _has_containers() else ()),
+    *(("given",) if _GIVEN else ()),
+)
 
 
 @contextmanager
-def _open_server(kind: str) -> Generator[str]:
+def _open_server(kind: str) -> Generator[tuple[str, Path | None]]:
     if kind == "container":
-        settings = {**_SERVER_SETTINGS, "max_locks_per_transaction": "512"}
+        settings = {**SERVER_SETTINGS, "max_locks_per_transaction": "512"}
         options = " ".join(f"-c {name}={value}" for name, value in settings.items())
         container = PostgresContainer(IMAGE, dbname="mdp", driver=None)
         with container.with_command(f"postgres {options}") as running:
-            yield running.get_connection_url()
+            yield running.get_connection_url(), None
+        return
+    if kind == "given":
+        assert _GIVEN
+        with fresh_database(_GIVEN) as url:
+            yield url, None
         return
     with tempfile.TemporaryDirectory(prefix="mdp-test-") as name:
         folder = Path(name)
         folder.chmod(0o755)  # the server of root runs as somebody else
         local = "timescaledb" if kind == "timescaledb" else "plain"
-        with open_local_database(folder / "db", kind=local, settings=_SERVER_SETTINGS) as opened:
-            yield opened.url
+        with open_local_database(folder / "db", kind=local, settings=SERVER_SETTINGS) as opened:
+            yield opened.url, opened.bin_dir
 
 
 @pytest.fixture(scope="session")
@@ -186,7 +215,8 @@ def _servers() -> Generator[Callable[[str], Server]]:
 
         @cache
         def open_(kind: str) -> Server:
-            server = Server(kind, stack.enter_context(_open_server(kind)))
+            url, bin_dir = stack.enter_context(_open_server(kind))
+            server = Server(kind, url, bin_dir)
             upgrade(server.url)
             server.close_template()
             return server

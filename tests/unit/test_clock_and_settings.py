@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from unit_strategies import steady, times, utc
 
 from mdp_core.clock import EPOCH, Clock, from_ms, to_ms
-from mdp_core.settings import ExchangeSettings, Settings, TokenSettings
+from mdp_core.settings import ExchangeSettings, Settings, TokenSettings, UpgradeSettings
 
 SECRET = "3f1c9a7be2d84056a1f7c03d9e6b58247c1de0f9"  # noqa: S105 - of the tests
 URL = "postgresql://mdp@localhost/mdp"
@@ -327,3 +327,32 @@ def test_exchange_setting_that_cannot_be_meant_is_refused(
 
     with pytest.raises(ValidationError, match=field.lower()):
         ExchangeSettings.from_environment("binance")
+
+
+# --- settings of the database
+
+
+def test_what_compose_hands_over_empty_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable that nobody has set is an empty one there: no replica, and nobody logs in."""
+    monkeypatch.setenv("DATABASE_READ_URL", "")
+    monkeypatch.setenv("MDP_SERVICE_PASSWORD", "")
+
+    assert read().database_read_url is None
+    assert UpgradeSettings().service_password is None  # pyright: ignore[reportCallIssue]
+
+
+def test_replica_must_be_postgres(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another scheme is refused as for the primary."""
+    monkeypatch.setenv("DATABASE_READ_URL", "redis://replica")
+
+    with pytest.raises(ValidationError, match="must be a postgresql:// URL"):
+        read()
+
+
+@pytest.mark.parametrize("password", ["short", "password" * 5])
+def test_weak_password_of_a_role_is_refused(monkeypatch: pytest.MonkeyPatch, password: str) -> None:
+    """A role that may log in is reached over the network, like the API."""
+    monkeypatch.setenv("MDP_SERVICE_PASSWORD", password)
+
+    with pytest.raises(ValidationError):
+        UpgradeSettings()  # pyright: ignore[reportCallIssue]

@@ -1,0 +1,108 @@
+"""The roles of the services and of analysts, and what each of them may do.
+
+Roles belong to the server, not to a database, and may come and go without a migration: so this is
+no migration, but is made sure of after the migrations, each time. The owner of the tables is
+whoever upgrades. Where that user may not make roles, an administrator has to, and is told how.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import LiteralString
+
+from psycopg import Connection, errors, sql
+from psycopg.rows import TupleRow
+
+from db.schema import metadata
+
+SERVICE = "mdp_service"
+ANALYST = "mdp_analyst"
+ROLES = (SERVICE, ANALYST)
+
+_log = logging.getLogger(__name__)
+
+_OF_ANALYSTS = ("candle_rows", "candles", "exchanges", "series", "supported_intervals", "symbols")
+
+# Which of these roles does the server have?
+_EXISTING: LiteralString = "SELECT rolname FROM pg_roles WHERE rolname = ANY(%s)"
+
+# Where are the tables?
+_PLACE: LiteralString = "SELECT current_database(), current_schema()"
+
+_CREATE = sql.SQL("CREATE ROLE {role} NOLOGIN")
+_LET_LOGIN = sql.SQL("ALTER ROLE {role} LOGIN PASSWORD {verifier}")
+_LET_IN = (
+    sql.SQL("GRANT CONNECT ON DATABASE {database} TO {roles}"),
+    sql.SQL("GRANT USAGE ON SCHEMA {schema} TO {roles}"),
+)
+_LET_WRITE = sql.SQL("GRANT SELECT, INSERT, UPDATE, DELETE ON {tables} TO {role}")
+_LET_READ = sql.SQL("GRANT SELECT ON {tables} TO {role}")
+
+
+def ensure_roles(connection: Connection[TupleRow], passwords: Mapping[str, str]) -> None:
+    """Have the roles, with their rights on the newest schema and with nothing beyond.
+
+    What the user of this connection may not do is left out with a warning; nothing is raised.
+
+    Args:
+        connection: Inside a transaction, with the newest schema.
+        passwords: Of the roles that may log in; the others keep what they have.
+    """
+    for role in ROLES:
+        if not _exists(connection, role):
+            _try(connection, _CREATE.format(role=sql.Identifier(role)), f"CREATE ROLE {role}")
+    roles = [role for role in ROLES if _exists(connection, role)]
+    for role in passwords.keys() & set(roles):
+        _let_log_in(connection, role, passwords[role])
+    if roles:
+        _let_in(connection, roles)
+    if SERVICE in roles:
+        _grant(connection, _LET_WRITE, [table.name for table in metadata.sorted_tables], SERVICE)
+        _grant(connection, _LET_READ, ["alembic_version", "candle_rows"], SERVICE)
+    if ANALYST in roles:
+        _grant(connection, _LET_READ, _OF_ANALYSTS, ANALYST)
+
+
+def _exists(connection: Connection[TupleRow], role: str) -> bool:
+    return connection.execute(_EXISTING, [[role]]).fetchone() is not None
+
+
+def _let_log_in(connection: Connection[TupleRow], role: str, password: str) -> None:
+    # A verifier, not the password: the statement may end up in the server's log.
+    verifier = connection.pgconn.encrypt_password(
+        password.encode(), role.encode(), b"scram-sha-256"
+    )
+    what = {"role": sql.Identifier(role), "verifier": sql.Literal(verifier.decode())}
+    _try(connection, _LET_LOGIN.format(**what), f"ALTER ROLE {role} LOGIN PASSWORD ...")
+
+
+def _let_in(connection: Connection[TupleRow], roles: list[str]) -> None:
+    place = connection.execute(_PLACE).fetchone()
+    assert place, "a select without from has one row"  # noqa: S101
+    names = sql.SQL(", ").join(map(sql.Identifier, roles))
+    for pattern in _LET_IN:
+        where = {"database": sql.Identifier(place[0]), "schema": sql.Identifier(place[1])}
+        statement = pattern.format(roles=names, **where)
+        _try(connection, statement, statement.as_string(connection))
+
+
+def _grant(
+    connection: Connection[TupleRow], pattern: sql.SQL, tables: Sequence[str], role: str
+) -> None:
+    names = sql.SQL(", ").join(map(sql.Identifier, tables))
+    statement = pattern.format(tables=names, role=sql.Identifier(role))
+    _try(connection, statement, statement.as_string(connection))
+
+
+def _try(connection: Connection[TupleRow], statement: sql.Composed, what: str) -> None:
+    """Execute a statement; where that is not allowed, tell who reads the log what to ask for."""
+    try:
+        with connection.transaction():  # a savepoint, so that the rest goes on
+            connection.execute(statement)
+    except errors.InsufficientPrivilege as error:
+        _log.warning(
+            "let an administrator do this, then upgrade again: %s (%s)",
+            what,
+            error.diag.message_primary,
+        )
+    except (errors.DuplicateObject, errors.UniqueViolation):
+        pass  # made by another database's upgrade at the same moment

@@ -1,0 +1,90 @@
+"""Backups, taken with the commands of docs/backup.md, and servers that run on them."""
+
+import contextlib
+import re
+import shlex
+import tempfile
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+import pytest
+from conftest import PROJECT, SERVER_SETTINGS, Server, comes_true, free_port
+from psycopg.conninfo import conninfo_to_dict
+
+from db.local import _command, _spawn, _stop
+from db.local_account import give_to, run_as, server_account
+from db.local_cluster import Cluster
+from db.local_programs import find_programs
+
+_PAGE = PROJECT / "docs" / "backup.md"
+
+
+@dataclass(frozen=True, slots=True)
+class SecondServer:
+    """A server made of a base backup."""
+
+    port: int
+
+    def url(self, url: str) -> str:
+        """Give the URL of the same database on this server."""
+        given = conninfo_to_dict(url)
+        address = f"{given['user']}:{given['password']}@{given['host']}:{self.port}"
+        return f"postgresql://{address}/{given['dbname']}"
+
+
+def documented_commands(heading: str) -> list[str]:
+    """Give the blocks of commands below a heading of the page on backups."""
+    part = _PAGE.read_text().partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    return re.findall(r"```sh\n(.*?)```", part, re.DOTALL)
+
+
+def programs_of(server: Server) -> Path:
+    """Give the folder of a server's programs, or skip where they are not on this machine."""
+    if server.bin_dir is None:
+        pytest.skip("the server's programs are not on this machine")
+    return server.bin_dir
+
+
+@contextlib.contextmanager
+def base_backup(server: Server, commands: str) -> Generator[Cluster]:
+    """Run the commands that take a backup of all of a server's files, as the server's account."""
+    bin_dir = programs_of(server)
+    account = server_account([])
+    programs = find_programs("plain" if server.kind == "plain" else "timescaledb", None, account)
+    with tempfile.TemporaryDirectory(prefix="mdp-test-") as name:
+        Path(name).chmod(0o755)
+        home = Path(name) / "home"
+        home.mkdir(mode=0o700)
+        give_to(account, home)
+        cluster = Cluster(home, account, programs)
+        values = {"PATH": bin_dir, "DATABASE_URL": server.url, "MDP_BACKUP_DIR": cluster.data}
+        exports = [f"export {name}={shlex.quote(str(value))}" for name, value in values.items()]
+        # No test outlives the power.
+        script = "\n".join([*exports, f"{commands.rstrip()} --no-sync"])
+        done = run_as(account, ["/bin/sh", "-euc", script], cwd=home)
+        assert done.returncode == 0, done.stdout
+        yield cluster
+
+
+@contextlib.contextmanager
+def running(cluster: Cluster, server: Server, port: int | None = None) -> Generator[SecondServer]:
+    """Run a server on these files until the context is left."""
+    second = SecondServer(port or free_port())
+    log = cluster.home.parent / "log"
+    process = _spawn(_command(cluster, SERVER_SETTINGS, second.port), cluster, log)
+    try:
+        url = second.url(server.url.rpartition("/")[0] + "/postgres")
+        assert comes_true(lambda: _answers(url)), log.read_text()
+        yield second
+    finally:
+        _stop(process)
+
+
+def _answers(url: str) -> bool:
+    try:
+        psycopg.connect(url).close()
+    except psycopg.OperationalError:
+        return False
+    return True

@@ -1,0 +1,236 @@
+"""A real streaming replica: it answers what it knows enough for, and nobody notices when it goes.
+
+Where it matters which server has answered, the other one can't: the primary's candles are locked
+while replay on the replica is paused, so that the lock is not taken there.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+
+import httpx
+import psycopg
+import pytest
+from backups import SecondServer, base_backup, documented_commands, running
+from conftest import (
+    Sandbox,
+    Server,
+    app_of,
+    connected,
+    eventually,
+    opened_services,
+    token_of,
+)
+
+from db.local_cluster import Cluster
+from mdp_core.settings import Settings
+
+_PATH = "/candles/binance/perp/BTC-USDT/1h"
+_OLD = {"start": "2024-05-01", "end": "2024-06-01"}
+_NEW = {"start": "2024-07-01", "end": "2024-08-01"}
+_REPLAYED = "SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn"
+
+
+@pytest.fixture(scope="module")
+def backup(server: Server) -> Generator[Cluster]:
+    (commands,) = documented_commands("A replica for reading")
+    with base_backup(server, commands) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def replica(backup: Cluster, server: Server) -> Generator[SecondServer]:
+    with running(backup, server) as opened:
+        yield opened
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A service that reads from a replica, and a look into both servers."""
+
+    client: httpx.AsyncClient
+    primary: psycopg.Connection
+    replica: psycopg.Connection
+
+    async def fill(self, window: dict[str, str]) -> httpx.Response:
+        """Ask for what nobody has yet."""
+        answer = await self.client.get(_PATH, params=window)
+        assert (answer.status_code, answer.headers["X-Cache"]) == (200, "miss")
+        return answer
+
+    async def caught_up(self) -> None:
+        """Wait until the replica has all that the primary has, flushed there or not."""
+        written = self.primary.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()
+        assert written
+        await eventually(lambda: self.replica.execute(_REPLAYED, written).fetchone() == (True,))
+
+    @contextmanager
+    def paused(self) -> Generator[None]:
+        """Have the replica stand still."""
+        self.replica.execute("SELECT pg_wal_replay_pause()")
+        try:
+            yield
+        finally:
+            self.replica.execute("SELECT pg_wal_replay_resume()")
+
+    @contextmanager
+    def primary_locked(self) -> Generator[None]:
+        """Let nobody read candles on the primary; the replica, standing still, has no lock."""
+        with self.paused(), self.primary.transaction():
+            self.primary.execute("LOCK TABLE candles IN ACCESS EXCLUSIVE MODE")
+            yield
+
+
+@asynccontextmanager
+async def _serving(settings: Settings, sandbox: Sandbox) -> AsyncGenerator[httpx.AsyncClient]:
+    """Serve, with statements that give up early: one that waits for the primary's lock shows."""
+    impatient = settings.model_copy(update={"statement_timeout_seconds": 5.0})
+    async with (
+        opened_services(impatient, sandbox) as services,
+        connected(app_of(services), token_of(settings)) as client,
+    ):
+        yield client
+
+
+def _with_replica(settings: Settings, replica: SecondServer) -> Settings:
+    url = replica.url(settings.database_url)
+    return settings.model_copy(update={"database_read_url": url})
+
+
+@pytest.fixture
+async def pair(
+    settings: Settings, sandbox: Sandbox, database: psycopg.Connection, replica: SecondServer
+) -> AsyncGenerator[Pair]:
+    """Services whose replica answers."""
+    both = _with_replica(settings, replica)
+    await eventually(lambda: _answers(both.database_read_url))
+    with psycopg.connect(both.database_read_url or "", autocommit=True) as there:
+        async with _serving(both, sandbox) as client:
+            await _in_use(there)
+            yield Pair(client, database, there)
+
+
+async def test_hit_is_read_from_the_replica(pair: Pair) -> None:
+    """While nobody can read the primary's candles the same bytes come, and the newest ones too."""
+    miss = await pair.fill(_OLD)
+    await pair.caught_up()
+    with pair.primary_locked():
+        hit = await pair.client.get(_PATH, params=_OLD)
+        newest = await pair.client.get(_PATH, params={"limit": 5, "end": _OLD["end"]})
+
+    assert (hit.status_code, hit.headers["X-Cache"]) == (200, "hit")
+    assert hit.content == miss.content
+    assert (newest.status_code, newest.json()["candles"]) == (200, miss.json()["candles"][-5:])
+
+
+async def test_fresh_fill_is_seen_at_once(pair: Pair) -> None:
+    """What the replica has not heard of yet, not even the series, comes from the primary."""
+    with pair.paused():
+        miss = await pair.fill(_OLD)
+        hit = await pair.client.get(_PATH, params=_OLD)
+
+    assert miss.json()["count"] == 31 * 24
+    assert (hit.headers["X-Cache"], hit.content) == ("hit", miss.content)
+
+
+async def test_request_is_complete_while_the_replica_stands_still(pair: Pair) -> None:
+    """A window that it knows half of is whole, and is as if there were no replica."""
+    await pair.fill(_OLD)
+    await pair.caught_up()
+    with pair.paused():
+        await pair.fill(_NEW)
+        both = {"start": _OLD["start"], "end": _NEW["end"]}
+        first = await pair.client.get(_PATH, params=both)
+        second = await pair.client.get(_PATH, params=both)
+
+    assert first.json()["complete"] is True
+    assert first.json()["count"] == second.json()["count"] == (31 + 30 + 31) * 24
+    assert second.headers["X-Cache"] == "hit"
+
+
+async def test_repair_is_never_mixed_with_what_was_before(pair: Pair) -> None:
+    """The epoch of an answer is that of its rows, whichever server they are from."""
+    old = await pair.fill(_OLD)
+    await pair.caught_up()
+    with pair.paused():
+        pair.primary.execute("UPDATE candles SET close = high")
+        pair.primary.execute("UPDATE series SET epoch = epoch + 1")
+        before = await pair.client.get(_PATH, params=_OLD)
+    await pair.caught_up()
+    after = await pair.client.get(_PATH, params=_OLD)
+
+    closes = [row[4] for row in after.json()["candles"]]
+    assert before.content == old.content
+    assert closes == [row[2] for row in after.json()["candles"]]
+    assert before.headers["ETag"] != after.headers["ETag"]
+
+
+async def test_replica_that_comes_late_and_goes_costs_no_request(
+    settings: Settings, sandbox: Sandbox, database: psycopg.Connection, backup: Cluster,
+    server: Server,
+) -> None:  # fmt: skip
+    """It is not there at first, then used, then stopped amid requests: every one is answered."""
+    with running(backup, server) as replica:
+        both = _with_replica(settings, replica)
+    answers: list[httpx.Response] = []
+    async with _serving(both, sandbox) as client:
+        answers.append(await client.get(_PATH, params=_OLD))
+        with running(backup, server, replica.port):
+            await eventually(lambda: _answers(both.database_read_url))
+            with psycopg.connect(both.database_read_url or "", autocommit=True) as there:
+                await _in_use(there)
+            asking = asyncio.create_task(_ask_for_a_while(client, 60))
+            await asyncio.sleep(0.2)
+        answers += await asking
+        async with asyncio.timeout(20):  # waiting for the pool each time would take a minute
+            answers += await _ask_for_a_while(client, 20)
+
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.content for answer in answers}) == 1
+    del database
+
+
+async def test_a_database_that_is_no_replica_is_not_read(
+    settings: Settings,
+    sandbox: Sandbox,
+    server: Server,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its series have other candles: an error in the log, and answers from the primary."""
+    with server.clone() as other, caplog.at_level(logging.ERROR, "mdp_core.replica"):
+        mistaken = settings.model_copy(update={"database_read_url": other})
+        async with _serving(mistaken, sandbox) as client:
+            await eventually(lambda: bool(caplog.records))
+            answer = await client.get(_PATH, params=_OLD)
+
+    assert answer.status_code == 200
+    assert "no replica" in caplog.text
+
+
+async def _ask_for_a_while(client: httpx.AsyncClient, times: int) -> list[httpx.Response]:
+    answers: list[httpx.Response] = []
+    for _ in range(times):
+        answers += await asyncio.gather(*(client.get(_PATH, params=_OLD) for _ in range(4)))
+        await asyncio.sleep(0.01)
+    return answers
+
+
+async def _in_use(there: psycopg.Connection) -> None:
+    """Wait until the service has found that the replica answers: it said who it is."""
+    query = """
+    SELECT FROM pg_stat_activity WHERE application_name = 'mdp' AND query LIKE '%pg_control_system%'
+    AND state = 'idle' AND datname = current_database()
+    """
+    await eventually(lambda: there.execute(query).fetchone() is not None)
+    await asyncio.sleep(0.1)
+
+
+def _answers(url: str | None) -> bool:
+    """Tell whether the database has arrived at the replica."""
+    try:
+        psycopg.connect(url or "").close()
+    except psycopg.OperationalError:
+        return False
+    return True

@@ -1,0 +1,186 @@
+"""What each role may do, and what happens where not everybody may make roles."""
+
+import logging
+import secrets
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+from conftest import Sandbox, fresh_database, serving
+from psycopg import errors, sql
+from psycopg.conninfo import conninfo_to_dict
+from pydantic import SecretStr
+
+from db.roles import ANALYST, ROLES, SERVICE
+from db.upgrade import UpgradeError, upgrade
+from mdp_core.settings import Settings
+
+_FAR_APART = {"start": "2023-01-01", "end": "2024-01-01"}
+_CANDLES = "/candles/binance/perp/BTC-USDT/1d"
+_INSERT_CANDLE = "INSERT INTO candles VALUES (1, now(), 1, 1, 1, 1, 1)"
+
+
+def _url_as(url: str, user: str, password: str) -> str:
+    given = conninfo_to_dict(url)
+    return f"postgresql://{user}:{password}@{given['host']}:{given['port']}/{given['dbname']}"
+
+
+@contextmanager
+def _on_the_server(url: str, before: str, after: str) -> Generator[None]:
+    """Change what belongs to the whole server, and change it back."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(before.encode())
+        try:
+            yield
+        finally:
+            connection.execute(after.encode())
+
+
+@pytest.fixture
+def logins(database_url: str) -> Generator[dict[str, str]]:
+    """The URL of each role, which may log in for the length of the test."""
+    passwords = {role: secrets.token_hex(16) for role in ROLES}
+    upgrade(database_url, passwords)
+    yield {role: _url_as(database_url, role, passwords[role]) for role in ROLES}
+    with psycopg.connect(database_url) as connection:
+        for role in ROLES:
+            connection.execute(sql.SQL("ALTER ROLE {} NOLOGIN").format(sql.Identifier(role)))
+
+
+async def test_services_fill_and_serve_as_their_role(
+    logins: dict[str, str], sandbox: Sandbox, database: psycopg.Connection
+) -> None:
+    """The catalog, budgets, coverage, and candles of a year: new chunks are made for them."""
+    settings = Settings(database_url=logins[SERVICE], jwt_secret=SecretStr(secrets.token_hex(32)))
+    async with serving(settings, sandbox) as client:
+        miss = await client.get(_CANDLES, params=_FAR_APART)
+        hit = await client.get(_CANDLES, params=_FAR_APART)
+        health = await client.get("/health")
+
+    assert (miss.status_code, miss.json()["count"]) == (200, 365)
+    assert (hit.status_code, hit.headers["X-Cache"]) == (200, "hit")
+    assert health.status_code == 200
+    stored = database.execute("SELECT count(*) FROM candles").fetchone()
+    assert stored
+    assert stored[0] >= 365
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TABLE mine (n int)",
+        "ALTER TABLE candles ADD COLUMN surprise int",
+        "DROP TABLE rejected_rows",
+        "TRUNCATE candles",
+        "UPDATE alembic_version SET version_num = '0'",
+    ],
+)
+def test_services_cannot_change_the_schema(logins: dict[str, str], statement: str) -> None:
+    """Their role reads and writes rows, nothing else."""
+    with (
+        psycopg.connect(logins[SERVICE]) as connection,
+        pytest.raises(errors.InsufficientPrivilege),
+    ):
+        connection.execute(statement.encode())
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        _INSERT_CANDLE,
+        "UPDATE candles SET open = 0",
+        "DELETE FROM candle_rows",
+        "CREATE TABLE mine (n int)",
+        "SELECT * FROM rate_budgets",
+    ],
+)
+def test_analysts_cannot_write_nor_read_what_is_not_theirs(
+    logins: dict[str, str], statement: str
+) -> None:
+    """Not even through the view."""
+    with (
+        psycopg.connect(logins[ANALYST]) as connection,
+        pytest.raises(errors.Error) as refused,
+    ):
+        connection.execute(statement.encode())
+
+    assert isinstance(
+        refused.value, errors.InsufficientPrivilege | errors.ObjectNotInPrerequisiteState
+    )
+
+
+def test_analysts_read_candles_by_name(
+    logins: dict[str, str], database: psycopg.Connection
+) -> None:
+    """The view shows names; coverage tells an absent candle from an unknown one."""
+    database.execute(
+        "INSERT INTO exchanges VALUES ('x', 'X');"
+        "INSERT INTO symbols (exchange, market_type, name, native, base, quote, multiplier, active)"
+        " VALUES ('x', 'spot', 'A-B', 'AB', 'A', 'B', 1, true);"
+        "INSERT INTO series (symbol_id, interval) SELECT id, '1d' FROM symbols;"
+        "INSERT INTO candles SELECT id, '2024-05-01Z', 1, 2, 0.5, 1.5, 10 FROM series"
+    )
+    with psycopg.connect(logins[ANALYST]) as connection:
+        row = connection.execute("SELECT exchange, symbol, interval, close FROM candle_rows")
+        coverage = connection.execute("SELECT coverage FROM series").fetchall()
+
+        assert row.fetchall() == [("x", "A-B", "1d", 1.5)]
+        assert len(coverage) == 1
+
+
+def test_who_may_not_make_roles_upgrades_all_the_same(
+    database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What an administrator has to do is logged; after that an upgrade grants the rights."""
+    user, password = f"owner_{secrets.token_hex(4)}", secrets.token_hex(16)
+    hidden = f"hidden_{secrets.token_hex(4)}"
+    made = f"CREATE ROLE {user} LOGIN PASSWORD '{password}'"
+    with (
+        _on_the_server(database_url, made, f"DROP ROLE {user}"),
+        fresh_database(database_url, owner=user) as url,
+        caplog.at_level(logging.WARNING, "db.roles"),
+    ):
+        own_url = _url_as(url, user, password)
+        rename = "ALTER ROLE {} RENAME TO {}".format
+        with _on_the_server(url, rename(SERVICE, hidden), rename(hidden, SERVICE)):
+            upgrade(own_url, {ANALYST: secrets.token_hex(16)})
+        told = [record.getMessage() for record in caplog.records]
+        with psycopg.connect(url, autocommit=True) as connection:
+            before = _may_insert(connection)
+            upgrade(own_url)
+            after = _may_insert(connection)
+
+    assert not any("SCRAM" in line for line in told)
+    assert any(f"CREATE ROLE {SERVICE}" in line for line in told)
+    assert any(f"ALTER ROLE {ANALYST} LOGIN" in line for line in told)
+    assert (before, after) == (False, True)
+
+
+def test_no_password_reaches_a_log(
+    database_url: str, caplog: pytest.LogCaptureFixture, database: psycopg.Connection
+) -> None:
+    """Neither ours, where setting it is refused, nor the server's: it gets a verifier."""
+    password = secrets.token_hex(16)
+    with caplog.at_level(logging.DEBUG):
+        upgrade(database_url, {ANALYST: password})
+    stored = database.execute(
+        "SELECT rolpassword FROM pg_authid WHERE rolname = %s", [ANALYST]
+    ).fetchone()
+    database.execute(f"ALTER ROLE {ANALYST} NOLOGIN".encode())
+
+    assert stored
+    assert stored[0].startswith("SCRAM-SHA-256$")
+    assert password not in caplog.text
+
+
+def test_upgrade_says_what_the_server_says(database_url: str) -> None:
+    """A role that doesn't exist is told in a line, not in a stack of frames."""
+    with pytest.raises(UpgradeError, match="nobody_of_that_name"):
+        upgrade(_url_as(database_url, "nobody_of_that_name", "none"))
+
+
+def _may_insert(connection: psycopg.Connection) -> bool:
+    query = "SELECT has_table_privilege(%s, 'candles', 'INSERT')"
+    row = connection.execute(query, [SERVICE]).fetchone()
+    return bool(row and row[0])

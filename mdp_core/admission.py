@@ -7,13 +7,13 @@ the tokens that its request will cost, before anybody is kept from that page. Wh
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 
 from mdp_core.budget import Budget
-from mdp_core.errors import RateLimited
+from mdp_core.errors import RateLimited, StoreUnavailable
 from mdp_core.priority import Priority, Urgency
 
 
@@ -49,6 +49,17 @@ class _Waiter:
 _RETRY_SECONDS = 1.0
 
 _turn: ContextVar[Turn | None] = ContextVar("turn", default=None)
+_priority: ContextVar[Priority] = ContextVar("priority", default=Priority.INTERACTIVE)
+
+
+@contextmanager
+def at_priority(priority: Priority) -> Generator[None]:
+    """Have what is sent inside the context, outside of any page's turn, wait with this priority."""
+    token = _priority.set(priority)
+    try:
+        yield
+    finally:
+        _priority.reset(token)
 
 
 class Admission:
@@ -58,6 +69,7 @@ class Admission:
         self._exchange = exchange
         self._budget = budget
         self._free_slots = slots
+        self._blocked_until = 0.0  # of the event loop's clock; the tokens of a turn know no block
         self._waiting: dict[_Waiter, None] = {}  # in the order in which they came
         self._changed = asyncio.Event()
         self._serving: asyncio.Task[None] | None = None
@@ -85,7 +97,7 @@ class Admission:
             _turn.reset(token)
             self.free_slot()
             if turn.tokens:
-                await self._budget.settle(turn.tokens)
+                await self._return(turn.tokens)
 
     async def pay(self, weight: float, *, until: float | None) -> None:
         """Spend `weight`: tokens of the turn that this runs in, or else others.
@@ -94,10 +106,11 @@ class Admission:
             RateLimited: They can't be had before the event loop's time `until`.
         """
         turn = _turn.get()
-        if turn and turn.tokens >= weight:
+        is_blocked = asyncio.get_running_loop().time() < self._blocked_until
+        if turn and turn.tokens >= weight and not is_blocked:
             turn.tokens -= weight
             return
-        urgency = turn.urgency if turn else Urgency(Priority.INTERACTIVE)
+        urgency = turn.urgency if turn else Urgency(_priority.get())
         await self._wait(weight, urgency, takes_slot=False, until=until)
 
     async def settle(self, weight: float) -> None:
@@ -107,6 +120,8 @@ class Admission:
 
     async def block(self, seconds: float, why: str) -> None:
         """Have everybody behind this egress wait: the exchange said so."""
+        until = asyncio.get_running_loop().time() + seconds
+        self._blocked_until = max(self._blocked_until, until)
         await self._budget.block(seconds, why)
 
     def heed(self, headers: Mapping[str, str], sent_at: float) -> None:
@@ -156,7 +171,12 @@ class Admission:
     async def _give_back(self, waiter: _Waiter) -> None:
         if waiter.takes_slot:
             self.free_slot()
-        await self._budget.settle(waiter.weight)
+        await self._return(waiter.weight)
+
+    async def _return(self, tokens: float) -> None:
+        """Give tokens back if the database lets us: the bucket fills again by itself."""
+        with suppress(StoreUnavailable):
+            await self._budget.settle(tokens)
 
     async def _serve(self) -> None:
         """Admit whoever waits, one priority at a time, until nobody does."""

@@ -107,16 +107,33 @@ class Taken:
 
 
 class Budget:
-    """The bucket of one exchange and egress; `share` is the part of the limit it may use."""
+    """The bucket of one exchange and egress.
 
-    def __init__(
-        self, database: Database, exchange: str, egress: str, tariff: Tariff, *, share: float
+    Args:
+        database: Where it is kept.
+        exchange: Its name.
+        egress: Names the IP address that the exchange sees.
+        tariff: What the exchange permits.
+        share: The part of it that may be used.
+        heaviest: What the heaviest request weighs.
+    """
+
+    def __init__(  # noqa: PLR0913 - what makes a bucket
+        self,
+        database: Database,
+        exchange: str,
+        egress: str,
+        tariff: Tariff,
+        *,
+        share: float,
+        heaviest: float = 0.0,
     ) -> None:
         self._database = database
         self._tariff = tariff
         self._bucket = {"exchange": exchange, "egress": egress}
         self._capacity = tariff.capacity * share
         self._per_second = tariff.per_second * share
+        self._floors = _floors(self._capacity, heaviest)
         self._is_open = False
         self._ceiling = _NO_CEILING
         self._ceiling_minute = 0
@@ -135,7 +152,7 @@ class Budget:
             "capacity": self._capacity,
             "per_second": self._per_second,
             "ceiling": ceiling,
-            "floor": self._capacity * _FLOORS[priority],
+            "floor": self._floors[priority],
             "sums": list(accumulate(map(float, weights))),
         }
         async with self._database.connection() as connection:
@@ -163,9 +180,26 @@ class Budget:
             sent_at: When it was asked for (seconds since the epoch): the minute that is meant.
         """
         used = headers.get(self._tariff.used_header) if self._tariff.used_header else None
-        if used is not None and used.isdigit():
-            self._ceiling = self._tariff.per_minute - int(used)
-            self._ceiling_minute = _minute(sent_at)
+        if used is None or not used.isdigit():
+            return
+        left, minute = self._tariff.per_minute - int(used), _minute(sent_at)
+        # Answers overtake one another: within a minute the limit is only used up further.
+        if minute > self._ceiling_minute:
+            self._ceiling, self._ceiling_minute = left, minute
+        elif minute == self._ceiling_minute:
+            self._ceiling = min(left, self._ceiling)
+
+
+def _floors(capacity: float, heaviest: float) -> Mapping[Priority, float]:
+    """Give the tokens that each priority leaves.
+
+    A backfill leaves as many as the heaviest request takes, up to half a bucket: else its light
+    ones, in another process, would take each token before there are enough for somebody's heavy
+    one.
+    """
+    floors = {priority: capacity * part for priority, part in _FLOORS.items()}
+    backfill = max(floors[Priority.BACKFILL], min(heaviest, capacity / 2))
+    return {**floors, Priority.BACKFILL: backfill}
 
 
 def _minute(seconds: float | None = None) -> int:

@@ -39,8 +39,14 @@ _KEEPALIVES = {
     "tcp_user_timeout": 10_000,
 }
 
-# What a caller can't mend and need not see in detail; anything else is a mistake of ours.
-_PASSING = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
+# What a caller can't mend and need not see in detail; anything else is a mistake of ours. A server
+# that only reads is one that was a primary a moment ago, or will be.
+_PASSING = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.errors.ReadOnlySqlTransaction,
+    PoolTimeout,
+)
 
 
 class _PooledConnection(AsyncConnection[TupleRow]):

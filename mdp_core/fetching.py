@@ -11,6 +11,7 @@ from mdp_core.admission import Turn
 from mdp_core.clock import to_ms
 from mdp_core.errors import BadRows
 from mdp_core.exchanges.base import ExchangeAdapter, ExchangeFacts
+from mdp_core.horizon import Horizon
 from mdp_core.intervals import Grid, Int64s
 from mdp_core.model import Candles, Series, Window, hull
 from mdp_core.planner import (
@@ -35,8 +36,11 @@ _DOUBT_SECONDS = 2.0
 class PageFetcher:
     """Makes the store equal one exchange, some adjacent pages at a time."""
 
-    def __init__(self, adapter: ExchangeAdapter, store: CandleStore, tails: Tails) -> None:
+    def __init__(
+        self, adapter: ExchangeAdapter, horizon: Horizon, store: CandleStore, tails: Tails
+    ) -> None:
         self._adapter = adapter
+        self._horizon = horizon
         self._store = store
         self._tails = tails
 
@@ -56,14 +60,15 @@ class PageFetcher:
         gaps, resting = await self._store.lacking(series.id, whole)
         if not gaps:
             return
-        gaps = subtract(gaps, _slots(resting, series.grid))
+        lacking = [slot for slot in resting if any(gap.start <= slot < gap.end for gap in gaps)]
+        gaps = subtract(gaps, _slots(lacking, series.grid))
         if not gaps:
-            raise BadRows(series.exchange, resting, "seen several times")
+            raise BadRows(series.exchange, lacking, "seen several times")
         window, begun = hull(gaps), time.monotonic()
         sifted = await self._ask(series, window, reach, turn)
         absent = _absent(sifted, series.grid, window)
         final = window.clip(window.start, final_until(absent, series.grid, reach))
-        final = self._without_forgotten(series, final, absent, reach)
+        final = await self._without_forgotten(series, final, absent, reach)
         wrong = [row.slot for row in sifted.rejected]
         known = subtract([final], _slots(wrong, series.grid))
         await self._store.save(series.id, known, sifted.candles, sifted.rejected)
@@ -74,16 +79,22 @@ class PageFetcher:
         at_edge = tail.end == reach.closed
         self._tails.keep(series, run[-1].index, tail, sifted.candles, at_edge=at_edge)
 
-    def _without_forgotten(
+    async def _without_forgotten(
         self, series: Series, final: Window, absent: Int64s, reach: Reach
     ) -> Window:
-        """Begin with the first candle where memory ends: before it nothing is known."""
+        """Begin with the first candle where memory ends: before it nothing is known.
+
+        It ends later than when this was planned: the request had to wait for its turn.
+        """
         grid = series.grid
-        if final.start != reach.earliest or reach.earliest == reach.begins:
+        if self.facts.memory is None:
+            return final
+        remembered = max(reach.earliest, await self._horizon.remembered_from(grid))
+        if remembered <= reach.begins or final.start > remembered:
             return final
         first = grid.index(final.start)
         leading = int((absent == np.arange(first, first + len(absent))).sum())
-        if leading:
+        if 0 < leading < grid.count(final.start, final.end):
             self._tails.keep_forgotten(series, grid.at(first + leading))
         return final.clip(grid.at(first + leading), final.end)
 

@@ -97,8 +97,8 @@ class PageFiller:
         """
         self._start(series, pages, reach, priority)
         works = [self._works[series.id, page.index] for page in pages]
-        with self._waiting_for(dict.fromkeys(works), priority):
-            verdict = await self._ended(series, works)
+        with self._waiting_for(works, priority) as waited:
+            verdict = await self._ended(series, waited)
         return [
             Failure(page, error)
             for page, work in zip(pages, works, strict=True)
@@ -133,49 +133,55 @@ class PageFiller:
             work.task.exception()  # nobody may be left to see it
 
     @contextmanager
-    def _waiting_for(self, works: dict[_Work, None], priority: Priority) -> Generator[None]:
-        for work in works:
+    def _waiting_for(self, works: Sequence[_Work], priority: Priority) -> Generator[set[_Work]]:
+        """Count as somebody who waits for what is in the set that this gives."""
+        waited = set(works)
+        for work in waited:
             work.waiting += 1
             work.urgency.raise_to(priority)
         self._admission.reconsider()
         self._waiting += 1
         try:
-            yield
+            yield waited
         finally:
             self._waiting -= 1
-            for work in works:
+            for work in waited:
                 work.waiting -= 1
 
-    async def _ended(self, series: Series, works: Sequence[_Work]) -> MdpError | None:
+    async def _ended(self, series: Series, waited: set[_Work]) -> MdpError | None:
         """Wait until all have ended; tell what was out of order, if anything was."""
         verdict: MdpError | None = None
-        pending = {work.task for work in works}
-        while pending:
-            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_EXCEPTION)
+        while pending := {work.task for work in waited if not work.task.done()}:
+            done, _ = await asyncio.wait(pending, return_when=asyncio.FIRST_EXCEPTION)
             errors = (task.exception() for task in done if not task.cancelled())
             found = next((error for error in errors if isinstance(error, _OUT_OF_ORDER)), None)
             if found and not verdict:
                 verdict = found
-                self._give_up(series, works)
+                self._give_up(series, waited)
         return verdict
 
-    def _give_up(self, series: Series, works: Sequence[_Work]) -> None:
-        for work in works:
-            if not work.is_begun and work.waiting == 1:
+    def _give_up(self, series: Series, waited: set[_Work]) -> None:
+        """Wait no more for what was not begun; what nobody waits for then is not done at all."""
+        for work in [work for work in waited if not work.is_begun]:
+            waited.remove(work)
+            work.waiting -= 1
+            if not work.waiting:
                 self._forget(series, work)
                 work.task.cancel()
 
     async def _fill(self, series: Series, work: _Work, reach: Reach) -> None:
         whole = hull([page.window for page in work.pages])
         weight = self._fetcher.facts.tariff.weigh(series.grid.count(whole.start, whole.end))
-        respected_until = time.monotonic() + self._bounds.claim_seconds
+        respected_until: float | None = None
         until = self._until(work.urgency.priority)
         while True:
             async with self._admission.turn(weight, work.urgency, until=until) as turn:
                 work.is_begun = True
                 pages = [page.index for page in work.pages]
                 async with self._claims.claim(series.id, pages) as is_ours:
-                    if is_ours or time.monotonic() > respected_until:
+                    now = time.monotonic()
+                    respected_until = respected_until or now + self._bounds.claim_seconds
+                    if is_ours or now > respected_until:
                         return await self._fetcher.fetch(series, work.pages, reach, turn)
             await asyncio.sleep(random.uniform(*_LOOK_AGAIN_SECONDS))  # noqa: S311 - not a secret
             final = whole.clip(whole.start, reach.settled)
@@ -193,7 +199,9 @@ def _keys(series: Series, work: _Work) -> list[tuple[int, int]]:
 
 
 def _error(series: Series, work: _Work, verdict: MdpError | None) -> MdpError | None:
-    """Give why a work that has ended was not done; what is no `MdpError` is raised."""
+    """Give why a work was not done, or was given up; what is no `MdpError` is raised."""
+    if not work.task.done():
+        return verdict
     if work.task.cancelled():
         return verdict or ExchangeUnavailable(series.exchange, "is not asked: this service stops")
     error = work.task.exception()

@@ -2,10 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from mdp_core.clock import Clock
 from mdp_core.errors import ExchangeError
 from mdp_core.exchanges.base import ExchangeAdapter
 from mdp_core.intervals import Grid
@@ -17,6 +17,8 @@ _OFFSET_KEPT_SECONDS = 600.0
 # What an exchange remembers shrinks at its old end while one asks.
 _MEMORY_MARGIN_SLOTS = 2
 _OFFSET_RETRY_SECONDS = 30.0
+# By more than this the clocks of one machine part only if one of them is set.
+_JUMP_SECONDS = 0.5
 # No clock is off by a day: what is older is closed and final by any clock.
 _SURELY_CLOSED = timedelta(days=1)
 
@@ -29,18 +31,29 @@ class Delays:
     absence_grace: timedelta
 
 
+@dataclass(frozen=True, slots=True)
+class _Offset:
+    """By how much the exchange's clock was ahead of ours when ours showed `shown`.
+
+    `monotonic` and `until` are of the clock that nobody sets, in seconds.
+    """
+
+    ahead: timedelta
+    shown: datetime
+    monotonic: float
+    until: float
+
+
 class Horizon:
     """Tells, for the series of one exchange, what can be asked for now."""
 
-    def __init__(
-        self, adapter: ExchangeAdapter, clock: Callable[[], datetime], delays: Delays
-    ) -> None:
+    def __init__(self, adapter: ExchangeAdapter, clock: Clock, delays: Delays) -> None:
         self._adapter = adapter
         self._clock = clock
         self._delays = delays
-        self._offset: timedelta | None = None
-        self._offset_until = 0.0
+        self._offset: _Offset | None = None
         self._asking = asyncio.Lock()
+        self._asking_again: asyncio.Task[None] | None = None
 
     @property
     def settle(self) -> timedelta:
@@ -83,7 +96,15 @@ class Horizon:
         Raises:
             ExchangeError: The exchange's clock could not be read.
         """
-        return open_time >= self._remembered(grid, grid.floor(await self.now()))
+        return open_time >= await self.remembered_from(grid)
+
+    async def remembered_from(self, grid: Grid) -> datetime:
+        """Give the first slot that the exchange surely still has now.
+
+        Raises:
+            ExchangeError: The exchange's clock could not be read.
+        """
+        return self._remembered(grid, grid.floor(await self.now()))
 
     def _begins(self, series: Series, closed: datetime) -> datetime:
         if series.history_begins is not None:
@@ -99,24 +120,46 @@ class Horizon:
         return grid.at(grid.index(closed) - memory + _MEMORY_MARGIN_SLOTS)
 
     async def now(self) -> datetime:
-        """Give the exchange's time; while it can't be asked, what was known of it is believed.
+        """Give the exchange's time.
+
+        Nobody waits for its clock to be read again, and while it can't be, what was known of it is
+        believed; unless our own clock was set since.
 
         Raises:
             ExchangeError: It can't be asked, and nothing is known.
         """
-        async with self._asking:
-            if time.monotonic() >= self._offset_until:
-                await self._measure_offset()
-        return self._clock() + (self._offset or timedelta(0))
+        known = self._offset
+        if known is None or self._was_set_since(known):
+            async with self._asking:
+                if self._offset is known:
+                    self._offset = await self._ask()
+        elif time.monotonic() >= known.until and self._is_idle():
+            self._asking_again = asyncio.create_task(self._ask_again(known))
+        assert self._offset, "it was asked for"  # noqa: S101
+        return self._clock() + self._offset.ahead
 
-    async def _measure_offset(self) -> None:
-        try:
-            server_time = await self._adapter.server_time()
-        except ExchangeError:
-            if self._offset is None:
-                raise
-            self._offset_until = time.monotonic() + _OFFSET_RETRY_SECONDS
-            return
+    async def aclose(self) -> None:
+        """Ask no more."""
+        if self._asking_again:
+            self._asking_again.cancel()
+            await asyncio.gather(self._asking_again, return_exceptions=True)
+
+    def _is_idle(self) -> bool:
+        return self._asking_again is None or self._asking_again.done()
+
+    def _was_set_since(self, known: _Offset) -> bool:
+        """Tell whether our clock made a jump: it would be taken for the exchange's."""
+        passed = (self._clock() - known.shown).total_seconds() / self._clock.speed
+        return abs(passed - (time.monotonic() - known.monotonic)) > _JUMP_SECONDS
+
+    async def _ask(self) -> _Offset:
+        server_time = await self._adapter.server_time()
         # The answer was under way for a while: the exchange's clock is ahead, if at all.
-        self._offset = server_time - self._clock()
-        self._offset_until = time.monotonic() + _OFFSET_KEPT_SECONDS
+        shown, monotonic = self._clock(), time.monotonic()
+        return _Offset(server_time - shown, shown, monotonic, monotonic + _OFFSET_KEPT_SECONDS)
+
+    async def _ask_again(self, known: _Offset) -> None:
+        try:
+            self._offset = await self._ask()
+        except ExchangeError:
+            self._offset = replace(known, until=time.monotonic() + _OFFSET_RETRY_SECONDS)

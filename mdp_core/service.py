@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Collection, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 
+from mdp_core.admission import at_priority
 from mdp_core.answer import Answer, CacheState, CandleQuery, Continuation
 from mdp_core.errors import ExchangeUnavailable, InvalidWindow, LimitTooLarge, SeriesRepaired
 from mdp_core.exchanges.http import counting_upstream_requests
@@ -87,7 +88,7 @@ class CandleService:
         """
         rows = self._rows(query)
         timings: dict[str, float] = {}
-        with counting_upstream_requests() as upstream:
+        with counting_upstream_requests() as upstream, at_priority(priority):
             async with self._deadline(query.exchange, priority):
                 with _timed(timings, "plan"):
                     request = await self._prepare(query, rows, priority)

@@ -14,7 +14,7 @@ from mdp_core.planner import Reach
 _FORGOTTEN_SECONDS = 60.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Tail:
     """Closed candles that are not final yet, all there were in `window` when it was asked for."""
 
@@ -50,10 +50,14 @@ class Tails:
     def keep(
         self, series: Series, page: int, window: Window, candles: Candles, *, at_edge: bool
     ) -> None:
-        """Keep what came for `window`, the end of a page, in place of what was kept of it."""
+        """Keep what came for `window`, the end of a page, in place of what was kept of it.
+
+        A straggler, which was asked for before the edge moved on, replaces nothing newer.
+        """
         now = time.monotonic()
         self._tails = {key: tail for key, tail in self._tails.items() if tail.fresh_until > now}
-        if not window.is_empty:
+        kept = self._tails.get((series.id, page))
+        if not window.is_empty and (kept is None or kept.window.end <= window.end):
             tail = Tail(window, candles.inside(window), now + self._seconds, at_edge)
             self._tails[series.id, page] = tail
 

@@ -14,7 +14,7 @@ import numpy as np
 from typing_extensions import override
 
 from mdp_core.answer import CacheState, Missing
-from mdp_core.errors import ExchangeUnavailable, HistoryUnavailable, WindowTooLarge
+from mdp_core.errors import ExchangeUnavailable, HistoryUnavailable, MdpError, WindowTooLarge
 from mdp_core.filling import Failure
 from mdp_core.intervals import Grid
 from mdp_core.market import Market
@@ -239,10 +239,12 @@ class Walk:
             self._pages_left -= len(pages)
             self._reach = self._market.tails.remembered(self._series, self._reach)
             gaps = await self._gaps(part)
-            if gaps and failures and not self._wanted.partial:
-                raise failures[0].error
+            if (error := _reason(gaps, failures)) and not self._wanted.partial:
+                raise error
             self._failures += failures
             part = self._within_memory(part, gaps, direction)
+        if not self._plan(gaps):
+            return part
         raise ExchangeUnavailable(self._series.exchange, "changes faster than it can be followed")
 
     def _plan(self, gaps: Sequence[Window]) -> list[Page]:
@@ -308,12 +310,12 @@ class Walk:
     def _missing(self, gap: Window) -> Missing:
         if gap.end <= self._reach.earliest:
             return Missing(gap, HistoryUnavailable(self._series.exchange, self._reach.earliest))
-        overlapping = (
-            failure.error
-            for failure in self._failures
-            if not gap.clip(failure.page.window.start, failure.page.window.end).is_empty
-        )
-        return Missing(gap, next(overlapping, self._failures[0].error))
+        return Missing(gap, _reason([gap], self._failures) or self._failures[0].error)
+
+
+def _reason(gaps: Sequence[Window], failures: Sequence[Failure]) -> MdpError | None:
+    """Give why there are gaps, if it is for a page that could not be filled."""
+    return next((each.error for each in failures if common(gaps, each.page.window)), None)
 
 
 def _first_of_each_slot(candles: Candles) -> Candles:

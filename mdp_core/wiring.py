@@ -183,7 +183,14 @@ async def _open_market(
     kind: type[ExchangeAdapter], own: ExchangeSettings, shared: _Shared
 ) -> AsyncGenerator[Market]:
     facts, settings = kind.facts, shared.settings
-    budget = Budget(shared.database, facts.name, settings.egress, facts.tariff, share=own.share)
+    budget = Budget(
+        shared.database,
+        facts.name,
+        settings.egress,
+        facts.tariff,
+        share=own.share,
+        heaviest=facts.tariff.weigh(facts.page_size * facts.pages_per_request),
+    )
     admission = Admission(facts.name, budget, slots=settings.concurrent_pages)
     async with (
         aclosing(admission),
@@ -197,10 +204,10 @@ async def _open_market(
         deadline = settings.fetch_deadline_seconds
         adapter = kind(ExchangeHttp(facts.name, client, admission, deadline_seconds=deadline))
         tails = Tails(facts.tail_seconds)
-        fetcher = PageFetcher(adapter, shared.store, tails)
-        filler = PageFiller(shared.store, fetcher, admission, shared.claims, _bounds(settings))
         horizon = Horizon(adapter, settings.clock, _delays(facts, own))
-        async with aclosing(filler):
+        fetcher = PageFetcher(adapter, horizon, shared.store, tails)
+        filler = PageFiller(shared.store, fetcher, admission, shared.claims, _bounds(settings))
+        async with aclosing(horizon), aclosing(filler):
             per_second = facts.tariff.per_second * own.share
             yield Market(adapter, horizon, filler, tails, per_second)
 

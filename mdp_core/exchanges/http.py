@@ -5,6 +5,7 @@ nobody knows that there is HTTP.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
@@ -36,6 +37,8 @@ _SHOWN_BODY_CHARACTERS = 200
 # leads to 418, a ban of two minutes or more; 403 comes from a firewall that abuse triggers.
 # https://developers.binance.com, usds-margined-futures/general-info, "Limits"
 _BLOCKS_SECONDS = {429: 60.0, 418: 120.0, 403: 120.0}
+_LONGEST_BLOCK_SECONDS = 3 * 86_400.0  # Binance's longest ban
+_REQUEST_TIMEOUT = 408  # the exchange's own: it may be asked again
 
 
 @dataclass(slots=True)
@@ -186,7 +189,7 @@ class ExchangeHttp:
             seconds = _retry_after_seconds(response) or _BLOCKS_SECONDS[status]
             await self._admission.block(seconds, f"HTTP {status}")
             return RateLimited(self._exchange, seconds)
-        if response.is_server_error:
+        if response.is_server_error or status == _REQUEST_TIMEOUT:
             return ExchangeUnavailable(self._exchange, f"answered HTTP {status}")
         body = response.text[:_SHOWN_BODY_CHARACTERS]
         return ExchangeRejected(self._exchange, f"refused the request: HTTP {status} {body}")
@@ -200,6 +203,7 @@ def _wait_before_retry(error: Exception) -> bool | float:
 
 def _retry_after_seconds(response: httpx.Response) -> float | None:
     try:
-        return max(float(response.headers["Retry-After"]), 0.0)
+        seconds = float(response.headers["Retry-After"])
     except (KeyError, ValueError):
         return None
+    return min(max(seconds, 0.0), _LONGEST_BLOCK_SECONDS) if math.isfinite(seconds) else None

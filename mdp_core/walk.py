@@ -44,8 +44,8 @@ class Direction(ABC):
         """Shorten `part` so that it needs at most `most` of `pages`, or raise WindowTooLarge."""
 
     @abstractmethod
-    def without(self, part: Window, forgotten: Window, exchange: str) -> Window:
-        """Shorten `part` by what the exchange has forgotten, or raise HistoryUnavailable."""
+    def since(self, part: Window, available: datetime, exchange: str) -> Window:
+        """Shorten `part` to what can still be had, or raise HistoryUnavailable."""
 
     @abstractmethod
     def position(self, rows: int, of: int) -> int:
@@ -78,9 +78,9 @@ class FromStart(Direction):
         return part
 
     @override
-    def without(self, part: Window, forgotten: Window, exchange: str) -> Window:
+    def since(self, part: Window, available: datetime, exchange: str) -> Window:
         """Refuse: it was asked for by name."""
-        raise HistoryUnavailable(exchange, forgotten.end)
+        raise HistoryUnavailable(exchange, available)
 
     @override
     def position(self, rows: int, of: int) -> int:
@@ -116,9 +116,9 @@ class FromEnd(Direction):
         return part.clip(pages[-most].window.start, part.end)
 
     @override
-    def without(self, part: Window, forgotten: Window, exchange: str) -> Window:
+    def since(self, part: Window, available: datetime, exchange: str) -> Window:
         """Go back only so far; the answer says how far."""
-        return part.clip(forgotten.end, part.end)
+        return part.clip(min(available, part.end), part.end)
 
     @override
     def position(self, rows: int, of: int) -> int:
@@ -257,7 +257,10 @@ class Walk:
         forgotten = common(gaps, Window(self._reach.begins, self._reach.earliest))
         if not forgotten or self._wanted.partial:
             return part
-        return direction.without(part, forgotten[-1], self._series.exchange)
+        available = forgotten[-1].end
+        if available >= part.end:  # nothing of `part` can be had, so tell of what comes after it
+            available = self._reach.earliest
+        return direction.since(part, available, self._series.exchange)
 
     async def _gaps(self, window: Window) -> list[Window]:
         """Give what of `window` is neither stored nor in a tail; the tails are kept for reading."""

@@ -224,6 +224,11 @@ def _servers() -> Generator[Callable[[str], Server]]:
         yield open_
 
 
+# For tests whose outcome can't depend on the kind of database: one kind, the one that every machine
+# can have and that is copied fastest.
+one_kind_of_database = pytest.mark.parametrize("server", ["plain"], indirect=True)
+
+
 @pytest.fixture(scope="session", params=_KINDS)
 def server(request: pytest.FixtureRequest, _servers: Callable[[str], Server]) -> Server:
     """A Postgres server; every test with a database runs once on each kind there can be."""
@@ -299,6 +304,14 @@ class Sandbox:
         params = {"symbol": symbol, "interval": interval, **bounds}
         answer = self._http.get(f"/binance{_KLINES}", params=params).raise_for_status()
         return [[row[0], *map(float, row[1:6])] for row in answer.json()]
+
+    def ask(self, path: str, params: Mapping[str, Any] | None = None) -> Any:  # noqa: ANN401
+        """Ask an exchange itself, e.g. for `/coinbase/products`; give its JSON."""
+        return self._http.get(path, params=params).raise_for_status().json()
+
+    def post(self, path: str, body: Mapping[str, Any]) -> Any:  # noqa: ANN401
+        """Ask an exchange itself with a body; give its JSON."""
+        return self._http.post(path, json=body).raise_for_status().json()
 
     def close(self) -> None:
         """Close the connections to it."""

@@ -16,6 +16,7 @@ from conftest import (
     app_of,
     connected,
     eventually,
+    one_kind_of_database,
     opened_services,
     serving,
     token_of,
@@ -125,6 +126,7 @@ async def test_cut_claims_cost_at_most_one_more_request_per_page(
     assert later.status_code == 200
 
 
+@one_kind_of_database
 async def test_client_that_leaves_cancels_nothing(settings: Settings, sandbox: Sandbox) -> None:
     """What one client gave up, the next one finds: each page was asked for once."""
     sandbox.settings(latency_ms=300)
@@ -140,6 +142,7 @@ async def test_client_that_leaves_cancels_nothing(settings: Settings, sandbox: S
     assert _asked_starts(sandbox) == {START_MS + page * PAGE_MS: 1 for page in range(4)}
 
 
+@one_kind_of_database
 @pytest.mark.parametrize("is_same_process", [True, False])
 async def test_interactive_request_overtakes_a_saturating_backfill(
     settings: Settings, sandbox: Sandbox, *, is_same_process: bool
@@ -168,6 +171,7 @@ async def test_interactive_request_overtakes_a_saturating_backfill(
     assert seconds < 2
 
 
+@one_kind_of_database
 async def test_page_of_a_backfill_becomes_as_urgent_as_who_joins(
     settings: Settings, sandbox: Sandbox
 ) -> None:
@@ -194,6 +198,7 @@ async def test_page_of_a_backfill_becomes_as_urgent_as_who_joins(
     assert _asked_starts(sandbox)[START_MS + 99 * PAGE_MS] == 1
 
 
+@one_kind_of_database
 async def test_saturation_is_told_at_once(settings: Settings, sandbox: Sandbox) -> None:
     """Two hundred may wait for pages; whoever comes after them is asked to come again."""
     sandbox.settings(latency_ms=1000)
@@ -215,6 +220,7 @@ async def test_saturation_is_told_at_once(settings: Settings, sandbox: Sandbox) 
     assert {answer.status_code for answer in answers} == {200}
 
 
+@one_kind_of_database
 async def test_exchange_that_is_down_is_not_asked_for_every_page(
     settings: Settings, sandbox: Sandbox
 ) -> None:
@@ -253,7 +259,7 @@ def _years(symbol: str) -> CandleQuery:
 
 
 def _symbols(sandbox: Sandbox) -> list[str]:
-    info = httpx.get(f"{sandbox.url}/binance/fapi/v1/exchangeInfo").json()
+    info = sandbox.ask("/binance/fapi/v1/exchangeInfo")
     return [
         f"{symbol['baseAsset']}-{symbol['quoteAsset']}"
         for symbol in info["symbols"]

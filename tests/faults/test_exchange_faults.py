@@ -7,9 +7,11 @@ import httpx
 import psycopg
 import pytest
 import stamina
-from conftest import MINUTE_MS, Sandbox, serving
+from conftest import MINUTE_MS, Sandbox, one_kind_of_database, serving
 
 from mdp_core.settings import Settings
+
+pytestmark = one_kind_of_database
 
 PATH = "/candles/binance/perp/SOL-USDT/1m"
 SYMBOL = "SOLUSDT"
@@ -187,19 +189,6 @@ async def test_partial_answer_names_what_is_missing_and_is_never_cached(
     assert "missing" not in whole.json()
     assert whole.json()["count"] == 3 * 499
     _assert_stored(database, sandbox, window)
-
-
-async def test_partial_answer_names_a_wrong_row(
-    client: httpx.AsyncClient, sandbox: Sandbox
-) -> None:
-    """With `partial` a row that can't be right is a missing slot among candles."""
-    sandbox.fault("ohlc_violation")
-    body = (await client.get(PATH, params={**WINDOW, "partial": True})).json()
-
-    assert body["missing"] == [
-        {"start": MIDDLE_MS, "end": MIDDLE_MS + MINUTE_MS, "reason": "upstream_bad_data"}
-    ]
-    assert (body["count"], body["complete"]) == (498, False)
 
 
 async def test_unreachable_exchange_is_an_error_and_what_is_stored_is_served(

@@ -14,10 +14,12 @@ import httpx
 import psycopg
 import pytest
 import stamina
-from conftest import MINUTE_MS, PROJECT, Sandbox, serving
+from conftest import MINUTE_MS, PROJECT, Sandbox, one_kind_of_database, serving
 
 from mdp_core.clock import from_ms, to_ms
 from mdp_core.settings import Settings
+
+pytestmark = one_kind_of_database
 
 DOCUMENTED = PROJECT / "docs" / "faults.md"
 ATTEMPTS = 4
@@ -91,8 +93,8 @@ class Exchange:
     page_slots: int
     selector: Callable[[Asked], Mapping[str, object]]
     """Of a fault: hits the request for exactly that page."""
-    truth: Callable[[str, Asked], list[Row]]
-    """Asks the exchange itself, at the sandbox's URL."""
+    truth: Callable[[Sandbox, Asked], list[Row]]
+    """Asks the exchange itself."""
 
     def page(self, number: int, now_ms: int) -> Asked:
         """Give a page; those of different numbers are different. All are remembered."""
@@ -106,30 +108,30 @@ def _iso(ms: int) -> str:
     return from_ms(ms).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _of_binance(url: str, asked: Asked) -> list[Row]:
+def _of_binance(sandbox: Sandbox, asked: Asked) -> list[Row]:
     bounds = {"startTime": asked.start, "endTime": asked.end - 1, "limit": 499}
     params = {"symbol": "SOLUSDT", "interval": asked.interval, **bounds}
-    rows = httpx.get(f"{url}/binance/fapi/v1/klines", params=params).json()
+    rows = sandbox.ask("/binance/fapi/v1/klines", params)
     return [[row[0], *map(float, row[1:6])] for row in rows]
 
 
-def _of_hyperliquid(url: str, asked: Asked) -> list[Row]:
+def _of_hyperliquid(sandbox: Sandbox, asked: Asked) -> list[Row]:
     bounds = {"startTime": asked.start, "endTime": asked.end - 1}
     req = {"coin": "SOL", "interval": asked.interval, **bounds}
     body = {"type": "candleSnapshot", "req": req}
-    rows = httpx.post(f"{url}/hyperliquid/info", json=body).json()
+    rows = sandbox.post("/hyperliquid/info", body)
     return [
         [row["t"], *(float(row[key]) for key in "ohlcv")] for row in rows if row["t"] >= asked.start
     ]
 
 
-def _of_coinbase(url: str, asked: Asked) -> list[Row]:
+def _of_coinbase(sandbox: Sandbox, asked: Asked) -> list[Row]:
     params = {
         "granularity": str(asked.step // 1000),
         "start": _iso(asked.start),
         "end": _iso(asked.end - asked.step),
     }
-    rows = httpx.get(f"{url}/coinbase/products/SOL-USD/candles", params=params).json()
+    rows = sandbox.ask("/coinbase/products/SOL-USD/candles", params)
     return [[t * 1000, open_, high, low, close, v] for t, low, high, open_, close, v in rows[::-1]]
 
 
@@ -228,7 +230,7 @@ class Bench:
 
     async def run(self, trial: Trial, asked: Asked) -> str:
         """Order the fault, ask twice, and say what came of it."""
-        truth = self.exchange.truth(self.sandbox.url, asked)
+        truth = self.exchange.truth(self.sandbox, asked)
         selector = {**self.exchange.selector(asked), **(trial.more or {})}
         self.sandbox.fault(trial.fault, times=trial.hits, exchange=self.exchange.name, **selector)
         failed = await self.ask(asked, partial=trial.partial)

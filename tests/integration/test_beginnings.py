@@ -7,12 +7,14 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
-from conftest import Sandbox, opened_services, running_sandbox, serving
+from conftest import Sandbox, one_kind_of_database, opened_services, running_sandbox, serving
 
 from mdp_core.answer import CandleQuery
 from mdp_core.clock import Clock, from_ms, to_ms
 from mdp_core.settings import Settings
 from scripts.sandbox.app import SandboxOptions
+
+pytestmark = one_kind_of_database
 
 # Half a minute past midnight: yesterday's candle is closed and settled, today's is forming.
 NOW = datetime(2026, 10, 7, 0, 0, 30, tzinfo=UTC)
@@ -50,7 +52,7 @@ def probes(sandbox: Sandbox) -> list[dict[str, Any]]:
 def daily(sandbox: Sandbox) -> list[dict[str, Any]]:
     req = {"coin": COIN, "interval": "1d", "startTime": 0, "endTime": to_ms(NOW)}
     body = {"type": "candleSnapshot", "req": req}
-    rows = httpx.post(f"{sandbox.url}/hyperliquid/info", json=body).json()
+    rows = sandbox.post("/hyperliquid/info", body)
     sandbox.clear()
     return rows
 

@@ -6,11 +6,13 @@ from typing import Annotated, Any
 
 import httpx
 import pytest
-from conftest import app_of, connected, token_of
+from conftest import app_of, connected, one_kind_of_database, token_of
 from fastapi import Body, FastAPI
 
 from mdp_core.settings import Settings
 from mdp_core.wiring import Services
+
+pytestmark = one_kind_of_database
 
 INSIDE = "postgresql://mdp:hunter2@db/mdp"
 PATH = "/meta/exchanges"

@@ -7,11 +7,13 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import MINUTE_MS, Sandbox, running_sandbox, serving
+from conftest import MINUTE_MS, Sandbox, one_kind_of_database, running_sandbox, serving
 
 from mdp_core.clock import Clock, to_ms
 from mdp_core.settings import Settings
 from scripts.sandbox.app import SandboxOptions
+
+pytestmark = one_kind_of_database
 
 NOON = datetime(2026, 10, 7, 12, tzinfo=UTC)
 LAST_MS = to_ms(NOON) - MINUTE_MS
@@ -48,9 +50,9 @@ async def poll(client: httpx.AsyncClient, exchange: str) -> list[dict[str, Any]]
 
     async def one() -> list[dict[str, Any]]:
         told: list[dict[str, Any]] = []
-        for _ in range(POLLS):
+        for poll in range(POLLS):
+            await asyncio.sleep(1 if poll else 0)
             told.append(await latest(client, exchange))
-            await asyncio.sleep(1)
         return told
 
     return [

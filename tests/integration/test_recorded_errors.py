@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 import stamina
-from conftest import DATA, Sandbox, opened_services, served_over_http
+from conftest import DATA, Sandbox, one_kind_of_database, opened_services, served_over_http
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -24,6 +24,8 @@ from mdp_core.exchanges.base import ExchangeAdapter
 from mdp_core.intervals import Interval
 from mdp_core.model import Symbol, Window
 from mdp_core.settings import Settings
+
+pytestmark = one_kind_of_database
 
 RECORDED = DATA.parent / "recorded"
 ATTEMPTS = 4

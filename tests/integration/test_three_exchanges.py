@@ -227,6 +227,7 @@ async def test_what_the_store_took_is_served_after_the_exchange_forgot_it(
     assert later["complete"] is True
     assert asked == []
     assert before[:2] == (422, "history_unavailable")
+    assert before[2]["earliest"] == rows[MARGIN - MEMORY][0]
     assert rows_of(recent) == newest
 
 
@@ -378,8 +379,7 @@ def _empty_page(sandbox: Sandbox, page_ms: int) -> int:
         bounds = [from_ms(page * page_ms), from_ms((page + 1) * page_ms - MINUTE_MS)]
         start, end = (each.strftime("%Y-%m-%dT%H:%M:%SZ") for each in bounds)
         params: dict[str, str] = {"granularity": "60", "start": start, "end": end}
-        url = f"{sandbox.url}/coinbase/products/WAXL-USD/candles"
-        if httpx.get(url, params=params).json() == []:
+        if sandbox.ask("/coinbase/products/WAXL-USD/candles", params) == []:
             return page * page_ms
     raise AssertionError
 
@@ -557,10 +557,7 @@ async def test_hyperliquid_flat_row_that_is_late_stops_finality_until_it_comes(
 
 def _purr(sandbox: Sandbox, start_ms: int, end_ms: int) -> list[list[float]]:
     req = {"coin": "PURR", "interval": "1m", "startTime": start_ms, "endTime": end_ms - 1}
-    answer = httpx.post(
-        f"{sandbox.url}/hyperliquid/info", json={"type": "candleSnapshot", "req": req}
-    )
-    rows = answer.json()
+    rows = sandbox.post("/hyperliquid/info", {"type": "candleSnapshot", "req": req})
     return [
         [row["t"], *(float(row[key]) for key in "ohlcv")] for row in rows if row["t"] >= start_ms
     ]

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import httpx
 import pytest
-from conftest import DATA, MINUTE_MS, Sandbox, running_sandbox, serving
+from conftest import DATA, MINUTE_MS, Sandbox, one_kind_of_database, running_sandbox, serving
 
 from mdp_core.clock import Clock, from_ms, to_ms
 from mdp_core.settings import Settings
@@ -87,7 +87,8 @@ def just_after(rows: Sequence[Row], interval: str) -> datetime:
 
 def candle_requests(sandbox: Sandbox, exchange: str) -> list[dict[str, Any]]:
     asked = [entry for entry in sandbox.requests() if entry["exchange"] == exchange]
-    return [entry for entry in asked if "req" in entry["params"] or "candles" in entry["path"]]
+    words = {"req", "granularity", "startTime"}
+    return [entry for entry in asked if words & entry["params"].keys()]
 
 
 # --- real series --------------------------------------------------------------------------------
@@ -369,6 +370,38 @@ async def test_window_in_which_nothing_traded_is_asked_for_once_doubted_once_nev
     assert body["complete"] is True
     assert len(asked) == 2
     assert asked[0]["params"] == asked[1]["params"]
+    assert later == by_another == []
+
+
+@one_kind_of_database
+@pytest.mark.parametrize(
+    ("exchange", "market"),
+    [
+        pytest.param("hyperliquid", "perp/MATIC", id="hyperliquid, within its memory"),
+        pytest.param("binance", "perp/OMG-USDT", id="binance"),
+    ],
+)
+async def test_delisted_markets_silence_is_doubted_once_and_then_known(
+    settings: Settings, exchange: str, market: str
+) -> None:
+    """Where every interval is published an empty page is as odd; it is no candle all the same."""
+    start = (to_ms(NOON) - 30 * DAY_MS) // DAY_MS * DAY_MS
+    path, window = f"{exchange}/{market}/1h", {"start": start, "end": start + DAY_MS}
+    async with at(NOON, settings) as (client, sandbox):
+        await client.get(f"/coverage/{path}")  # so that only pages are asked for
+        sandbox.clear()
+        body = await candles(client, path, **window)
+        asked = candle_requests(sandbox, exchange)
+        sandbox.clear()
+        again = await candles(client, path, **window)
+        later = sandbox.requests()
+    async with at(NOON + timedelta(days=1), settings) as (client, sandbox):
+        elsewhere = await candles(client, path, **window)
+        by_another = candle_requests(sandbox, exchange)
+
+    assert body["candles"] == again["candles"] == elsewhere["candles"] == []
+    assert body["complete"] is True
+    assert len(asked) == 2
     assert later == by_another == []
 
 

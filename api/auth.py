@@ -169,7 +169,7 @@ async def authorize(
 
 def _principal(claims: dict[str, Any]) -> Principal:
     subject, scope = claims["sub"], claims.get("scope", "")
-    if not isinstance(subject, str) or not subject or not isinstance(scope, str):
+    if not isinstance(subject, str) or not subject.strip() or not isinstance(scope, str):
         message = "`sub` must be a name and `scope` a text"
         raise jwt.InvalidTokenError(message)
     return Principal(subject, frozenset(scope.split()))

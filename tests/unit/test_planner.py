@@ -15,6 +15,7 @@ from mdp_core.planner import (
     Page,
     Reach,
     absent_slots,
+    common,
     doubtful_slots,
     final_until,
     plan,
@@ -166,6 +167,24 @@ def test_subtraction_is_that_of_sets(grid: Grid, data: st.DataObject) -> None:
     ]
     assert not any(part.is_empty for part in left)
     assert all(any(w.clip(p.start, p.end) == p for w in windows) for p in left)
+
+
+@steady
+@given(grids, st.data())
+def test_common_part_is_that_of_sets(grid: Grid, data: st.DataObject) -> None:
+    """What is shared is every slot that a window and the other hold, in windows as they were."""
+    origin = data.draw(slots_near(grid))
+    windows = [window_of(grid, *run) for run in data.draw(runs(origin))]
+    start = origin + data.draw(st.integers(-10, 200))
+    stop = start + data.draw(st.integers(0, 60))
+
+    shared = common(windows, window_of(grid, start, stop))
+
+    slots = [slot for window in windows for slot in slots_of(grid, window)]
+    assert [slot for part in shared for slot in slots_of(grid, part)] == [
+        slot for slot in slots if start <= slot < stop
+    ]
+    assert not any(part.is_empty for part in shared)
 
 
 @steady

@@ -134,6 +134,7 @@ def test_issued_tokens_differ() -> None:
         pytest.param({"nbf": {}}, "nbf", id="valid from a dict"),
         pytest.param({"sub": None}, "sub", id="of nobody"),
         pytest.param({"sub": ""}, "name", id="of an empty name"),
+        pytest.param({"sub": " \t"}, "name", id="of a blank name"),
         pytest.param({"aud": None}, "aud", id="for nobody"),
         pytest.param({"aud": "other"}, "[Aa]ud", id="for somebody else"),
         pytest.param({"aud": "MDP"}, "[Aa]ud", id="for another spelling"),
@@ -332,6 +333,17 @@ def test_token_of_another_private_key_is_refused(keys: Keys) -> None:
     other = new_keys(keys.algorithm)
 
     assert_refused(token(other.private, keys.algorithm), keys.verifier, "signature is not ours")
+
+
+def test_key_that_a_token_brings_along_is_not_used(keys: Keys) -> None:
+    """Whoever signs may put a key, or a place to fetch one from, into the header."""
+    other = new_keys(keys.algorithm)
+    named = {"kid": "/dev/null", "jku": "https://mallory.example/keys", "x5c": [other.public]}
+    text = jwt.encode(claims(), other.private, keys.algorithm, {**named, "jwk": {"k": "AA"}})
+    payload = {"sub": "mallory", "aud": "mdp", "exp": seconds_from_now(60)}
+
+    assert_refused(text, keys.verifier, "signature is not ours")
+    assert_refused(signed({"alg": "HS256", **named}, payload, ""), match="signature is not ours")
 
 
 def test_public_key_is_no_secret(keys: Keys) -> None:

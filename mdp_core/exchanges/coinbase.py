@@ -85,11 +85,6 @@ class CoinbaseSpotAdapter(ExchangeAdapter):
         return await self._http.get_json("/products", {}, parse_symbols, weight=_WEIGHT)
 
     @override
-    def other_names(self, symbol: str) -> Sequence[str]:
-        """Take a bare base for its USD market."""
-        return () if "-" in symbol else (f"{symbol}-USD",)
-
-    @override
     async def server_time(self) -> datetime:
         """Fetch the clock."""
         return await self._http.get_json("/time", {}, _parse_time, weight=_WEIGHT)

@@ -430,7 +430,7 @@ def _empty_page(sandbox: Sandbox, page_ms: int) -> int:
         pytest.param(
             HYPERLIQUID, "kPEPE-USDC", "kPEPE KPEPE kpepe kPEPE-USDC kPEPE-PERP", id="thousands"
         ),
-        pytest.param(COINBASE, "BTC-USD", "BTC-USD BTC btc btc-usd", id="coinbase"),
+        pytest.param(COINBASE, "BTC-USD", "BTC-USD btc-usd", id="coinbase"),
         pytest.param(BINANCE, "BTC-USDT", "BTC-USDT BTCUSDT btcusdt btc-usdt", id="binance"),
     ],
 )
@@ -452,7 +452,7 @@ async def test_what_is_another_market_or_none_of_ours_is_unknown(
     """Never across quotes; no spot, no dated contracts, no builders' coins: 404."""
     unknown = {
         HYPERLIQUID: "BTC-USDT BTC-USDE xyz:TSLA TSLA @107",
-        COINBASE: "BTC-USDT SOL-USDC 1INCH",
+        COINBASE: "BTC BTC-USDT SOL-USDC 1INCH",
         BINANCE: "BTC-USD BTC XAU-USDT XAUUSDT BTCUSDT_261225 ODD-USDT BTCST-USDT",
     }
     series = [

@@ -106,7 +106,11 @@ class Database:
 
     async def _catalog_connection(self) -> Connection:
         connection = await self._pool.getconn()
-        await connection.set_autocommit(False)  # SQLAlchemy ends its transactions itself
+        try:
+            await connection.set_autocommit(False)  # SQLAlchemy ends its transactions itself
+        except BaseException:
+            await self._pool.putconn(connection)
+            raise
         return connection
 
 

@@ -434,7 +434,7 @@ async def opened_services(
 
     async with open_services(settings, exchange_settings=exchange_settings) as services:
         yield services
-        await eventually(lambda: checked_out(services) == 0, seconds=5)
+        await eventually(lambda: checked_out(services) == 0)
 
 
 @pytest.fixture

@@ -168,7 +168,7 @@ async def test_interactive_request_overtakes_a_saturating_backfill(
 
     assert answer.status_code == 200, answer.text
     assert is_still_at_it
-    assert seconds < 2
+    assert seconds < 5  # to wait behind the backfill would take minutes
 
 
 @one_kind_of_database
@@ -194,7 +194,7 @@ async def test_page_of_a_backfill_becomes_as_urgent_as_who_joins(
 
     assert answer.status_code == 200, answer.text
     assert is_still_at_it
-    assert seconds < 2
+    assert seconds < 5  # to wait behind the backfill would take minutes
     assert _asked_starts(sandbox)[START_MS + 99 * PAGE_MS] == 1
 
 

@@ -322,12 +322,12 @@ async def test_limit_fetches_only_the_pages_of_its_rows(
 async def test_too_long_a_window_is_refused_before_anything_is_fetched(
     client: httpx.AsyncClient, sandbox: Sandbox, settings: Settings
 ) -> None:
-    """More pages than one request may fetch: an error that says so, never a silent cut."""
+    """More pages than one request may fetch, and nobody who works on jobs: never a silent cut."""
     end = DAY_MS + (settings.max_pages + 2) * PAGE_MS
     answer = await client.get(BTC, params={"start": DAY_MS, "end": end})
 
-    assert answer.status_code == 422
-    assert answer.json()["code"] == "window_too_large"
+    assert answer.status_code == 503
+    assert answer.json()["code"] == "syncer_unavailable"
     assert sandbox.candle_requests() == []
 
 

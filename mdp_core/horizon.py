@@ -18,7 +18,7 @@ _OFFSET_KEPT_SECONDS = 600.0
 _MEMORY_MARGIN_SLOTS = 2
 _OFFSET_RETRY_SECONDS = 30.0
 # By more than this the clocks of one machine part only if one of them is set.
-_JUMP_SECONDS = 0.5
+_JUMP_SECONDS = 1.0
 # No clock is off by a day: what is older is closed and final by any clock.
 _SURELY_CLOSED = timedelta(days=1)
 
@@ -149,8 +149,10 @@ class Horizon:
 
     def _was_set_since(self, known: _Offset) -> bool:
         """Tell whether our clock made a jump: it would be taken for the exchange's."""
+        least = time.monotonic() - known.monotonic - _JUMP_SECONDS
         passed = (self._clock() - known.shown).total_seconds() / self._clock.speed
-        return abs(passed - (time.monotonic() - known.monotonic)) > _JUMP_SECONDS
+        most = time.monotonic() - known.monotonic + _JUMP_SECONDS
+        return not least <= passed <= most
 
     async def _ask(self) -> _Offset:
         server_time = await self._adapter.server_time()

@@ -229,9 +229,12 @@ async def test_repair_replaces_nothing_where_the_exchange_says_the_same(
 # --- what a hit costs ---------------------------------------------------------------------------
 
 
+_UNCOUNTED = 1000
+
+
 @contextmanager
 def _round_trips(services: Services, folder: Path) -> Generator[list[int]]:
-    """Count what goes to Postgres on the connections that there are; nobody may open another."""
+    """Count what goes to Postgres on the connections that there are; with others, nothing fits."""
     pool: Any = services.database._pool  # noqa: SLF001 - there is no other way in
     connections, counted = [*pool._pool], list[int]()  # noqa: SLF001
     files = [(folder / str(number)).open("w+") for number in range(len(connections))]
@@ -246,7 +249,8 @@ def _round_trips(services: Services, folder: Path) -> Generator[list[int]]:
         asked = [line for line in sent if "\tSync" in line or "\tQuery\t" in line]
         counted.append(sum('""' not in line for line in asked))
         file.close()
-    assert {*pool._pool} == {*connections}  # noqa: SLF001
+    if {*pool._pool} != {*connections}:  # noqa: SLF001
+        counted.append(_UNCOUNTED)
 
 
 async def _cheapest(

@@ -51,7 +51,8 @@ format: setup-dev
 	.venv-bench/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes -r requirements-bench.lock
 	@touch $@
 
-bench: setup-dev .venv-bench/.ready
+bench: setup-dev
+	-$(MAKE) --no-print-directory .venv-bench/.ready
 	$(BIN)/python -m scripts.bench $(BENCH)
 
 image-trial: setup-dev

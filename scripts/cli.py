@@ -57,6 +57,8 @@ def configure() -> None:
 
 # Longer than clients keep idle connections: else one is closed while a request is on its way.
 _KEEP_ALIVE_SECONDS = 75
+# A worker that has not answered for so long is replaced; on a busy machine it begins slowly.
+_WORKER_SECONDS = 60
 
 
 class Switch(StrEnum):
@@ -134,6 +136,7 @@ def api(
         log_config=_logging(),
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=math.ceil(settings.request_deadline_seconds),
+        timeout_worker_healthcheck=_WORKER_SECONDS,
     )
 
 

@@ -1,9 +1,7 @@
 """Made-up candles in the store, and the baseline ways to write and read them."""
 
-import asyncio
 import subprocess
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,10 +18,24 @@ from mdp_core.model import Candles, Window
 from mdp_core.store import CandleStore
 
 SERIES = "/candles/binance/perp/ETH-USDT/1m"
-START = datetime(2022, 1, 1, tzinfo=UTC)
+START = datetime(2016, 1, 1, tzinfo=UTC)
 
 _GRID = epoch_grid(Interval.ONE_MINUTE)
-_BATCH = 100_000
+
+# Which series is that of `SERIES`?
+_SERIES_ID = """SELECT series.id FROM series JOIN symbols ON symbols.id = symbol_id
+WHERE symbols.name = 'ETH-USDT' AND interval = '1m'"""
+
+# A series that no exchange has.
+_NEW_SERIES = """WITH symbol AS (
+    INSERT INTO symbols (exchange, market_type, name, native, base, quote, multiplier, active)
+    VALUES ('binance', 'bench', %(name)s, %(name)s, %(name)s, 'X', 1, false) RETURNING id
+)
+INSERT INTO series (symbol_id, interval) SELECT id, '1m' FROM symbol RETURNING id"""
+
+# The store knows nothing any more; every series begins early enough for what is made up.
+_FORGET = """TRUNCATE candles;
+UPDATE series SET coverage = '{}', epoch = epoch + 1, history_begins = '2016-01-01Z'"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +47,20 @@ class Base:
     series_id: int
 
 
+def open_base(url: str, psql: Path) -> Base:
+    """Find the series in a database."""
+    return Base(url, psql, _one(url, _SERIES_ID))
+
+
 def minutes(count: int, *, after: int = 0) -> Window:
     """Give the window of `count` minutes that begins so many minutes after the start."""
     start = START + timedelta(minutes=after)
     return Window(start, start + timedelta(minutes=count))
 
 
-def path(window: Window, name: str = "json") -> str:
+def path(window: Window, name: str = "json", series: str = SERIES) -> str:
     """Give the path of a window's candles in a format."""
-    return f"{SERIES}?start={to_ms(window.start)}&end={to_ms(window.end)}&format={name}"
+    return f"{series}?start={to_ms(window.start)}&end={to_ms(window.end)}&format={name}"
 
 
 def random_candles(window: Window) -> Candles:
@@ -63,34 +80,6 @@ async def save(url: str, series_id: int, window: Window) -> float:
         return time.perf_counter() - begun
 
 
-def fill(url: str, series_ids: Sequence[int], count: int) -> None:
-    """Store `count` minutes of each series, and have the server know what it has."""
-
-    async def save_all() -> None:
-        for series_id in series_ids:
-            for after in range(0, count, 10 * _BATCH):
-                await save(url, series_id, minutes(min(10 * _BATCH, count - after), after=after))
-
-    asyncio.run(save_all())
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("VACUUM ANALYZE candles")
-
-
-def new_series(url: str, name: str) -> int:
-    """Add a series that no exchange has."""
-    with psycopg.connect(url, autocommit=True) as connection:
-        row = connection.execute(
-            "WITH symbol AS ("
-            "INSERT INTO symbols (exchange, market_type, name, native, base, quote, multiplier,"
-            " active) VALUES ('binance', 'bench', %(name)s, %(name)s, %(name)s, 'X', 1, false)"
-            " RETURNING id) "
-            "INSERT INTO series (symbol_id, interval) SELECT id, '1m' FROM symbol RETURNING id",
-            {"name": name},
-        ).fetchone()
-    assert row, "an insert returns its row"  # noqa: S101
-    return int(row[0])
-
-
 def bare_copy(url: str, series_id: int, window: Window) -> float:
     """Write the same bytes as `save`, and nothing else; give the seconds."""
     [(columns, data)] = copy_batches(series_id, random_candles(window))
@@ -104,6 +93,34 @@ def bare_copy(url: str, series_id: int, window: Window) -> float:
         return time.perf_counter() - begun
 
 
+def forget(url: str) -> None:
+    """Empty the store."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(_FORGET)
+
+
+def settle(url: str) -> None:
+    """Have the server do now what it would do some time after rows were written."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("VACUUM ANALYZE candles")
+        connection.execute("CHECKPOINT")
+
+
+def new_series(url: str, name: str) -> int:
+    """Add a series that no exchange has."""
+    return _one(url, _NEW_SERIES, name=name)
+
+
+def versions(url: str) -> str:
+    """Say which server it is, and which extension it has."""
+    said = "SELECT current_setting('server_version')"
+    extension = "SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'"
+    with psycopg.connect(url) as connection:
+        server = connection.execute(said).fetchone() or ("?",)
+        timescaledb = connection.execute(extension).fetchone()
+    return f"PostgreSQL {server[0]}" + (f", TimescaleDB {timescaledb[0]}" if timescaledb else "")
+
+
 def psql_copy(base: Base, window: Window) -> None:
     """Have psql copy the rows out to nowhere."""
     rows = sql.SQL(
@@ -113,3 +130,10 @@ def psql_copy(base: Base, window: Window) -> None:
     query = rows.format(base.series_id, window.start, window.end).as_string()
     command = [str(base.psql), base.url, "-qc", query]
     subprocess.run(command, stdout=subprocess.DEVNULL, check=True)  # noqa: S603 - found by us
+
+
+def _one(url: str, query: str, **values: object) -> int:
+    with psycopg.connect(url, autocommit=True) as connection:
+        row = connection.execute(query.encode(), values).fetchone()
+    assert row, "there is one"  # noqa: S101
+    return int(row[0])

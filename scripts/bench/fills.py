@@ -2,10 +2,12 @@
 
 import statistics
 import time
+from datetime import UTC, datetime
 
 import httpx
 import psutil
 
+from mdp_core.intervals import Interval, epoch_grid
 from mdp_core.model import Window
 from scripts.bench.client import Target, download
 from scripts.bench.data import bare_copy, minutes, new_series, path, save
@@ -15,8 +17,8 @@ from scripts.bench.figures import ROUNDS, Figure
 _TOKENS, _TOKENS_A_SECOND, _PAGE_WEIGHT, _PAGE = 240, 36, 2, 499
 _LATENCY_MS = 100
 _FILL_PAGES = 98
-# Before the candles of the other figures; each fill has days of its own.
-_FILL_BACK, _STEP = -800_000, 60_000
+_SERIES = "/candles/binance/perp/BTC-USDT/1m"
+_GRID, _FIRST = epoch_grid(Interval.ONE_MINUTE), datetime(2021, 1, 1, tzinfo=UTC)
 _WRITE = 100_000
 
 
@@ -24,11 +26,11 @@ async def measure_fills(sandbox_url: str, target: Target, api: psutil.Process) -
     """Fill windows that the store has nothing of, fast and at the exchange's pace."""
     async with httpx.AsyncClient(trust_env=False) as http:
         await http.post(f"{sandbox_url}/_sandbox/settings", json={"latency_ms": _LATENCY_MS})
-    download(target, path(minutes(1)))
+    download(target, f"{_SERIES}?limit=1")
     begun, samples = time.perf_counter(), list[float]()
     for number in range(ROUNDS):
         before = sum(api.cpu_times()[:2])
-        download(target, path(_cold(number)))
+        download(target, path(_cold(number), series=_SERIES))
         samples.append((sum(api.cpu_times()[:2]) - before) / (_FILL_PAGES * _PAGE) * 1e6)
     seconds = time.perf_counter() - begun
     fetched = ROUNDS * _FILL_PAGES * _PAGE
@@ -46,10 +48,9 @@ async def measure_fills(sandbox_url: str, target: Target, api: psutil.Process) -
 
 
 def _cold(number: int) -> Window:
-    """Give a window of whole pages."""
-    first = (minutes(0, after=_FILL_BACK + number * _STEP).start.timestamp() // 60) // _PAGE * _PAGE
-    offset = int(first) - int(minutes(0).start.timestamp() // 60)
-    return minutes(_FILL_PAGES * _PAGE, after=offset)
+    """Give a window of whole pages, of which nothing was asked for before."""
+    first = _GRID.index(_FIRST) // _PAGE + number * (_FILL_PAGES + 1)
+    return Window(_GRID.at(first * _PAGE), _GRID.at((first + _FILL_PAGES) * _PAGE))
 
 
 async def measure_writes(url: str) -> Figure:

@@ -1,34 +1,45 @@
 """What takes minutes to set up: memory under a long stream, and a table of 100,000,000 rows."""
 
+import asyncio
 import statistics
 import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
+from itertools import product
 
 import psutil
 
+from api.compression import CODINGS
 from api.encoding import FORMATS
 from scripts.bench.client import Target, download
-from scripts.bench.data import Base, fill, minutes, new_series, path
-from scripts.bench.figures import ROUNDS, Figure, ratio
+from scripts.bench.data import Base, bare_copy, minutes, path, save, settle
+from scripts.bench.figures import Figure, ratio
+from scripts.bench.process import Launch, serving
 
-_FIVE_MILLION = 5_000_000
-_ROWS_EACH, _SERIES = 1_000_000, 95
-_SAMPLES = 300
+_FIVE_MILLION, _MILLION = 5_000_000, 1_000_000
+_OTHER_SERIES = 99
+_SAMPLES = 500
 
 
-def measure_memory(target: Target, process: psutil.Process) -> list[Figure]:
-    """Stream 5,000,000 candles in each format, and see how much the server grows meanwhile."""
-    figures = list[Figure]()
-    for name in FORMATS:
+def measure_memory(base: Base, launch: Launch) -> list[Figure]:
+    """Stream 5,000,000 candles in each form, and see how much a new server grows meanwhile."""
+    for after in range(_MILLION, _FIVE_MILLION, _MILLION):
+        asyncio.run(save(base.url, base.series_id, minutes(_MILLION, after=after)))
+    settle(base.url)
+    forms = [*product(FORMATS, ["identity"]), *product(["json"], CODINGS)]
+    return [_memory(launch, name, coding) for name, coding in forms]
+
+
+def _memory(launch: Launch, name: str, coding: str) -> Figure:
+    with serving(launch, {"MDP_BLOCK_MEMORY_MB": "0"}) as (target, process):
+        download(target, path(minutes(1_000), name))
+        coded = Target(target.url, {**target.headers, "Accept-Encoding": coding})
         with _growth(process) as grown:
-            length = download(target, path(minutes(_FIVE_MILLION), name))
-        what = f"memory added by streaming 5,000,000 candles as {name}"
-        figures.append(
-            Figure(what, f"{grown[0] / 1e6:.0f} MB", "≤ 150 MB", f"{length:,} bytes, once")
-        )
-    return figures
+            length = download(coded, path(minutes(_FIVE_MILLION), name))
+    form = name if coding == "identity" else f"{name}, {coding}"
+    what = f"memory added by streaming 5,000,000 candles as {form}"
+    return Figure(what, f"{grown[0] / 1e6:.0f} MB", "≤ 150 MB", f"{length:,} bytes, once")
 
 
 @contextmanager
@@ -52,17 +63,21 @@ def _growth(process: psutil.Process) -> Generator[list[int]]:
 def measure_depth(base: Base, target: Target) -> Figure:
     """Time 1,000 candles, add rows until the table has 100,000,000, and time them again."""
     shallow = _latency(target)
-    fill(base.url, [new_series(base.url, f"DEEP{n}") for n in range(_SERIES)], _ROWS_EACH)
+    for number in range(_OTHER_SERIES):
+        bare_copy(base.url, -1 - number, minutes(_MILLION))
+    settle(base.url)
     deep = _latency(target)
-    what = "1,000 candles: latency with 100,000,000 rows in the table / with 6,000,000"
-    return ratio(what, "≤ 1.3", deep, shallow)
+    what = "1,000 candles: latency with 100,000,000 rows in the table / with 1,000,000"
+    figure = ratio(what, "≤ 1.3", deep, shallow)
+    return Figure(what, figure.value, figure.aim, f"{figure.detail}; medians of {_SAMPLES}")
 
 
 def _latency(target: Target) -> float:
-    download(target, path(minutes(1_000)))
-    samples = list[float]()
-    for number in range(_SAMPLES // ROUNDS * ROUNDS):
-        begun = time.perf_counter()
+    for number in range(_SAMPLES):
         download(target, path(minutes(1_000, after=number * 1_000)))
+    samples = list[float]()
+    for number in range(_SAMPLES):
+        begun = time.perf_counter()
+        download(target, path(minutes(1_000, after=number * 1_000 + 500)))
         samples.append(time.perf_counter() - begun)
     return statistics.median(samples)

@@ -1,22 +1,24 @@
 """Hot and stored history: how fast answers leave, against the database's client and the server."""
 
 import asyncio
-import subprocess
-import tempfile
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from functools import partial
 
 from pyarrow import ipc
 
 from mdp_core.clock import to_ms
 from scripts.bench.client import Load, Target, download, fetch, load
 from scripts.bench.data import Base, minutes, path, psql_copy
-from scripts.bench.figures import ROUNDS, Figure, ratio, seconds_of
+from scripts.bench.figures import ROUNDS, Figure, ratio, seconds_of_each, unmeasured
+from scripts.bench.peers import PeerMissing, arctic_seconds
 from scripts.bench.server import EMPTY, PLAIN
 
 _MILLION = 1_000_000
 _CLIENTS, _REQUESTS = 32, 1_600
-_ARCTIC = Path(".venv-bench/bin/python")
 _LATEST = "/latest/binance/perp/ETH-USDT/1d"
+_PSQL = "psql"
+_PSYSCALE = ("psyscale's read of the same", "if it runs", "it needs Python 3.12, the service 3.11")
+_BULK = (("json", "≤ 1.0", "≤ 0.08"), ("arrow", "≤ 0.9", "≤ 0.08"))
 
 
 def measure_reads(base: Base, remembering: Target, forgetful: Target) -> list[Figure]:
@@ -27,74 +29,96 @@ def measure_reads(base: Base, remembering: Target, forgetful: Target) -> list[Fi
         remembering: A server with room in memory for all of them.
         forgetful: One without any.
     """
+    return [
+        *_bulk(base, remembering, forgetful),
+        _arctic(remembering),
+        *asyncio.run(_rates(remembering, forgetful)),
+        _plain(base, forgetful),
+        unmeasured(*_PSYSCALE),
+    ]
+
+
+def _bulk(base: Base, remembering: Target, forgetful: Target) -> list[Figure]:
     window = minutes(_MILLION)
-    copied = seconds_of(lambda: psql_copy(base, window))
-    figures = list[Figure]()
-    for name, stored_aim in (("json", "≤ 1.0"), ("arrow", "≤ 0.9")):
-        for target, where, aim in (
-            (forgetful, "from Postgres", stored_aim),
-            (remembering, "from memory", "≤ 0.08"),
-        ):
-            spent = seconds_of(
-                lambda name=name, target=target: download(target, path(window, name))
-            )
-            what = f"1,000,000 candles as {name} over HTTP, {where} / psql binary COPY of the rows"
-            figures.append(ratio(what, aim, spent, copied))
-    figures += [_arctic(remembering)]
-    figures += [_plain(base, forgetful), *asyncio.run(_rates(remembering, forgetful))]
-    return figures
+    actions: dict[str, Callable[[], object]] = {
+        f"{name} {where}": partial(download, target, path(window, name))
+        for name, _, _ in _BULK
+        for where, target in (("from Postgres", forgetful), ("from memory", remembering))
+    }
+    if base.psql.exists():
+        actions[_PSQL] = partial(psql_copy, base, window)
+    seconds = seconds_of_each(actions)
+    return [
+        _of_copy(seconds, f"{name} {where}", aim)
+        for name, *aims in _BULK
+        for where, aim in zip(("from Postgres", "from memory"), aims, strict=True)
+    ]
+
+
+def _of_copy(seconds: Mapping[str, float], what: str, aim: str) -> Figure:
+    format_, _, where = what.partition(" ")
+    name = f"1,000,000 candles as {format_} over HTTP, {where} / psql binary COPY of the rows"
+    if _PSQL not in seconds:
+        return unmeasured(name, aim, "the server came without psql")
+    return ratio(name, aim, seconds[what], seconds[_PSQL])
 
 
 def _arctic(target: Target) -> Figure:
     """Read Arrow over HTTP into pandas; have ArcticDB read the same from its own files."""
     name, aim = "Arrow from memory over HTTP into a pandas frame / ArcticDB's local read", "≤ 2"
-    if not _ARCTIC.exists():
-        return Figure(name, "not measured", aim, f"{_ARCTIC} is not there")
     window = minutes(_MILLION)
-    ours = seconds_of(lambda: _into_pandas(fetch(target, path(window, "arrow"))))
-    with tempfile.NamedTemporaryFile(suffix=".parquet") as file:
-        file.write(fetch(target, path(window, "parquet")))
-        file.flush()
-        command = [str(_ARCTIC), "scripts/bench/arctic.py", file.name]
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout  # noqa: S603
-    seconds, version = said.split()
-    figure = ratio(name, aim, ours, float(seconds))
+    into_pandas = partial(_into_pandas, target, path(window, "arrow"))
+    try:
+        theirs, version = arctic_seconds(fetch(target, path(window, "parquet")))
+    except PeerMissing as error:
+        return unmeasured(name, aim, str(error))
+    figure = ratio(name, aim, seconds_of_each({"": into_pandas})[""], theirs)
     return Figure(name, figure.value, aim, f"{figure.detail}; ArcticDB {version}")
 
 
-def _into_pandas(body: bytes) -> object:
-    reader = ipc.open_stream(body)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+def _into_pandas(target: Target, path_: str) -> object:
+    reader = ipc.open_stream(fetch(target, path_))  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
     return reader.read_pandas()  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
 
 
 def _plain(base: Base, target: Target) -> Figure:
     window = minutes(100_000)
     bounds = f"start={to_ms(window.start)}&end={to_ms(window.end)}"
-    plain = seconds_of(lambda: download(target, f"{PLAIN}?series_id={base.series_id}&{bounds}"))
-    ours = seconds_of(lambda: download(target, path(window)))
+    plain = f"{PLAIN}?series_id={base.series_id}&{bounds}"
+    seconds = seconds_of_each(
+        {
+            "plain": partial(download, target, plain),
+            "ours": partial(download, target, path(window)),
+        }
+    )
     what = (
         "the straightforward service (FastAPI, ORM, pydantic) / ours, 100,000 candles from Postgres"
     )
-    return ratio(what, "≥ 10", plain, ours)
+    return ratio(what, "≥ 10", seconds["plain"], seconds["ours"])
 
 
 async def _rates(remembering: Target, forgetful: Target) -> list[Figure]:
     thousand = path(minutes(1_000, after=5_000))
-    size = len(fetch(remembering, thousand))
-    empty = await _rate(remembering, f"{EMPTY}?size={size}")
-    kept = await _rate(remembering, thousand)
-    stored = await _rate(forgetful, thousand)
-    short = await _rate(remembering, f"{EMPTY}?size={len(fetch(remembering, _LATEST))}")
-    latest = await _rate(remembering, _LATEST)
+    size, short = len(fetch(remembering, thousand)), len(fetch(remembering, _LATEST))
+    loads = await _loads(
+        {
+            "empty": (remembering, f"{EMPTY}?size={size}"),
+            "kept": (remembering, thousand),
+            "stored": (forgetful, thousand),
+            "short": (remembering, f"{EMPTY}?size={short}"),
+            "latest": (remembering, _LATEST),
+        }
+    )
+    stored = loads["stored"]
     return [
         _share(
-            "1,000 candles, 32 clients, from memory / an empty route of the same bytes",
+            f"1,000 candles, {_CLIENTS} clients, from memory / an empty route of the same bytes",
             "≥ 0.5",
-            kept,
-            empty,
+            loads["kept"],
+            loads["empty"],
         ),
         Figure(
-            "1,000 candles from Postgres at 32 clients: p50 and p99",
+            f"1,000 candles from Postgres at {_CLIENTS} clients: p50 and p99",
             f"{_percentile(stored, 50):.1f} ms, {_percentile(stored, 99):.1f} ms",
             "stated",
             f"{stored.rate:,.0f} requests/s",
@@ -102,18 +126,36 @@ async def _rates(remembering: Target, forgetful: Target) -> list[Figure]:
         _share(
             "`/latest` of a settled series / an empty route of the same bytes",
             "≥ 0.4",
-            latest,
-            short,
+            loads["latest"],
+            loads["short"],
         ),
     ]
 
 
-async def _rate(target: Target, path_: str) -> Load:
-    """Give the load with the median rate; the first one warms up and does not count."""
-    loads = [
-        await load(target, path_, clients=_CLIENTS, requests=_REQUESTS) for _ in range(ROUNDS + 1)
+async def measure_workers(one: Target, two: Target) -> Figure:
+    """Compare a server of one process with one of two, on as many clients."""
+    thousand = path(minutes(1_000, after=5_000))
+    loads = await _loads({"one": (one, thousand), "two": (two, thousand)})
+    what = f"1,000 candles, {_CLIENTS} clients, from memory: two workers / one"
+    return _share(what, "stated", loads["two"], loads["one"])
+
+
+async def _loads(asked: Mapping[str, tuple[Target, str]]) -> dict[str, Load]:
+    """Give for each the load with the median rate; in each round all have their turn.
+
+    The first round warms up and does not count.
+    """
+    rounds = [
+        {
+            name: await load(target, path_, clients=_CLIENTS, requests=_REQUESTS)
+            for name, (target, path_) in asked.items()
+        }
+        for _ in range(ROUNDS + 1)
     ]
-    return sorted(loads[1:], key=lambda each: each.rate)[ROUNDS // 2]
+    return {
+        name: sorted((each[name] for each in rounds[1:]), key=lambda it: it.rate)[ROUNDS // 2]
+        for name in asked
+    }
 
 
 def _share(name: str, aim: str, ours: Load, theirs: Load) -> Figure:

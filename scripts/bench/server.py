@@ -5,9 +5,11 @@ object a row, one pydantic model a candle.
 """
 
 import os
+import sys
 from collections.abc import Sequence
 from datetime import datetime
 
+import uvicorn
 from fastapi import FastAPI, Response
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import select
@@ -15,6 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_asyn
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from api.app import create_app
+from mdp_core.logs import log_config
+from mdp_core.settings import LogSettings
 
 EMPTY, PLAIN = "/bench/empty", "/bench/plain/candles"
 
@@ -75,3 +79,20 @@ async def _read(
         _Candle.series_id == series_id, _Candle.time >= start, _Candle.time < end
     )
     return (await session.scalars(rows.order_by(_Candle.time))).all()
+
+
+def main(port: int, workers: int) -> None:
+    """Serve as `mdp api` does."""
+    uvicorn.run(
+        "scripts.bench.server:create_server",
+        factory=True,
+        port=port,
+        workers=workers,
+        access_log=False,
+        log_config=log_config(LogSettings(), is_terminal=False),
+        timeout_worker_healthcheck=60,
+    )
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))

@@ -6,42 +6,42 @@ the transaction that writes the rows. Whatever is stored lies inside coverage.
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import LiteralString, cast
+from typing import LiteralString
 
-from psycopg import sql
 from psycopg.types.multirange import Multirange
 from psycopg.types.range import Range
 
-from mdp_core.candle_copy import copy_batches
 from mdp_core.database import Connection, Database
+from mdp_core.gathering import Gathering
 from mdp_core.model import COLUMNS, Candles, RejectedRow, Window
 from mdp_core.reader import read_block
+from mdp_core.saving import (
+    Save,
+    Saver,
+    SeriesWindow,
+    as_columns,
+    copy_in,
+    not_in_the_catalog,
+    parts,
+)
 
 # What of these windows is not covered?
 _MISSING: LiteralString = """
 SELECT %(window)s::tstzmultirange - coverage FROM series WHERE id = %(series_id)s
 """
 
-# What of this window is not covered, and which of its refused slots were asked for so often that
-# they are left alone for now? The first time they are asked for again on the next request, then
-# after a minute, twice as long each time, up to an hour.
+# What of these windows is not covered, and which of their refused slots were asked for so often
+# that they are left alone for now? The first time they are asked for again on the next request,
+# then after a minute, twice as long each time, up to an hour.
 _LACKING: LiteralString = """
-SELECT %(window)s::tstzmultirange - coverage, ARRAY(
+SELECT tstzmultirange(tstzrange(opens, ends)) - coverage, ARRAY(
     SELECT slot FROM rejected_rows
-    WHERE series_id = series.id AND slot >= %(start)s AND slot < %(end)s AND times_seen > 1
+    WHERE series_id = series.id AND slot >= opens AND slot < ends AND times_seen > 1
       AND last_seen > now() - least(60 * 2 ^ least(times_seen - 2, 10), 3600) * interval '1 second'
     ORDER BY slot)
-FROM series WHERE id = %(series_id)s
-"""
-
-# What of these windows is not covered, with nobody else saving until the transaction ends?
-_LOCK_MISSING: LiteralString = """
-SELECT %(windows)s::tstzmultirange - coverage FROM series WHERE id = %(series_id)s FOR UPDATE
-"""
-
-# From now on the store equals the exchange in these windows.
-_COVER: LiteralString = """
-UPDATE series SET coverage = coverage + %(windows)s::tstzmultirange WHERE id = %(series_id)s
+FROM unnest(%(ids)s::int[], %(starts)s::timestamptz[], %(ends)s::timestamptz[])
+    WITH ORDINALITY AS asked(id, opens, ends, position)
+LEFT JOIN series USING (id) ORDER BY position
 """
 
 # What is covered of this window?
@@ -83,15 +83,6 @@ _RAISE_EPOCH: LiteralString = """
 UPDATE series SET epoch = epoch + 1 WHERE id = %(series_id)s
 """
 
-# Remember a row that can't be right.
-_REJECT: LiteralString = """
-INSERT INTO rejected_rows (series_id, slot, row, reason)
-VALUES (%(series_id)s, %(slot)s, %(row)s, %(reason)s)
-ON CONFLICT (series_id, slot) DO UPDATE
-SET row = excluded.row, reason = excluded.reason, last_seen = now(),
-    times_seen = rejected_rows.times_seen + 1
-"""
-
 # Which slots of this window had rows that can't be right?
 _REJECTED: LiteralString = """
 SELECT slot FROM rejected_rows
@@ -99,14 +90,14 @@ WHERE series_id = %(series_id)s AND slot >= %(start)s AND slot < %(end)s
 ORDER BY slot
 """
 
-_COPY_IN = sql.SQL("COPY candles (series_id, {columns}) FROM STDIN (FORMAT binary)")
-
 
 class CandleStore:
     """Reads and saves candles together with the windows they are known for."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._saver = Saver(database)
+        self._looks = Gathering(self._lacking_together)
 
     async def missing(self, series_id: int, window: Window) -> list[Window]:
         """Give the parts of `window` that are not covered, ascending."""
@@ -118,13 +109,7 @@ class CandleStore:
 
         Both ascending; a slot that rests is not to be asked for yet.
         """
-        values = {**_bounds(series_id, window), "window": _ranges([window])}
-        async with self._database.connection() as connection:
-            cursor = await connection.execute(_LACKING, values, binary=True)
-            row = await cursor.fetchone()
-        if row is None:
-            raise _not_in_the_catalog(series_id)
-        return _parts(row[0]), row[1]
+        return await self._looks.ask((series_id, window))
 
     async def covered(self, series_id: int, window: Window) -> list[Window]:
         """Give the parts of `window` that are covered, ascending."""
@@ -158,17 +143,7 @@ class CandleStore:
         Returns:
             How many candles were new.
         """
-        async with self._database.transaction() as connection:
-            fresh = await _windows(connection, _LOCK_MISSING, series_id, windows=_ranges(windows))
-            rows = Candles.concatenate([candles.inside(window) for window in fresh])
-            await _copy_in(connection, series_id, rows)
-            if fresh:
-                covered = {"series_id": series_id, "windows": _ranges(fresh)}
-                await connection.execute(_COVER, covered)
-            for row in rejected:
-                what = {"slot": row.slot, "row": row.row, "reason": row.reason}
-                await connection.execute(_REJECT, {"series_id": series_id, **what})
-            return len(rows)
+        return await self._saver.save(Save(series_id, windows, candles, rejected))
 
     async def read(self, series_id: int, window: Window) -> Candles:
         """Give the stored candles that open in `window`, ascending.
@@ -201,7 +176,7 @@ class CandleStore:
             changed = before.differences(rows)
             if changed:
                 await connection.execute(_DELETE, _bounds(series_id, window))
-                await _copy_in(connection, series_id, rows)
+                await copy_in(connection, series_id, rows)
                 await connection.execute(_RAISE_EPOCH, {"series_id": series_id})
             return changed
 
@@ -217,6 +192,17 @@ class CandleStore:
         async with self._database.connection() as connection:
             cursor = await connection.execute(_REJECTED, _bounds(series_id, window))
             return [row[0] for row in await cursor.fetchall()]
+
+    async def _lacking_together(
+        self, asked: Sequence[SeriesWindow]
+    ) -> list[tuple[list[Window], list[datetime]]]:
+        async with self._database.connection() as connection:
+            cursor = await connection.execute(_LACKING, as_columns(asked), binary=True)
+            rows = await cursor.fetchall()
+        for (series_id, _), (lacking, _) in zip(asked, rows, strict=True):
+            if lacking is None:
+                raise not_in_the_catalog(series_id)
+        return [(parts(lacking), resting) for lacking, resting in rows]
 
     async def open_time(self, series_id: int, window: Window, position: int) -> datetime | None:
         """Give the open time of the candle at `position` in `window` (0 is the first), if any."""
@@ -240,22 +226,5 @@ async def _windows(
     cursor = await connection.execute(query, {"series_id": series_id, **ranges}, binary=True)
     row = await cursor.fetchone()
     if row is None:
-        raise _not_in_the_catalog(series_id)
-    return _parts(row[0])
-
-
-def _parts(multirange: Multirange[datetime]) -> list[Window]:
-    return [
-        Window(cast("datetime", part.lower), cast("datetime", part.upper)) for part in multirange
-    ]
-
-
-def _not_in_the_catalog(series_id: int) -> LookupError:
-    return LookupError(f"series {series_id} is not in the catalog")
-
-
-async def _copy_in(connection: Connection, series_id: int, candles: Candles) -> None:
-    for columns, data in copy_batches(series_id, candles):
-        statement = _COPY_IN.format(columns=sql.SQL(", ").join(map(sql.Identifier, columns)))
-        async with connection.cursor().copy(statement) as copy:
-            await copy.write(data)
+        raise not_in_the_catalog(series_id)
+    return parts(row[0])

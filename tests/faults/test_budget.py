@@ -37,7 +37,8 @@ async def test_refusal_of_one_process_holds_the_others_back(
         )
     asked = sandbox.candle_requests()
     refused = next(entry["at"] for entry in asked if entry["status"] == 429)
-    after = [entry["at"] - refused for entry in asked if entry["at"] > refused + 100]
+    # The other may have its tokens in hand already, and its request nearly on the way.
+    after = [entry["at"] - refused for entry in asked if entry["at"] > refused + 1000]
 
     assert [answer.status_code for answer in answers] == [200, 200]
     assert [entry["status"] for entry in asked].count(429) == 1

@@ -23,6 +23,8 @@ _OUTSIDE_COVERAGE = """
 SELECT count(*) FROM candles JOIN series ON series.id = series_id WHERE NOT coverage @> time
 """
 
+_COMMITS = "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
+
 
 @pytest.fixture
 def series_id(database: psycopg.Connection) -> int:
@@ -53,7 +55,10 @@ async def test_savers_of_overlapping_windows_leave_no_hole_and_no_double(
     """Each saver writes what nobody has written yet; together they make one whole."""
     step = timedelta(minutes=100)
     windows = [Window(START + n * step, START + n * step + _PAGE) for n in range(_WRITERS)]
-    saves = (services.store.save(series_id, [each], _page(each)) for each in windows)
+    saves = [
+        store.save(series_id, [each], _page(each))
+        for store, each in zip(_stores(services), windows, strict=True)
+    ]
     written = await asyncio.gather(*saves)
 
     assert sum(written) == 499 + 7 * 100
@@ -81,7 +86,8 @@ async def test_writers_that_create_chunks_do_not_deadlock(
     windows = [Window(at, at + _PAGE) for at in (START + timedelta(days=91 * n) for n in range(12))]
     series = [_add_series(database, f"{n}x") for n in range(_WRITERS)]
     saves = [
-        _save_all(services.store, series[n], windows[n:] + windows[:n]) for n in range(_WRITERS)
+        _save_all(store, series[n], windows[n:] + windows[:n])
+        for n, store in enumerate(_stores(services))
     ]
     async with asyncio.timeout(60):
         written = await asyncio.gather(*saves)
@@ -98,11 +104,50 @@ async def test_writers_of_one_series_do_not_deadlock(
     orders = (windows[n:] + windows[:n] for n in range(_WRITERS))
     async with asyncio.timeout(60):
         written = await asyncio.gather(
-            *(_save_all(services.store, series_id, order) for order in orders)
+            *map(_save_all, _stores(services), [series_id] * _WRITERS, orders)
         )
 
     assert sum(written) == len(windows) * 499
     _assert_stored(database, series_id, windows)
+
+
+async def test_pages_of_one_process_that_come_together_share_transactions(
+    services: Services, database: psycopg.Connection
+) -> None:
+    """Writers of many pages of many series, each in an order of its own: nothing is lost, doubled.
+
+    What is saved while a transaction is under way goes with the next one: series and chunks are
+    locked in one order whatever comes together, so that nobody waits in a circle.
+    """
+    series = [_add_series(database, f"{n}x") for n in range(_WRITERS)]
+    windows = [Window(at, at + _PAGE) for at in (START + timedelta(days=91 * n) for n in range(6))]
+    pages = [(series_id, window) for series_id in series for window in windows]
+    saves = [
+        store.save(series_id, [window], _page(window))
+        for number, store in enumerate(_stores(services)[:4])
+        for series_id, window in pages[number * 11 :] + pages[: number * 11]
+    ]
+    before = _transactions(database)
+    async with asyncio.timeout(60):
+        written = await asyncio.gather(*saves)
+
+    assert sum(written) == len(pages) * 499 == _count(database)
+    assert database.execute(_OUTSIDE_COVERAGE).fetchone() == (0,)
+    for series_id in series:
+        _assert_stored(database, series_id, windows)
+    assert _transactions(database) - before < len(saves) / 2
+
+
+def _stores(services: Services) -> list[CandleStore]:
+    """Give stores that know nothing of one another, as those of several processes."""
+    return [CandleStore(services.database) for _ in range(_WRITERS)]
+
+
+def _transactions(database: psycopg.Connection) -> int:
+    database.execute("SELECT pg_stat_clear_snapshot()")
+    row = database.execute(_COMMITS).fetchone()
+    assert row
+    return int(row[0])
 
 
 async def _save_all(store: CandleStore, series_id: int, windows: list[Window]) -> int:

@@ -1,0 +1,165 @@
+"""Writing candles and their coverage: one transaction for all that is saved at about one time.
+
+Coverage is a fact: it comes from the window that was asked of the exchange, and it is written in
+the transaction that writes the rows. That makes a page cost six round trips to the database; pages
+that come while others are being written share the next six.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import LiteralString, TypeAlias, cast
+
+import numpy as np
+from psycopg import sql
+from psycopg.types.multirange import Multirange
+
+from mdp_core.candle_copy import copy_batches
+from mdp_core.database import Connection, Database
+from mdp_core.gathering import Gathering
+from mdp_core.intervals import Int64s
+from mdp_core.model import Candles, RejectedRow, Window
+from mdp_core.planner import common, subtract
+
+# What of these windows is not covered, with nobody else saving until the transaction ends?
+# Everybody locks series in one order.
+_LOCK_MISSING: LiteralString = """
+SELECT series.id, asked.windows - series.coverage
+FROM series JOIN (
+    SELECT id, range_agg(tstzrange(opens, ends)) AS windows
+    FROM unnest(%(ids)s::int[], %(starts)s::timestamptz[], %(ends)s::timestamptz[])
+        AS asked(id, opens, ends)
+    GROUP BY id
+) AS asked USING (id)
+ORDER BY series.id FOR UPDATE OF series
+"""
+
+# From now on the store equals the exchange in these windows.
+_COVER: LiteralString = """
+UPDATE series SET coverage = coverage + fresh.windows
+FROM (
+    SELECT id, range_agg(tstzrange(opens, ends)) AS windows
+    FROM unnest(%(ids)s::int[], %(starts)s::timestamptz[], %(ends)s::timestamptz[])
+        AS fresh(id, opens, ends)
+    GROUP BY id
+) AS fresh WHERE series.id = fresh.id
+"""
+
+# Remember a row that can't be right.
+_REJECT: LiteralString = """
+INSERT INTO rejected_rows (series_id, slot, row, reason)
+VALUES (%(series_id)s, %(slot)s, %(row)s, %(reason)s)
+ON CONFLICT (series_id, slot) DO UPDATE
+SET row = excluded.row, reason = excluded.reason, last_seen = now(),
+    times_seen = rejected_rows.times_seen + 1
+"""
+
+_COPY_IN = sql.SQL("COPY candles (series_id, {columns}) FROM STDIN (FORMAT binary)")
+
+SeriesWindow: TypeAlias = tuple[int, Window]
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """Windows of a series (ascending, disjoint), all that the exchange has in them, wrong rows."""
+
+    series_id: int
+    windows: Sequence[Window]
+    candles: Candles
+    rejected: Sequence[RejectedRow] = ()
+
+
+class Saver:
+    """Saves for one process; right without any lock outside the database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._saves = Gathering(self._save_together)
+
+    async def save(self, save: Save) -> int:
+        """Store what is new, as `CandleStore.save` says; give how many candles were."""
+        return await self._saves.ask(save)
+
+    async def _save_together(self, saves: Sequence[Save]) -> list[int]:
+        """Lock, copy, cover: the order that keeps writers from deadlocks."""
+        async with self._database.transaction() as connection:
+            missing = await _lock_missing(connection, saves)
+            fresh = [_taken(missing, save) for save in saves]
+            parts = [
+                [save.candles.inside(window) for window in windows]
+                for save, windows in zip(saves, fresh, strict=True)
+            ]
+            counts = [sum(map(len, of_save)) for of_save in parts]
+            series_ids = np.repeat([save.series_id for save in saves], counts)
+            rows = Candles.concatenate([part for of_save in parts for part in of_save])
+            in_time = np.argsort(rows.time, kind="stable")  # so that chunks are made in one order
+            await copy_in(connection, series_ids[in_time], rows[in_time])
+            await _cover(connection, saves, fresh)
+            for save in saves:
+                await _remember(connection, save)
+        return counts
+
+
+async def _lock_missing(connection: Connection, saves: Sequence[Save]) -> dict[int, list[Window]]:
+    asked = [(save.series_id, window) for save in saves for window in save.windows]
+    cursor = await connection.execute(_LOCK_MISSING, as_columns(asked), binary=True)
+    missing = {row[0]: parts(row[1]) for row in await cursor.fetchall()}
+    for save in saves:
+        if save.windows and save.series_id not in missing:
+            raise not_in_the_catalog(save.series_id)
+    return missing
+
+
+def _taken(missing: dict[int, list[Window]], save: Save) -> list[Window]:
+    """Take what `save` can give of what is missing; the next one finds less missing."""
+    left = missing.get(save.series_id, [])
+    taken = [part for window in save.windows for part in common(left, window)]
+    missing[save.series_id] = subtract(left, taken)
+    return taken
+
+
+async def _cover(
+    connection: Connection, saves: Sequence[Save], fresh: Sequence[Sequence[Window]]
+) -> None:
+    covered = [
+        (save.series_id, window)
+        for save, windows in zip(saves, fresh, strict=True)
+        for window in windows
+    ]
+    if covered:
+        await connection.execute(_COVER, as_columns(covered))
+
+
+async def _remember(connection: Connection, save: Save) -> None:
+    for row in save.rejected:
+        what = {"slot": row.slot, "row": row.row, "reason": row.reason}
+        await connection.execute(_REJECT, {"series_id": save.series_id, **what})
+
+
+async def copy_in(connection: Connection, series_ids: int | Int64s, candles: Candles) -> None:
+    """Append candles, each of the series at its place, or all of one."""
+    for columns, data in copy_batches(series_ids, candles):
+        statement = _COPY_IN.format(columns=sql.SQL(", ").join(map(sql.Identifier, columns)))
+        async with connection.cursor().copy(statement) as copy:
+            await copy.write(data)
+
+
+def parts(multirange: Multirange[datetime]) -> list[Window]:
+    """Give the windows of what the database answers."""
+    return [
+        Window(cast("datetime", part.lower), cast("datetime", part.upper)) for part in multirange
+    ]
+
+
+def not_in_the_catalog(series_id: int) -> LookupError:
+    """Make the error for a series that nobody has begun."""
+    return LookupError(f"series {series_id} is not in the catalog")
+
+
+def as_columns(windows: Sequence[SeriesWindow]) -> dict[str, object]:
+    """Give series and windows as the arrays of a statement."""
+    return {
+        "ids": [series_id for series_id, _ in windows],
+        "starts": [window.start for _, window in windows],
+        "ends": [window.end for _, window in windows],
+    }

@@ -77,6 +77,7 @@ class Claims:
 
     async def aclose(self) -> None:
         """Drop all claims."""
+        await self._changes.aclose()
         await self._connection.close()
 
     def _abandon(self, series_id: int, claiming: asyncio.Future[_Held]) -> None:

@@ -31,6 +31,11 @@ class Gathering(Generic[Item, Result]):
             self._working = asyncio.create_task(self._work())
         return answered
 
+    async def aclose(self) -> None:
+        """Wait for what was asked for."""
+        if self._working:
+            await asyncio.gather(self._working, return_exceptions=True)
+
     async def _work(self) -> None:
         while self._waiting:
             batch = [(item, future) for item, future in self._waiting if not future.done()]

@@ -80,6 +80,10 @@ class Saver:
         """Store what is new, as `CandleStore.save` says; give how many candles were."""
         return await self._saves.ask(save)
 
+    async def aclose(self) -> None:
+        """Wait for what is being saved."""
+        await self._saves.aclose()
+
     async def _save_together(self, saves: Sequence[Save]) -> list[int]:
         """Lock, copy, cover: the order that keeps writers from deadlocks."""
         async with self._database.transaction() as connection:

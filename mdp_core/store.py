@@ -99,6 +99,10 @@ class CandleStore:
         self._saver = Saver(database)
         self._looks = Gathering(self._lacking_together)
 
+    async def aclose(self) -> None:
+        """Wait for what is being saved."""
+        await self._saver.aclose()
+
     async def missing(self, series_id: int, window: Window) -> list[Window]:
         """Give the parts of `window` that are not covered, ascending."""
         async with self._database.connection() as connection:

@@ -103,6 +103,7 @@ async def open_services(
             )
         )
         shared = _Shared(settings, database, CandleStore(database), Claims(database))
+        await stack.enter_async_context(aclosing(shared.store))
         await stack.enter_async_context(aclosing(shared.claims))
         markets = {
             key: await stack.enter_async_context(

@@ -11,6 +11,7 @@ from fastapi_offline import FastAPIOffline
 from api.auth import TokenVerifier, authorize
 from api.block_memory import BlockMemory
 from api.errors import add_error_handlers
+from api.examples import show_examples
 from api.guard import Guard
 from api.request_id import RequestId
 from api.routers import backfills, candles, coverage, health, latest, meta
@@ -69,4 +70,5 @@ def create_app(open_: OpenServices = open_from_environment) -> FastAPI:
     add_error_handlers(app)
     for module in (candles, latest, coverage, backfills, meta, health):
         app.include_router(module.router)
+    show_examples(app)
     return app

@@ -2,7 +2,6 @@
 
 import logging
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,22 +49,32 @@ KINDS: dict[type[Exception], Kind] = {
     errors.NoSyncer: Kind(503, "syncer_unavailable"),
     errors.Overloaded: Kind(503, "overloaded"),
     errors.StoreUnavailable: Kind(503, "store_unavailable"),
+    errors.SchemaMissing: Kind(503, "store_unavailable"),
     errors.SeriesRepaired: Kind(503, "store_unavailable"),
     Unauthorized: Kind(401, "unauthorized"),
     Forbidden: Kind(403, "forbidden"),
     NotAcceptable: Kind(406, "not_acceptable"),
 }
-_INTERNAL = Kind(500, "internal_error")
+BODY_TOO_LARGE = Kind(413, "body_too_large")
+TARGET_TOO_LONG = Kind(414, "uri_too_long")
+HEADERS_TOO_LARGE = Kind(431, "headers_too_large")
+INTERNAL = Kind(500, "internal_error")
 _OF_STATUS = {
     404: Kind(404, "not_found"),
     405: Kind(405, "method_not_allowed"),
-    413: Kind(413, "body_too_large"),
+    413: BODY_TOO_LARGE,
 }
+
+
+def every_kind() -> frozenset[Kind]:
+    """Give all that a client can meet."""
+    of_requests = {TARGET_TOO_LONG, HEADERS_TOO_LARGE, INTERNAL, *_OF_STATUS.values()}
+    return frozenset({*KINDS.values(), *of_requests})
 
 
 def kind_of(error: Exception) -> Kind:
     """Give the kind of an error: its class's, or that of the nearest class above it."""
-    return next((KINDS[kind] for kind in type(error).__mro__ if kind in KINDS), _INTERNAL)
+    return next((KINDS[kind] for kind in type(error).__mro__ if kind in KINDS), INTERNAL)
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -78,7 +87,7 @@ def add_error_handlers(app: FastAPI) -> None:
 
 async def _answer_error(request: Request, error: Exception) -> Response:
     kind = kind_of(error)
-    if kind is _INTERNAL:
+    if kind is INTERNAL:
         _log.error("unexpected error, request %s", _request_id(request), exc_info=error)
         return problem(request, kind, "something went wrong here: the request id finds it")
     headers: dict[str, str] = {}
@@ -87,7 +96,7 @@ async def _answer_error(request: Request, error: Exception) -> Response:
     seconds = getattr(error, "retry_after_seconds", None)
     if seconds is not None:
         headers["Retry-After"] = str(max(1, math.ceil(seconds)))
-    return problem(request, kind, str(error), headers, _details(error))
+    return problem(request, kind, str(error), headers, details_of(error))
 
 
 async def _answer_validation_error(request: Request, error: Exception) -> Response:
@@ -105,7 +114,7 @@ async def _answer_http_error(request: Request, error: Exception) -> Response:
     return problem(request, kind, str(error.detail), dict(error.headers or {}))
 
 
-def _details(error: Exception) -> dict[str, Any]:
+def details_of(error: Exception) -> dict[str, Any]:
     """Give what a program may want to know beyond the text; times in ms."""
     match error:
         case errors.UnknownSymbol(near=near):
@@ -131,47 +140,24 @@ def problem(
 ) -> Response:
     """Make the problem body: what went wrong, for programs (`code`) and for people (`detail`)."""
     request_id = _request_id(request)
-    body = {
-        "type": "about:blank",
-        "title": kind.code.replace("_", " "),
-        "status": kind.status,
-        "code": kind.code,
-        "detail": detail,
-        "request_id": request_id,
-        **(extra or {}),
-    }
+    body = problem_body(kind, detail, request_id) | (extra or {})
     # What fails unexpectedly is answered outside all middleware.
     marks = security_headers(request.url.path, kind.status)
     headers = {**marks, **(headers or {}), "X-Request-Id": request_id}
     return Response(orjson.dumps(body), kind.status, headers, media_type=PROBLEM_TYPE)
 
 
+def problem_body(kind: Kind, detail: str, request_id: str) -> dict[str, Any]:
+    """Give the members that every problem body has."""
+    return {
+        "type": "about:blank",
+        "title": kind.code.replace("_", " "),
+        "status": kind.status,
+        "code": kind.code,
+        "detail": detail,
+        "request_id": request_id,
+    }
+
+
 def _request_id(request: Request) -> str:
     return str(getattr(request.state, "request_id", ""))
-
-
-def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Describe the problem bodies of a route for OpenAPI."""
-    codes: dict[int, Sequence[str]] = {
-        status: sorted({kind.code for kind in KINDS.values() if kind.status == status})
-        for status in statuses
-    }
-    schema = {
-        "type": "object",
-        "required": ["type", "title", "status", "code", "detail", "request_id"],
-        "properties": {
-            "type": {"type": "string"},
-            "title": {"type": "string"},
-            "status": {"type": "integer"},
-            "code": {"type": "string"},
-            "detail": {"type": "string"},
-            "request_id": {"type": "string"},
-        },
-    }
-    return {
-        status: {
-            "description": ", ".join(f"`{code}`" for code in codes[status]),
-            "content": {PROBLEM_TYPE: {"schema": schema}},
-        }
-        for status in statuses
-    }

@@ -4,16 +4,12 @@ from fastapi import HTTPException, Request
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.errors import Kind, problem
+from api.errors import BODY_TOO_LARGE, HEADERS_TOO_LARGE, TARGET_TOO_LONG, Kind, problem
 from api.security_headers import security_headers
 
 _MOST_TARGET_BYTES = 8 * 1024
 _MOST_HEADER_BYTES = 16 * 1024
 _MOST_BODY_BYTES = 256 * 1024
-
-_TARGET_TOO_LONG = Kind(414, "uri_too_long")
-_BODY_TOO_LARGE = Kind(413, "body_too_large")
-_HEADERS_TOO_LARGE = Kind(431, "headers_too_large")
 
 
 class Guard:
@@ -43,15 +39,15 @@ class Guard:
 def _refusal(scope: Scope) -> tuple[Kind, str] | None:
     target = len(scope.get("raw_path") or b"") + len(scope["query_string"])
     if target > _MOST_TARGET_BYTES:
-        return _TARGET_TOO_LONG, f"path and query may have {_MOST_TARGET_BYTES} bytes"
+        return TARGET_TOO_LONG, f"path and query may have {_MOST_TARGET_BYTES} bytes"
     # A token that is too long is refused as a token.
     others = ((name, value) for name, value in scope["headers"] if name != b"authorization")
     if sum(len(name) + len(value) for name, value in others) > _MOST_HEADER_BYTES:
-        return _HEADERS_TOO_LARGE, f"all headers together may have {_MOST_HEADER_BYTES} bytes"
+        return HEADERS_TOO_LARGE, f"all headers together may have {_MOST_HEADER_BYTES} bytes"
     announced = Headers(scope=scope).get("Content-Length", "0")
     # The server itself refuses a length that is no number.
     if announced.isdecimal() and int(announced[:20]) > _MOST_BODY_BYTES:
-        return _BODY_TOO_LARGE, f"a body may have {_MOST_BODY_BYTES} bytes"
+        return BODY_TOO_LARGE, f"a body may have {_MOST_BODY_BYTES} bytes"
     return None
 
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 from fastapi.responses import JSONResponse
 
+from api import job_bodies
 from mdp_core.backfills import Followed, Planned
 from mdp_core.clock import to_ms
 from mdp_core.estimate import Estimate
@@ -15,7 +15,7 @@ from mdp_core.model import Window
 _SHORTEST_SECONDS, _LONGEST_SECONDS = 1, 60
 
 
-def describe_estimate(estimate: Estimate) -> dict[str, Any]:
+def describe_estimate(estimate: Estimate) -> job_bodies.Estimate:
     """Show what it takes: `eta_s` includes the wait for what is queued ahead."""
     return {
         "candles": estimate.candles,
@@ -26,7 +26,7 @@ def describe_estimate(estimate: Estimate) -> dict[str, Any]:
     }
 
 
-def describe_planned(planned: Planned) -> dict[str, Any]:
+def describe_planned(planned: Planned) -> job_bodies.Planned:
     """Show what a job would be, and what the exchange can't give any more."""
     symbol = planned.series.symbol
     return {
@@ -40,7 +40,7 @@ def describe_planned(planned: Planned) -> dict[str, Any]:
     }
 
 
-def describe_job(followed: Followed) -> dict[str, Any]:
+def describe_job(followed: Followed) -> job_bodies.Job:
     """Show a job: its progress is read from coverage, its estimate is of what is left."""
     job, left = followed.job, followed.left
     return {
@@ -66,7 +66,7 @@ def describe_job(followed: Followed) -> dict[str, Any]:
     }
 
 
-def accepted(followed: Followed) -> dict[str, Any]:
+def accepted(followed: Followed) -> job_bodies.Accepted:
     """Show a job that was just asked for."""
     job = followed.job
     return {
@@ -96,11 +96,11 @@ def _status_url(followed: Followed) -> str:
     return f"/backfills/{followed.job.id}"
 
 
-def _bounds(window: Window) -> dict[str, int]:
+def _bounds(window: Window) -> job_bodies.Bounds:
     return {"start": to_ms(window.start), "end": to_ms(window.end)}
 
 
-def _windows(windows: Sequence[Window]) -> list[dict[str, int]]:
+def _windows(windows: Sequence[Window]) -> list[job_bodies.Bounds]:
     return [_bounds(window) for window in windows]
 
 

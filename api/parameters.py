@@ -3,13 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Annotated
 from urllib.parse import quote, urlencode
 
-from fastapi import Request
+from fastapi import Path, Request
 
 from api.times import parse_time
 
-SERIES = "{exchange}/{market_type}/{symbol}/{interval}"
+# A symbol of an exchange may have a slash in it; however it is escaped, it is part of the symbol.
+SERIES = "{exchange}/{market_type}/{symbol:path}/{interval}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +24,15 @@ class SeriesPath:
     interval: str
 
 
-async def series_path(exchange: str, market_type: str, symbol: str, interval: str) -> SeriesPath:
+async def series_path(
+    exchange: Annotated[str, Path(description="Lower case.", examples=["binance"])],
+    market_type: Annotated[str, Path(description="`perp` or `spot`.", examples=["perp"])],
+    symbol: Annotated[
+        str,
+        Path(description="`BASE-QUOTE`, or the exchange's own name.", examples=["BTC-USDT"]),
+    ],
+    interval: Annotated[str, Path(description="E.g. `1m`, `1h`, `1d`.", examples=["1h"])],
+) -> SeriesPath:
     """Take the words from the path, on the event loop: a plain function would go to a thread."""
     return SeriesPath(exchange, market_type, symbol, interval)
 

@@ -1,6 +1,7 @@
 """Brings a database to the newest schema, and tells which one that is."""
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import cast
@@ -9,9 +10,10 @@ import psycopg
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from psycopg.rows import TupleRow
 from sqlalchemy import Connection, create_engine, make_url, pool, text
-from sqlalchemy.exc import OperationalError, ProgrammingError
+from sqlalchemy.exc import ArgumentError, OperationalError, ProgrammingError
 
 from db.columnstore import ensure_columnstore
 from db.roles import ensure_roles
@@ -38,14 +40,20 @@ def upgrade(url: str, passwords: Mapping[str, str] = MappingProxyType({})) -> No
     Raises:
         UpgradeError: The server says no, or nothing; the database is as it was.
     """
-    engine = create_engine(
-        make_url(url).set(drivername="postgresql+psycopg"), poolclass=pool.NullPool
-    )
+    try:
+        address = make_url(url).set(drivername="postgresql+psycopg")
+    except (ArgumentError, ValueError) as error:
+        message = "DATABASE_URL is no URL of a database: postgresql://USER:PASSWORD@HOST:PORT/NAME"
+        raise UpgradeError(message) from error
+    engine = create_engine(address, poolclass=pool.NullPool)
     try:
         with engine.begin() as connection:
             _upgrade(connection, passwords)
     except (OperationalError, ProgrammingError, psycopg.OperationalError) as error:
         message = f"the database can't be upgraded: {error.__cause__ or error}"
+        raise UpgradeError(message) from error
+    except CommandError as error:
+        message = f"the database can't be upgraded: {error}; is it a later version's?"
         raise UpgradeError(message) from error
 
 
@@ -59,11 +67,30 @@ def _upgrade(connection: Connection, passwords: Mapping[str, str]) -> None:
     ensure_roles(driver, passwords)
 
 
+@cache
 def newest_revision() -> str:
     """Give the revision that the code expects."""
     head = ScriptDirectory.from_config(_config()).get_current_head()
     assert head, "there is at least one migration"  # noqa: S101
     return head
+
+
+def schema_problem(revision: str | None) -> str | None:
+    """Say why this code can't work with a schema, and what to do; None if it can.
+
+    A revision that it does not know is of a later version: an upgrade begins with the database,
+    and leaves to the version before it what that one uses, so that services can follow in turn.
+    """
+    expected = newest_revision()
+    if revision == expected or (revision is not None and revision not in _known_revisions()):
+        return None
+    return f"its schema is {revision or 'none'}, not {expected}: run `mdp db upgrade`"
+
+
+@cache
+def _known_revisions() -> frozenset[str]:
+    script = ScriptDirectory.from_config(_config())
+    return frozenset(each.revision for each in script.walk_revisions())
 
 
 def _config() -> Config:

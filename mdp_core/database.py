@@ -16,12 +16,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection as CatalogConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from mdp_core.errors import StoreUnavailable
+from mdp_core.errors import SchemaMissing, StoreUnavailable
 
 Connection: TypeAlias = AsyncConnection[TupleRow]
 
 # How long a request may wait for a connection before it is told to come back.
 _POOL_TIMEOUT_SECONDS = 5.0
+
+# How long a process that starts waits for a database that starts too, and how often it looks.
+_START_SECONDS = 10.0
+_LOOK_SECONDS = 0.5
+_CONNECT_SECONDS = 5
 
 # How long the pool goes on trying by itself: its pauses grow, and a server that has come back must
 # not wait for the end of one. After it every request that needs a connection has one tried.
@@ -159,10 +164,11 @@ class _translated:  # noqa: N801 - reads as a statement
         pass
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if isinstance(error, DBAPIError) and isinstance(error.orig, _PASSING):
-            raise StoreUnavailable(type(error.orig).__name__) from error
-        if isinstance(error, _PASSING):
-            raise StoreUnavailable(type(error).__name__) from error
+        origin = error.orig if isinstance(error, DBAPIError) else error
+        if isinstance(origin, _PASSING):
+            raise StoreUnavailable(type(origin).__name__) from error
+        if isinstance(origin, psycopg.errors.UndefinedTable):
+            raise SchemaMissing from error
 
 
 @asynccontextmanager
@@ -180,11 +186,31 @@ async def open_database(
     Raises:
         StoreUnavailable: The database does not answer.
     """
+    if problem := await connection_problem(url, patience_seconds=_START_SECONDS):
+        raise StoreUnavailable(problem)
     pool, conninfo = _pool(url, name, size, statement_timeout_seconds)
     with _translated():
         async with pool:
-            await pool.wait(timeout=_POOL_TIMEOUT_SECONDS * 2)
+            await pool.wait(timeout=_POOL_TIMEOUT_SECONDS)
             yield Database(pool, conninfo)
+
+
+async def connection_problem(url: str, *, patience_seconds: float = 0.0) -> str | None:
+    """Say in a line, in the server's words, why nobody can connect there; None if one can.
+
+    Args:
+        url: A `postgresql://` URL.
+        patience_seconds: How long to go on trying: the server may only be starting.
+    """
+    deadline = time.monotonic() + patience_seconds
+    while True:
+        try:
+            async with await AsyncConnection.connect(url, connect_timeout=_CONNECT_SECONDS):
+                return None
+        except psycopg.Error as error:
+            if time.monotonic() >= deadline:
+                return str(error).strip().partition("\n")[0]
+        await asyncio.sleep(_LOOK_SECONDS)
 
 
 @asynccontextmanager
@@ -202,7 +228,7 @@ def _pool(url: str, name: str, size: int, statement_timeout_seconds: float) -> t
     milliseconds = round(statement_timeout_seconds * 1000)
     options = f"-c timezone=UTC -c statement_timeout={milliseconds}"
     conninfo = make_conninfo(
-        url, application_name=name, options=options, connect_timeout=5, **_KEEPALIVES
+        url, application_name=name, options=options, connect_timeout=_CONNECT_SECONDS, **_KEEPALIVES
     )
     pool: Pool = AsyncConnectionPool(
         conninfo,

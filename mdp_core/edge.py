@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from mdp_core.answer import Answer, CandleQuery, Latest
-from mdp_core.errors import NoCandle
+from mdp_core.errors import ExchangeUnavailable, MdpError, NoCandle
 from mdp_core.market import Market
 from mdp_core.metadata import Metadata
 from mdp_core.model import COLUMNS, Candle, Series, Window
@@ -22,13 +22,19 @@ class LiveEdge:
     """Answers what is newest; forming candles are shared for some seconds and never stored."""
 
     def __init__(
-        self, candles: CandleService, metadata: Metadata, markets: Mapping[tuple[str, str], Market]
+        self,
+        candles: CandleService,
+        metadata: Metadata,
+        markets: Mapping[tuple[str, str], Market],
+        *,
+        deadline_seconds: float,
     ) -> None:
         self._candles = candles
         self._metadata = metadata
         self._markets = markets
+        self._deadline_seconds = deadline_seconds
         self._newest: dict[int, tuple[Answer, Candle]] = {}
-        self._forming: dict[int, tuple[Latest, float]] = {}
+        self._forming: dict[int, tuple[Latest | MdpError, float]] = {}
         self._asking: dict[int, asyncio.Lock] = {}
 
     async def closed(self, query: CandleQuery) -> Latest:
@@ -68,6 +74,8 @@ class LiveEdge:
     async def forming(self, query: CandleQuery) -> Latest:
         """Give the candle that is still forming, some seconds old at the most.
 
+        What came of asking the exchange is told to all who ask within those seconds, a failure too.
+
         Raises:
             NoCandle: The exchange has none yet.
             MdpError: The series is unknown, or the exchange can't be asked.
@@ -78,10 +86,22 @@ class LiveEdge:
         async with self._asking.setdefault(series.id, asyncio.Lock()):
             latest, until = self._forming.get(series.id, (None, 0.0))
             if latest is None or time.monotonic() >= until:
-                latest = await self._ask(series)
+                latest = await self._ask_in_time(series)
                 seconds = self._market(series).adapter.facts.forming_seconds
                 self._forming[series.id] = (latest, time.monotonic() + seconds)
+        if isinstance(latest, MdpError):
+            raise latest.with_traceback(None)
         return latest
+
+    async def _ask_in_time(self, series: Series) -> Latest | MdpError:
+        """Ask; a failure is an outcome that is shared like any other."""
+        try:
+            async with asyncio.timeout(self._deadline_seconds):
+                return await self._ask(series)
+        except TimeoutError:
+            return ExchangeUnavailable(series.exchange, "did not tell the forming candle in time")
+        except MdpError as error:
+            return error
 
     async def _ask(self, series: Series) -> Latest:
         market = self._market(series)

@@ -22,6 +22,7 @@
     ├── NoSyncer                       nobody would work on the job
     ├── Overloaded                     this service has too much to do
     └── StoreUnavailable               the database can't be had now
+        ├── SchemaMissing              it has not the tables that this version works with
         └── SeriesRepaired             its candles were replaced while they were read
 
 Errors carry their data as attributes and build their own message: what is wrong, what to do.
@@ -208,6 +209,13 @@ class StoreUnavailable(MdpError):
     def __init__(self, what: str) -> None:
         super().__init__(f"the store is unavailable ({what}): try again shortly")
         self.retry_after_seconds = 1.0
+
+
+class SchemaMissing(StoreUnavailable):
+    """The database has not the tables that this version works with."""
+
+    def __init__(self) -> None:
+        super().__init__("it has not the tables that this version needs: run `mdp db upgrade`")
 
 
 class SeriesRepaired(StoreUnavailable):

@@ -5,11 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import LiteralString
 
-from psycopg import AsyncConnection, errors
+from psycopg import errors
 
-from mdp_core.database import Database
-
-_CONNECT_SECONDS = 5
+from mdp_core.database import Connection
 
 # Which server is this, and has it the extension in this database?
 _SERVER: LiteralString = """
@@ -47,29 +45,14 @@ class Health:
     blocks: Sequence[Block]
 
 
-async def connection_problem(url: str) -> str | None:
-    """Say in a line, in the server's words, why nobody can connect there; None if one can."""
+async def read_health(connection: Connection) -> Health:
+    """Ask the database, on a connection that commits each statement."""
+    server = await (await connection.execute(_SERVER)).fetchone()
+    assert server, "a select without from has one row"  # noqa: S101
     try:
-        async with await AsyncConnection.connect(url, connect_timeout=_CONNECT_SECONDS):
-            return None
-    except errors.Error as error:
-        return str(error).strip().partition("\n")[0]
-
-
-async def read_health(database: Database) -> Health:
-    """Ask the database.
-
-    Raises:
-        StoreUnavailable: It does not answer.
-    """
-    async with database.connection() as connection:
-        server = await (await connection.execute(_SERVER)).fetchone()
-        assert server, "a select without from has one row"  # noqa: S101
-        try:
-            migration = await (await connection.execute(_MIGRATION)).fetchone()
-            rows = await (await connection.execute(_BLOCKS)).fetchall()
-        except errors.UndefinedTable:
-            return Health(server[0], server[1], None, ())
-    return Health(
-        server[0], server[1], migration[0] if migration else None, [Block(*row) for row in rows]
-    )
+        migration = await (await connection.execute(_MIGRATION)).fetchone()
+        rows = await (await connection.execute(_BLOCKS)).fetchall()
+    except errors.UndefinedTable:
+        return Health(server[0], server[1], None, ())
+    blocks = [Block(*row) for row in rows]
+    return Health(server[0], server[1], migration[0] if migration else None, blocks)

@@ -1,12 +1,13 @@
 """From the four words of a request to a series, fetching what the catalog lacks."""
 
 import asyncio
-import difflib
 import logging
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from weakref import WeakValueDictionary
+
+from rapidfuzz import fuzz, process
 
 from mdp_core.beginnings import Beginnings
 from mdp_core.catalog import Beginning, Catalog, Listing
@@ -25,11 +26,16 @@ _log = logging.getLogger(__name__)
 
 # How long this process believes what it read from the catalog.
 _BELIEVED_SECONDS = 60.0
+# How many series it remembers: one has many names, in other letter cases.
+_MOST_KNOWN = 20_000
 # How often a symbol that isn't known makes us ask the exchange for its list.
 _REFRESH_SECONDS = 60.0
 # How long a failure to get it is remembered, and told to whoever asks meanwhile.
 _FAILURE_SECONDS = 5.0
 _NEAR_NAMES = 5
+_NEAR_SPELLINGS = 3 * _NEAR_NAMES  # each name stands there thrice
+_LEAST_LIKENESS = 50.0  # of 100
+_LONGEST_MISSPELLED = 40
 # More than this part of a list does not vanish at once: then the list is wrong.
 _LARGEST_LOSS = 0.2
 
@@ -150,6 +156,8 @@ class Metadata:
         offered = _offered(adapter, interval)
         listing = await self._listing(adapter, symbol)
         series = await self._beginnings.series(adapter, listing, offered)
+        if len(self._known) >= _MOST_KNOWN:
+            self._known.clear()
         self._known[key] = (series, time.monotonic() + _BELIEVED_SECONDS)
         return series
 
@@ -248,6 +256,23 @@ def _find_name(text: str, listings: Sequence[Listing]) -> Listing | None:
 
 
 def _near(text: str, listings: Sequence[Listing]) -> list[str]:
-    names = {each.symbol.name.casefold(): each.symbol.name for each in listings}
-    near = difflib.get_close_matches(text.casefold(), names, n=_NEAR_NAMES, cutoff=0.5)
-    return [names[name] for name in near]
+    """Give names that `text` may have been meant for, the nearest first.
+
+    It is compared with canonical names, with the exchange's own, and with bases.
+    """
+    if len(text) > _LONGEST_MISSPELLED:
+        return []
+    spellings = [
+        (word.casefold(), each.symbol.name)
+        for each in listings
+        for word in (each.symbol.name, each.symbol.native, each.symbol.base)
+    ]
+    near = process.extract(
+        text.casefold(),
+        [spelling for spelling, _ in spellings],
+        scorer=fuzz.ratio,
+        score_cutoff=_LEAST_LIKENESS,
+        limit=_NEAR_SPELLINGS,
+    )
+    names = dict.fromkeys(spellings[place][1] for _, _, place in near)
+    return [*names][:_NEAR_NAMES]

@@ -131,7 +131,12 @@ async def open_services(
             shared.store,
             service,
             metadata,
-            LiveEdge(service, metadata, markets),
+            LiveEdge(
+                service,
+                metadata,
+                markets,
+                deadline_seconds=settings.request_deadline_seconds,
+            ),
             Coverage(shared.store, metadata, markets),
             markets,
             usage,

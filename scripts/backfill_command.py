@@ -11,6 +11,7 @@ from mdp_core.selection import Selection
 from mdp_core.settings import Settings
 from scripts.backfill import BackfillRequest, backfill
 from scripts.backfill_display import choose_display
+from scripts.check import Service, require
 from scripts.command_line import clear_errors, parse_cli_time
 
 app = typer.Typer()
@@ -44,6 +45,7 @@ def backfill_command(  # noqa: PLR0913, PLR0917 - each is an argument or an opti
     selection = Selection(exchange, market, split_names(symbols), split_names(intervals))
     request = BackfillRequest(selection, start, end, dry_run, newest_first)
     display = choose_display(as_json=as_json)
+    require(Service.SYNCER)
     with clear_errors():
         settings = Settings()  # pyright: ignore[reportCallIssue]
         got_all = asyncio.run(backfill(settings, request, display))

@@ -3,15 +3,31 @@
 import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 
+import psycopg
+import typer
+from psycopg import AsyncConnection
 from pydantic import ValidationError
 
 from api.auth import MissingKey, TokenVerifier
-from db.upgrade import newest_revision
-from mdp_core.database import open_database
-from mdp_core.health import Health, connection_problem, read_health
+from db.upgrade import newest_revision, schema_problem
+from mdp_core.database import connection_problem
+from mdp_core.errors import InvalidParameter
+from mdp_core.health import Health, read_health
+from mdp_core.selection import parse_selections
 from mdp_core.settings import ExchangeSettings, Settings, problems_of
 from mdp_core.wiring import installed_adapters
+
+# A service that starts may be earlier than its database.
+_PATIENCE_SECONDS = 10.0
+
+
+class Service(StrEnum):
+    """Who would start; anything else that fills the store needs what the syncer needs."""
+
+    API = "api"
+    SYNCER = "syncer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +38,22 @@ class Finding:
     is_wrong: bool = False
 
 
-def findings() -> Iterator[Finding]:
-    """Look at the settings, then at the keys and the database that they name."""
+def require(service: Service) -> None:
+    """End the process, with a line on stderr for each thing that is wrong, unless it can start."""
+    found = findings(service, patience_seconds=_PATIENCE_SECONDS)
+    if wrong := [finding.text for finding in found if finding.is_wrong]:
+        for text in wrong:
+            typer.echo(f"mdp: {text}", err=True)
+        raise typer.Exit(1)
+
+
+def findings(service: Service | None = None, *, patience_seconds: float = 0.0) -> Iterator[Finding]:
+    """Look at the settings, then at the keys and the database that they name.
+
+    Args:
+        service: Who would start; None for all of them.
+        patience_seconds: How long the database may take to answer.
+    """
     for exchange in sorted({exchange for exchange, _ in installed_adapters()}):
         yield from _exchange(exchange)
     try:
@@ -32,8 +62,11 @@ def findings() -> Iterator[Finding]:
         yield from (Finding(problem, is_wrong=True) for problem in problems_of(error))
         return
     yield Finding("settings: can be read")
-    yield _tokens(settings)
-    yield from _database(settings)
+    if service is not Service.API:
+        yield from _selections(settings)
+    if service is not Service.SYNCER:
+        yield _tokens(settings)
+    yield from _database(settings.database_url, patience_seconds)
 
 
 def _exchange(exchange: str) -> Iterator[Finding]:
@@ -46,6 +79,14 @@ def _exchange(exchange: str) -> Iterator[Finding]:
     yield Finding(f"{exchange}: {own.share:.0%} of its limit, at {own.url or 'its own address'}")
 
 
+def _selections(settings: Settings) -> Iterator[Finding]:
+    for name, text in (("MDP_HOT", settings.hot), ("MDP_KEEP", settings.keep)):
+        try:
+            parse_selections(text)
+        except InvalidParameter as error:
+            yield Finding(f"{name}: {error}", is_wrong=True)
+
+
 def _tokens(settings: Settings) -> Finding:
     try:
         TokenVerifier(settings)
@@ -54,18 +95,27 @@ def _tokens(settings: Settings) -> Finding:
     return Finding(f"tokens: {settings.jwt_algorithm}, for the audience {settings.jwt_audience}")
 
 
-def _database(settings: Settings) -> Iterator[Finding]:
-    if problem := asyncio.run(connection_problem(settings.database_url)):
+def _database(url: str, patience_seconds: float) -> Iterator[Finding]:
+    if problem := asyncio.run(connection_problem(url, patience_seconds=patience_seconds)):
         yield Finding(f"DATABASE_URL: {problem}", is_wrong=True)
         return
-    health = asyncio.run(_read_health(settings))
+    try:
+        health = asyncio.run(_read_health(url))
+    except psycopg.Error as error:  # most likely a user without rights
+        text = str(error).strip().partition("\n")[0]
+        yield Finding(f"database: {text}: is it upgraded, and this its user?", is_wrong=True)
+        return
     yield Finding(f"database: Postgres {health.postgres}, {_extension(health)}")
-    expected = newest_revision()
-    if health.migration != expected:
-        text = f"database: its schema is {health.migration or 'none'}, not {expected}"
-        yield Finding(f"{text}: run `mdp db upgrade`", is_wrong=True)
+    if problem := schema_problem(health.migration):
+        yield Finding(f"database: {problem}", is_wrong=True)
     else:
-        yield Finding(f"schema: {expected}, the newest")
+        yield Finding(f"schema: {_schema(health)}")
+
+
+def _schema(health: Health) -> str:
+    if health.migration == newest_revision():
+        return f"{health.migration}, the newest"
+    return f"{health.migration}, of a later version than this one"
 
 
 def _extension(health: Health) -> str:
@@ -74,11 +124,6 @@ def _extension(health: Health) -> str:
     return "without TimescaleDB: long histories will be slower"
 
 
-async def _read_health(settings: Settings) -> Health:
-    async with open_database(
-        settings.database_url,
-        name="mdp-check",
-        size=1,
-        statement_timeout_seconds=settings.statement_timeout_seconds,
-    ) as database:
-        return await read_health(database)
+async def _read_health(url: str) -> Health:
+    async with await AsyncConnection.connect(url, autocommit=True) as connection:
+        return await read_health(connection)

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 import uvicorn
 
-from api.auth import SCOPES, MissingKey, TokenVerifier, issue_token
+from api.auth import SCOPES, MissingKey, issue_token
 from db.local_errors import LocalDatabaseError
 from db.roles import ANALYST, SERVICE
 from db.upgrade import UpgradeError, upgrade
@@ -27,8 +27,8 @@ from mdp_core.settings import (
     UpgradeSettings,
 )
 from mdp_core.wiring import open_services
-from scripts import backfill_command, coverage
-from scripts.check import findings
+from scripts import alive, backfill_command, coverage
+from scripts.check import Service, findings, require
 from scripts.command_line import clear_errors, parse_cli_time
 from scripts.sandbox.app import SandboxOptions, create_sandbox
 from scripts.stack import SandboxRequest, StackError, serve
@@ -46,6 +46,7 @@ database = typer.Typer(help="The database schema.", no_args_is_help=True)
 app.add_typer(database, name="db")
 app.add_typer(backfill_command.app)
 app.add_typer(coverage.app)
+app.add_typer(alive.app)
 
 
 @app.callback()
@@ -123,9 +124,8 @@ def api(
     workers: Workers = 1,
 ) -> None:
     """Serve the API; the environment says from which database and how (see .env.example)."""
-    with clear_errors(*_EXPECTED):
-        settings = Settings()  # pyright: ignore[reportCallIssue]
-        TokenVerifier(settings)
+    require(Service.API)
+    settings = Settings()  # pyright: ignore[reportCallIssue]
     uvicorn.run(
         "api.app:create_app",
         factory=True,
@@ -143,6 +143,7 @@ def api(
 @app.command()
 def syncer() -> None:
     """Refresh symbols, keep hot series warm and work on fill jobs, until SIGTERM."""
+    require(Service.SYNCER)
     with clear_errors(*_EXPECTED):
         asyncio.run(serve_syncer(Settings()))  # pyright: ignore[reportCallIssue]
 
@@ -188,6 +189,7 @@ def repair(  # noqa: PLR0913, PLR0917 - each is an argument
 ) -> None:
     """Ask the exchange again for what is stored, and replace what differs."""
     query = CandleQuery(exchange, market_type, symbol, interval, start=start, end=end)
+    require(Service.SYNCER)
     with clear_errors(*_EXPECTED):
         changed = asyncio.run(_repair(query))
     typer.echo(f"{changed} candles replaced")
@@ -217,10 +219,12 @@ def token(
 
 
 @app.command()
-def check() -> None:
-    """Say whether a service could start with this environment, and if not, what is wrong."""
+def check(
+    service: Annotated[Service | None, typer.Argument(help="Only what this one needs.")] = None,
+) -> None:
+    """Say whether services could start with this environment, and if not, what is wrong."""
     is_wrong = False
-    for finding in findings():
+    for finding in findings(service):
         is_wrong |= finding.is_wrong
         typer.echo(f"{'WRONG' if finding.is_wrong else 'ok   '} {finding.text}")
     if is_wrong:

@@ -1,13 +1,14 @@
 """The program `mdp`: finds the commands, and loads no more of them than it takes.
 
-What is there is a quick question, and serving, sandbox and scheduling take seconds to load.
+What is there, and who lives, are quick questions; serving, sandbox and scheduling take seconds to
+load.
 """
 
 import importlib
 import sys
 
 _ALL = "scripts.cli"
-_QUICK = {"coverage": "scripts.coverage"}
+_QUICK = {"alive": "scripts.alive", "coverage": "scripts.coverage"}
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from db.upgrade import schema_problem
 from mdp_core.database import open_database
 from mdp_core.settings import DatabaseSettings
 from mdp_core.status import Chunk, Status, read_status
@@ -46,7 +47,7 @@ def _extension(status: Status) -> str:
 def _schema(status: Status) -> str:
     if status.revision == status.newest_revision:
         return f"{status.revision}, the newest"
-    return f"{status.revision or 'none'}; `mdp db upgrade` brings {status.newest_revision}"
+    return schema_problem(status.revision) or f"{status.revision}, of a later version than this one"
 
 
 def _role(name: str, can_login: bool) -> str:  # noqa: FBT001 - of a dictionary's item

@@ -1,23 +1,24 @@
 """`/backfills`: jobs that fill large windows."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response, Security
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.auth import authorize
-from api.errors import problem_responses
+from api.job_bodies import AcceptedJobs, Job, Jobs, PlannedJobs
 from api.jobs import accepted, describe_estimate, describe_job, describe_planned
 from api.parameters import optional_time, path_with
+from api.problems import problem_responses
 from mdp_core.backfills import Backfills, total
 from mdp_core.errors import InvalidParameter
 from mdp_core.selection import Selection
 
 _MOST_SERIES = 1000
 _LARGEST_ID = 2**63 - 1
-_JobId = Annotated[int, Path(ge=1, le=_LARGEST_ID)]
+_JobId = Annotated[int, Path(ge=1, le=_LARGEST_ID, description="As `job` of an answer.")]
 _WRITE = [Security(authorize, scopes=["backfill:write"])]
 _READ = [Security(authorize, scopes=["candles:read"])]
 
@@ -51,8 +52,8 @@ class JobFilter(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    state: Literal["open", "ended"] | None = None
-    limit: int = Field(default=100, ge=1, le=1000)
+    state: Literal["open", "ended"] | None = Field(default=None, description="Default: all.")
+    limit: int = Field(default=100, ge=1, le=1000, description="Jobs at most.")
     before: int | None = Field(
         default=None, ge=1, le=_LARGEST_ID, description="Jobs with a smaller id only."
     )
@@ -62,7 +63,17 @@ class JobFilter(BaseModel):
     "",
     dependencies=_WRITE,
     summary="Have windows of many series filled",
-    responses={200: {"description": "dry_run: what it would take"}, 202: {"description": "jobs"}},
+    responses={
+        200: {
+            "model": PlannedJobs,
+            "description": "dry_run: what it would take",
+        },
+        202: {
+            "model": AcceptedJobs,
+            "description": "Jobs; what is open already is that job.",
+        },
+        **problem_responses(413),
+    },
 )
 async def post_backfills(request: Request, wanted: BackfillRequest) -> Response:
     """Open a job for each series; the same series and window as an open job is that job."""
@@ -85,7 +96,7 @@ async def post_backfills(request: Request, wanted: BackfillRequest) -> Response:
 
 
 @router.get("", dependencies=_READ, summary="Jobs, the newest first")
-async def get_backfills(request: Request, wanted: Annotated[JobFilter, Query()]) -> dict[str, Any]:
+async def get_backfills(request: Request, wanted: Annotated[JobFilter, Query()]) -> Jobs:
     """List jobs with how far they have come."""
     backfills: Backfills = request.state.services.backfills
     is_open = None if wanted.state is None else wanted.state == "open"
@@ -96,13 +107,13 @@ async def get_backfills(request: Request, wanted: Annotated[JobFilter, Query()])
 
 
 @router.get("/{job}", dependencies=_READ, summary="One job")
-async def get_backfill(request: Request, job: _JobId) -> dict[str, Any]:
+async def get_backfill(request: Request, job: _JobId) -> Job:
     """Tell how far a job has come, read from coverage, and how long it will still take."""
     return describe_job(await request.state.services.backfills.get(job))
 
 
 @router.delete("/{job}", dependencies=_WRITE, summary="Cancel a job")
-async def delete_backfill(request: Request, job: _JobId) -> dict[str, Any]:
+async def delete_backfill(request: Request, job: _JobId) -> Job:
     """Have nobody work on it any more; what was fetched stays. One that has ended stays as is."""
     return describe_job(await request.state.services.backfills.cancel(job))
 

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response, Security
 from fastapi.responses import StreamingResponse
@@ -13,13 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from api.auth import authorize
 from api.block_memory import Data
 from api.caching import cache_headers
+from api.candle_bodies import CANDLE_RESPONSES
 from api.compression import CODINGS
 from api.delivery import Delivery
 from api.encoding import FORMATS
-from api.errors import problem_responses
 from api.jobs import answer_accepted
 from api.negotiation import best_coding, best_media_type, matches
 from api.parameters import SERIES, SeriesPath, optional_time, path_with, series_path
+from api.problems import problem_responses
 from api.provenance import Provenance
 from mdp_core.answer import Answer, CandleQuery
 from mdp_core.clock import to_ms
@@ -27,12 +28,9 @@ from mdp_core.errors import InvalidParameter, WindowTooLarge
 from mdp_core.model import COLUMNS
 from mdp_core.service import CandleService
 
-_BODIES: dict[int | str, dict[str, Any]] = {
-    200: {"content": {each.media_type: {} for each in FORMATS.values()}},
-    304: {"description": "What the client has is still right."},
-}
 router = APIRouter(
-    tags=["candles"], responses={**_BODIES, **problem_responses(401, 403, 404, 406, 422, 502, 503)}
+    tags=["candles"],
+    responses={**CANDLE_RESPONSES, **problem_responses(401, 403, 404, 406, 422, 502, 503)},
 )
 
 _DEFAULT_COLUMNS = ("time", "open", "high", "low", "close", "volume")
@@ -89,7 +87,6 @@ class _Form:
     f"/candles/{SERIES}",
     dependencies=[Security(authorize, scopes=["candles:read"])],
     summary="Closed candles of a window, complete",
-    responses={202: {"description": "Too much must be fetched first: a job, and an estimate."}},
     response_class=Response,
 )
 async def get_candles(

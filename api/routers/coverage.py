@@ -3,12 +3,12 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Security
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
 from api.auth import authorize
-from api.errors import problem_responses
 from api.parameters import SERIES, SeriesPath, optional_time, path_with, series_path
+from api.problems import problem_responses
 from mdp_core.answer import CandleQuery
 from mdp_core.clock import to_ms
 from mdp_core.coverage import Coverage, Span, State
@@ -24,9 +24,9 @@ class CoverageParameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    start: str | None = None
-    end: str | None = None
-    detail: bool = False
+    start: str | None = Field(default=None, description="As of `/candles`.")
+    end: str | None = Field(default=None, description="As of `/candles`.")
+    detail: bool = Field(default=False, description="Part covered windows by slots; needs both.")
 
 
 class SpanBody(TypedDict):

@@ -1,11 +1,13 @@
 """`GET /health`: public, for load balancers and for people."""
 
-from typing import Any
+from typing import Literal, NotRequired
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
+from typing_extensions import TypedDict
 
-from db.upgrade import newest_revision
+from api.problems import problem_responses
+from db.upgrade import newest_revision, schema_problem
 from mdp_core.clock import to_ms
 from mdp_core.errors import StoreUnavailable
 from mdp_core.health import Health, read_health
@@ -18,32 +20,108 @@ _UNAVAILABLE = 503
 _RUNS_SHOWN = 3
 
 
+class DatabaseBody(TypedDict):
+    """The database; `problem` says why it can't be served from. Not reached, no more is known."""
+
+    reachable: bool
+    problem: NotRequired[str]
+    kind: NotRequired[Literal["timescaledb", "postgres"]]
+    postgres: NotRequired[str]
+    timescaledb: NotRequired[str | None]
+    migration: NotRequired[str | None]
+    expected_migration: NotRequired[str]
+
+
+class BlockBody(TypedDict):
+    """Until when (epoch ms) an exchange lets an egress wait, and why."""
+
+    egress: str
+    until: int
+    why: str
+
+
+class ExchangeBody(TypedDict):
+    """An exchange, and where it is blocked."""
+
+    blocked: list[BlockBody]
+
+
+class SyncerBody(TypedDict):
+    """A syncer, and when it was last heard of."""
+
+    name: str
+    alive: bool
+    heartbeat_at: int
+
+
+class RunBody(TypedDict):
+    """A run of a job."""
+
+    job: str
+    due_at: int
+    worker: str
+    started_at: int
+    ended_at: int | None
+    rows: int | None
+    waiting: int | None
+    error: str | None
+
+
+class SyncersBody(TypedDict):
+    """Whether one lives, what waits for want of budget, and the latest runs of every job."""
+
+    alive: bool
+    heartbeat_at: int | None
+    syncers: list[SyncerBody]
+    series_waiting: int
+    runs: list[RunBody]
+
+
+class HealthBody(TypedDict):
+    """Whether this service can serve, and on what it stands; times in epoch ms."""
+
+    status: Literal["ok", "unavailable"]
+    database: DatabaseBody
+    exchanges: NotRequired[dict[str, ExchangeBody]]
+    syncer: NotRequired[SyncersBody | None]
+
+
 @router.get(
     "/health",
     summary="Whether this service can serve",
-    responses={_UNAVAILABLE: {"description": "It can't; the body says why."}},
+    responses={
+        200: {"model": HealthBody},
+        _UNAVAILABLE: {
+            "model": HealthBody,
+            "description": "It can't; the body says why.",
+        },
+        **problem_responses(),
+    },
 )
 async def get_health(request: Request) -> Response:
     """Tell the state of the database, its extension, its schema and the exchanges."""
     services: Services = request.state.services
-    expected = newest_revision()
     try:
-        health = await read_health(services.database)
-        ready = health.migration == expected
-        syncer = await _syncer(services.runs) if ready else None
+        async with services.database.connection() as connection:
+            health = await read_health(connection)
+        problem = schema_problem(health.migration)
+        syncer = None if problem else await _syncer(services.runs)
     except StoreUnavailable as error:
-        body = {"status": "unavailable", "database": {"reachable": False, "problem": str(error)}}
+        body: HealthBody = {
+            "status": "unavailable",
+            "database": {"reachable": False, "problem": str(error)},
+        }
         return JSONResponse(body, _UNAVAILABLE)
     body = {
-        "status": "ok" if ready else "unavailable",
-        "database": _describe(health, expected),
+        "status": "unavailable" if problem else "ok",
+        "database": _describe(health, problem),
         "exchanges": _exchanges(health, services.metadata.exchanges()),
         "syncer": syncer,
     }
-    return JSONResponse(body, 200 if ready else _UNAVAILABLE)
+    return JSONResponse(body, _UNAVAILABLE if problem else 200)
 
 
-async def _syncer(runs: JobRuns) -> dict[str, Any]:
+async def _syncer(runs: JobRuns) -> SyncersBody:
     """Show who lives, what waits for want of budget, and the latest runs of every job."""
     syncers, latest = await runs.syncers(), await runs.latest(_RUNS_SHOWN)
     newest = {run.job: run for run in reversed(latest)}
@@ -59,7 +137,7 @@ async def _syncer(runs: JobRuns) -> dict[str, Any]:
     }
 
 
-def _run(run: Run) -> dict[str, Any]:
+def _run(run: Run) -> RunBody:
     return {
         "job": run.job,
         "due_at": to_ms(run.due_at),
@@ -72,19 +150,20 @@ def _run(run: Run) -> dict[str, Any]:
     }
 
 
-def _describe(health: Health, expected: str) -> dict[str, Any]:
-    return {
+def _describe(health: Health, problem: str | None) -> DatabaseBody:
+    described: DatabaseBody = {
         "reachable": True,
         "kind": "timescaledb" if health.timescaledb else "postgres",
         "postgres": health.postgres,
         "timescaledb": health.timescaledb,
         "migration": health.migration,
-        "expected_migration": expected,
+        "expected_migration": newest_revision(),
     }
+    return {**described, "problem": problem} if problem else described
 
 
-def _exchanges(health: Health, names: list[str]) -> dict[str, Any]:
-    blocks: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+def _exchanges(health: Health, names: list[str]) -> dict[str, ExchangeBody]:
+    blocks: dict[str, list[BlockBody]] = {name: [] for name in names}
     for block in health.blocks:
         blocks.setdefault(block.exchange, []).append(
             {"egress": block.egress, "until": to_ms(block.until), "why": block.why}

@@ -7,8 +7,8 @@ from fastapi import APIRouter, Depends, Query, Request, Response, Security
 from typing_extensions import TypedDict
 
 from api.auth import authorize
-from api.errors import problem_responses
 from api.parameters import SERIES, SeriesPath, series_path
+from api.problems import problem_responses
 from mdp_core.answer import CandleQuery, Latest
 from mdp_core.clock import to_ms
 from mdp_core.edge import LiveEdge

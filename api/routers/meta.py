@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
 from api.auth import authorize
-from api.errors import problem_responses
 from api.parameters import path_with
+from api.problems import problem_responses
 from mdp_core.catalog import describe_grid
 from mdp_core.clock import to_ms
 from mdp_core.exchanges.base import ExchangeAdapter
@@ -30,19 +30,19 @@ class MarketFilter(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    exchange: str | None = None
-    market_type: str | None = None
+    exchange: str | None = Field(default=None, description="Default: all.")
+    market_type: str | None = Field(default=None, description="`perp` or `spot`; default: all.")
 
 
 class SymbolFilter(MarketFilter):
     """Which symbols; without `active` both those that are traded and those that were."""
 
     base: str | None = Field(default=None, description="In the exchange's own letter case.")
-    quote: str | None = None
-    active: bool | None = None
+    quote: str | None = Field(default=None, description="In the exchange's own letter case.")
+    active: bool | None = Field(default=None, description="Traded now; default: both.")
     q: str | None = Field(default=None, description="A part of either name, in any case.")
-    limit: int = Field(default=1000, ge=1, le=5000)
-    offset: int = Field(default=0, ge=0)
+    limit: int = Field(default=1000, ge=1, le=5000, description="Symbols at most.")
+    offset: int = Field(default=0, ge=0, description="How many are left out before them.")
 
 
 class ExchangeBody(TypedDict):
@@ -130,7 +130,10 @@ async def get_symbols(request: Request, wanted: Annotated[SymbolFilter, Query()]
     return {"symbols": [_describe(symbol) for symbol in page], "next": following}
 
 
-@router.get("/intervals", summary="Intervals and where their candles open")
+@router.get(
+    "/intervals",
+    summary="Intervals, and where candles open",
+)
 async def get_intervals(
     request: Request, markets: Annotated[MarketFilter, Query()]
 ) -> IntervalsBody:

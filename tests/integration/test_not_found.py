@@ -87,3 +87,39 @@ async def _ask_over_a_wire_that_breaks(services: Services, kind: type[httpx.Requ
         admission = Admission("broken", budget, slots=1)
         http = ExchangeHttp("broken", wire, admission, deadline_seconds=5)
         await http.get_json("/candles", {}, lambda payload: payload, weight=1)
+
+
+@pytest.mark.parametrize("symbol", ["PURR%2FUSDC", "PURR/USDC", "%2F", "BTC-USDT%2F"])
+async def test_slash_is_part_of_the_symbol(client: httpx.AsyncClient, symbol: str) -> None:
+    """Exchanges have such names: it is the symbol that isn't known, not the path."""
+    for route in ("candles", "latest", "coverage"):
+        answer = await client.get(f"/{route}/hyperliquid/perp/{symbol}/1h")
+
+        assert (answer.status_code, answer.json()["code"]) == (404, "unknown_symbol")
+
+
+async def test_names_are_near_by_their_base_too(client: httpx.AsyncClient) -> None:
+    """Who writes a word for a base is led to it; what is like nothing, or too long, to nothing."""
+    for wrong, right in [
+        ("BITCOIN", "BTC-USDT"),
+        ("ETHER-USDT", "ETH-USDT"),
+        ("SOLUSD", "SOL-USDT"),
+    ]:
+        problem = (await client.get(f"/candles/binance/perp/{wrong}/1h")).json()
+        assert right in problem["near"]
+        assert 1 <= len(problem["near"]) <= 5
+    for nothing in ("@", "B" * 5000):
+        problem = (await client.get(f"/candles/binance/perp/{nothing}/1h")).json()
+        assert (problem["code"], problem["near"]) == ("unknown_symbol", [])
+
+
+async def test_series_in_memory_are_bounded(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A series has a name for each way to write its letters large or small."""
+    monkeypatch.setattr("mdp_core.metadata._MOST_KNOWN", 3)
+    spellings = ["BTC-USDT", "btc-usdt", "Btc-Usdt", "bTC-USDT", "BTCUSDT"]
+    found = [await services.metadata.series("binance", "perp", each, "1h") for each in spellings]
+
+    assert len({series.id for series in found}) == 1
+    assert len(services.metadata._known) <= 3  # noqa: SLF001 - there is no other way to see them

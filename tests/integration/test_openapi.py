@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
+import jsonschema
 import pytest
 import schemathesis
 from conftest import HOST, Sandbox, answers, ask, comes_true, free_port, one_kind_of_database
@@ -25,10 +26,10 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from api.app import create_app
 from api.auth import SCOPES, issue_token
+from api.encoding import FORMATS
 from mdp_core.settings import Settings
-
-pytestmark = one_kind_of_database
 
 CHECKS = [
     not_a_server_error,
@@ -39,6 +40,7 @@ CHECKS = [
 ]
 # Of requests made of random words few name a series: some are led to one.
 SERIES = {"exchange": "coinbase", "market_type": "spot", "symbol": "BTC-USD", "interval": "1d"}
+CANDLE_PATH = "{exchange}/{market_type}/{symbol}/{interval}"
 WORDS = {"start": "2024-05-01", "end": "2024-05-20", "limit": 3}
 
 
@@ -60,6 +62,7 @@ def running_api(database_url: str, sandbox: Sandbox, secret: str) -> Generator[s
             process.terminate()
 
 
+@one_kind_of_database
 @pytest.mark.parametrize("is_known", [True, False], ids=["with a token", "without a token"])
 def test_every_answer_is_one_that_the_description_tells_of(
     database_url: str,
@@ -104,3 +107,46 @@ def test_every_answer_is_one_that_the_description_tells_of(
             check()
 
     assert statuses >= ({200, 404, 422} if is_known else {200, 401})
+
+
+def operations() -> list[tuple[str, dict[str, Any]]]:
+    paths = create_app().openapi()["paths"]
+    return [
+        (f"{method} {path}", operation)
+        for path, methods in paths.items()
+        for method, operation in methods.items()
+    ]
+
+
+@pytest.mark.parametrize(("name", "operation"), operations(), ids=lambda each: str(each)[:40])
+def test_every_answer_has_a_schema_and_an_example_that_keeps_it(
+    name: str, operation: dict[str, Any]
+) -> None:
+    """Of every status and of every format that has a text; each parameter is explained."""
+    components = create_app().openapi()["components"]
+    assert operation["description"]
+    assert all(parameter["description"] for parameter in operation.get("parameters", []))
+    for status, answer in operation["responses"].items():
+        content = answer.get("content", {})
+        assert bool(content) is (status != "304"), (name, status)
+        for media_type, described in content.items():
+            assert described["schema"], (name, status, media_type)
+            if described["schema"].get("format") == "binary":
+                continue
+            examples = [each["value"] for each in described.get("examples", {}).values()]
+            for example in examples or [described["example"]]:
+                jsonschema.validate(example, {**described["schema"], "components": components})
+
+
+def test_formats_that_are_described_are_those_that_are_written() -> None:
+    """Each of them, by its media type."""
+    described = dict(operations())[f"get /candles/{CANDLE_PATH}"]["responses"]["200"]["content"]
+
+    assert {*described} == {each.media_type for each in FORMATS.values()}
+
+
+def test_errors_that_a_stranger_can_meet_are_described_everywhere() -> None:
+    """Whatever a route does, it can be asked wrongly, without a token or in vain."""
+    for name, operation in operations():
+        expected = {"414", "431", "500"} | (set() if "/health" in name else {"401", "403", "503"})
+        assert expected <= {*operation["responses"]}, name

@@ -72,6 +72,18 @@ async def test_health_without_the_schema_is_503(
     assert healed.status_code == 200
 
 
+@pytest.mark.parametrize(("migration", "status"), [("0001", 503), ("9999", 200)])
+async def test_health_fails_on_an_older_schema_not_on_a_later_one(
+    client: httpx.AsyncClient, database: psycopg.Connection, migration: str, status: int
+) -> None:
+    """In an upgrade the database goes first: the services of the version before stay in use."""
+    database.execute("UPDATE alembic_version SET version_num = %s", [migration])
+    answer = await client.get("/health")
+
+    assert (answer.status_code, answer.json()["database"]["migration"]) == (status, migration)
+    assert ("mdp db upgrade" in answer.json()["database"].get("problem", "")) == (status == 503)
+
+
 def test_candles_is_a_hypertable_where_the_extension_is(
     database: psycopg.Connection, server: Server
 ) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-_SERIES = {
+_SERIES: dict[str, Any] = {
     "exchange": "binance",
     "market_type": "perp",
     "symbol": "BTC-USDT",
@@ -12,14 +12,19 @@ _SERIES = {
     "start": 1577836800000,
     "end": 1704067200000,
 }
-_ESTIMATE = {
+_ESTIMATE: dict[str, Any] = {
     "candles": 2103840,
     "pages": 4217,
     "weight": 8434.0,
     "eta_s": 264.1,
     "cached_share": 0.0,
 }
-_ACCEPTED = {"job": 7, "status_url": "/backfills/7", **_SERIES, "estimate": _ESTIMATE}
+_ACCEPTED: dict[str, Any] = {
+    "job": 7,
+    "status_url": "/backfills/7",
+    **_SERIES,
+    "estimate": _ESTIMATE,
+}
 
 CANDLES: dict[str, Any] = {
     "exchange": "binance",
@@ -38,7 +43,7 @@ CANDLES: dict[str, Any] = {
     "complete": True,
     "next": None,
 }
-_LATEST = {
+_LATEST: dict[str, Any] = {
     "candle": {
         "time": 1714521600000,
         "open": 60642.4,
@@ -53,18 +58,18 @@ _LATEST = {
     "settled": True,
     "as_of": 1714525263000,
 }
-_COVERAGE = {
+_COVERAGE: dict[str, Any] = {
     "windows": [
         {"start": 1714521600000, "end": 1715040000000, "state": "covered"},
         {"start": 1715040000000, "end": 1717200000000, "state": "not_fetched"},
     ],
     "next": None,
 }
-_EXCHANGES = {
+_EXCHANGES: dict[str, Any] = {
     "exchanges": [{"exchange": "coinbase", "name": "Coinbase Exchange", "market_types": ["spot"]}],
     "next": None,
 }
-_SYMBOLS = {
+_SYMBOLS: dict[str, Any] = {
     "symbols": [
         {
             "exchange": "binance",
@@ -84,7 +89,7 @@ _SYMBOLS = {
     ],
     "next": None,
 }
-_INTERVALS = {
+_INTERVALS: dict[str, Any] = {
     "intervals": [
         {
             "exchange": "coinbase",
@@ -96,7 +101,7 @@ _INTERVALS = {
     ],
     "next": None,
 }
-_JOB = {
+_JOB: dict[str, Any] = {
     **_ACCEPTED,
     "state": "running",
     "progress": {"slots": 2103840, "covered": 499000, "share": 0.237185},
@@ -106,13 +111,13 @@ _JOB = {
     "error": None,
     "missing": [],
 }
-_JOBS = {"backfills": [_JOB], "next": None}
-_PLANNED_JOBS = {
+_JOBS: dict[str, Any] = {"backfills": [_JOB], "next": None}
+_PLANNED_JOBS: dict[str, Any] = {
     "jobs": [{**_SERIES, "beyond_memory": [], "estimate": _ESTIMATE}],
     "estimate": _ESTIMATE,
 }
-_ACCEPTED_JOBS = {"jobs": [_ACCEPTED], "estimate": _ESTIMATE}
-_HEALTH = {
+_ACCEPTED_JOBS: dict[str, Any] = {"jobs": [_ACCEPTED], "estimate": _ESTIMATE}
+_HEALTH: dict[str, Any] = {
     "status": "ok",
     "database": {
         "reachable": True,
@@ -131,7 +136,7 @@ _HEALTH = {
         "runs": [],
     },
 }
-_OUT_OF_REACH = {
+_OUT_OF_REACH: dict[str, Any] = {
     "status": "unavailable",
     "database": {
         "reachable": False,

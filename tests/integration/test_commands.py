@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 
 import psycopg
 import pytest
-from click.testing import Result
 from conftest import (
     HOST,
     PROJECT,
@@ -19,7 +18,7 @@ from conftest import (
     one_kind_of_database,
     opened_services,
 )
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from db.upgrade import UpgradeError, newest_revision, upgrade
 from mdp_core.settings import Settings

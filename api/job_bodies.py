@@ -1,6 +1,6 @@
 """Jobs and estimates as they are shown; times in epoch ms."""
 
-from typing_extensions import TypedDict
+from typing_extensions import NotRequired, TypedDict
 
 
 class Estimate(TypedDict):
@@ -41,10 +41,11 @@ class Planned(_OfSeries):
 
 
 class Accepted(_OfSeries):
-    """A job that was just asked for, or that does the same already."""
+    """A job that was just asked for; `beyond_memory` is what the exchange can't give any more."""
 
     job: int
     status_url: str
+    beyond_memory: NotRequired[list[Bounds]]
     estimate: Estimate
 
 

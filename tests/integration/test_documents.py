@@ -26,11 +26,15 @@ from conftest import PROJECT, comes_true, free_port
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from api.errors import KINDS
+from api.app import create_app
+from api.errors import every_kind
 from mdp_core.wiring import installed_adapters
 from scripts import cli
 
-PAGES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted(PROJECT.glob("docs/**/*.md"))]
+PAGES = [
+    *(PROJECT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted(PROJECT.glob("docs/**/*.md")),
+]
 # Its test reads the page itself and runs every block.
 WHOLLY_TESTED_BY = {"docs/backup.md": "tests/integration/test_backup.py"}
 
@@ -164,6 +168,31 @@ def test_pages_with_tests_of_their_own_are_read_by_them() -> None:
             assert Path(page).name in (PROJECT / test).read_text()
 
 
+@pytest.mark.parametrize(
+    ("printed", "described", "is_right"),
+    [
+        ('{"a": 1, "b": [2]}', '{"a":1,\n "b":[2]}', True),
+        ('{"a": 1, "b": [2]}', '{"a":1,…}', True),
+        ('{"a": 1, "b": [2]}', '{"a":2,…}', False),
+        ('{"a": 1, "b": [2]}', '{"a":1}', False),
+        ('{"a": 1}', '{"a":1}{"b":2}', False),
+        ("", "24 BTC-USDC True", False),
+    ],
+)
+def test_output_that_differs_is_found(printed: str, described: str, *, is_right: bool) -> None:
+    """White space does not count; anything else does, but where the page says `…`."""
+    assert _is_like(printed, described) is is_right
+
+
+@pytest.mark.parametrize(
+    ("language", "text"), [("sh", "false | cat"), ("sh", "echo $NOSUCH"), ("python", "1 / 0")]
+)
+def test_block_that_fails_is_found(language: str, text: str) -> None:
+    """In a pipe, too, and where a name is misspelled."""
+    block = Block("page", 1, language, "demo", text)
+    assert _run(block, tempfile.gettempdir(), dict(os.environ)).returncode != 0
+
+
 def test_hardly_any_block_is_only_looked_at() -> None:
     """What can't be run here needs an engine, a server or a day of time."""
     assert len([block for block in BLOCKS if block.how.startswith("why-not")]) <= 6
@@ -184,17 +213,41 @@ def test_commands_inside_the_text_have_the_options_they_are_shown_with() -> None
     for page in PAGES:
         for text in re.findall(r"`mdp ([^`\n]+)`", page.read_text()):
             options = set(re.findall(r"--[a-z-]+", text))
+            assert _command(root, text.split()), f"{page.name}: there is no mdp {text}"
             assert options <= _options(root, text.split()), f"{page.name}: mdp {text}"
             seen += len(options)
     assert seen > 5
 
 
+def test_targets_inside_the_text_are_those_of_the_makefile() -> None:
+    """`make NAME` in a sentence or a table."""
+    named = {
+        target for page in PAGES for target in re.findall(r"`make ([a-z-]+)", page.read_text())
+    }
+    assert named <= _targets()
+    assert len(named) > 5
+
+
+def test_paths_inside_the_text_are_those_of_the_interface() -> None:
+    """`GET /…` and `/…` in a sentence or a table begin as some path of the API does."""
+    known = {path.split("/")[1] for path in create_app().openapi()["paths"]} | {
+        "docs",
+        "openapi.json",
+    }
+    named = {
+        name
+        for page in PAGES
+        for name in re.findall(r"`(?:(?:GET|POST|DELETE) )?/([a-z.]+)(?=[/`?{])", page.read_text())
+    }
+    assert named - {"tmp", "_sandbox"} <= known
+    assert len(named) > 5
+
+
 def test_api_guide_has_every_error() -> None:
     """With its status, and no other."""
     rows = re.findall(r"(?m)^\| (\d{3}) \| `(\w+)` \|", (PROJECT / "docs/api.md").read_text())
-    known = {(str(kind.status), kind.code) for kind in KINDS.values()}
 
-    assert set(rows) == known | {("405", "method_not_allowed"), ("500", "internal_error")}
+    assert set(rows) == {(str(kind.status), kind.code) for kind in every_kind()}
 
 
 def test_table_of_settings_has_every_variable() -> None:
@@ -216,6 +269,18 @@ def _options(group: TyperGroup, words: Sequence[str]) -> set[str]:
     return {name for option in (found or group).params for name in option.opts}
 
 
+def _command(group: TyperGroup, words: Sequence[str]) -> bool:
+    """Tell whether words begin with a command's name, or are options of the whole."""
+    found = group.commands.get(words[0])
+    if isinstance(found, TyperGroup):
+        return _command(found, words[1:])
+    return found is not None
+
+
+def _targets() -> set[str]:
+    return set(re.findall(r"(?m)^([a-z-]+):", (PROJECT / "Makefile").read_text()))
+
+
 def _rows(text: str) -> list[str]:
     """Give the first cell of every row of the last table."""
     return re.findall(r"(?m)^\|([^|]+)\|", text.rpartition("## Settings")[2])
@@ -229,8 +294,10 @@ def _follows_a_run(block: Block) -> bool:
 
 
 def _check_targets(lines: Sequence[str]) -> None:
-    targets = re.findall(r"(?m)^([a-z-]+):", (PROJECT / "Makefile").read_text())
     for line in lines:
         command, target = line.split("#")[0].split()
         assert command == "make"
-        assert target in targets
+        assert target in _targets()
+        dry = ["make", "--dry-run", "--always-make", target]
+        done = subprocess.run(dry, cwd=PROJECT, capture_output=True, text=True, check=False)  # noqa: S603
+        assert done.returncode == 0, done.stderr

@@ -1,6 +1,8 @@
 """Jobs and estimates as they are shown; times in epoch ms."""
 
-from typing_extensions import NotRequired, TypedDict
+from typing import NotRequired
+
+from typing_extensions import TypedDict
 
 
 class Estimate(TypedDict):

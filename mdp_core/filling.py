@@ -30,6 +30,9 @@ from mdp_core.store import CandleStore
 # How long to wait before looking again at a page that another process works at.
 _LOOK_AGAIN_SECONDS = (0.05, 0.25)
 
+# What is told to somebody whose page got no tokens in time.
+_RETRY_SECONDS = 1.0
+
 # What is no page's own fault: the others would meet it too.
 _OUT_OF_ORDER = (ExchangeUnavailable, RateLimited, StoreUnavailable)
 
@@ -98,7 +101,7 @@ class PageFiller:
         self._start(series, pages, reach, priority)
         works = [self._works[series.id, page.index] for page in pages]
         with self._waiting_for(works, priority) as waited:
-            verdict = await self._ended(series, waited)
+            verdict = await self._ended(series, waited, self._until(priority))
         return [
             Failure(page, error)
             for page, work in zip(pages, works, strict=True)
@@ -148,13 +151,22 @@ class PageFiller:
             for work in waited:
                 work.waiting -= 1
 
-    async def _ended(self, series: Series, waited: set[_Work]) -> MdpError | None:
-        """Wait until all have ended; tell what was out of order, if anything was."""
+    async def _ended(
+        self, series: Series, waited: set[_Work], until: float | None
+    ) -> MdpError | None:
+        """Wait until all have ended; tell what was out of order, if anything was.
+
+        What has no tokens at `until` (the event loop's time) is waited for no more: somebody in
+        less haste may have begun it, and go on waiting.
+        """
         verdict: MdpError | None = None
         while pending := {work.task for work in waited if not work.task.done()}:
-            done, _ = await asyncio.wait(pending, return_when=asyncio.FIRST_EXCEPTION)
+            left = None if until is None or verdict else until - asyncio.get_running_loop().time()
+            done, _ = await asyncio.wait(pending, timeout=left, return_when=asyncio.FIRST_EXCEPTION)
             errors = (task.exception() for task in done if not task.cancelled())
             found = next((error for error in errors if isinstance(error, _OUT_OF_ORDER)), None)
+            if not done:
+                found = RateLimited(series.exchange, _RETRY_SECONDS)
             if found and not verdict:
                 verdict = found
                 self._give_up(series, waited)

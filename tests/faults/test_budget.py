@@ -11,7 +11,7 @@ from conftest import MINUTE_MS, Sandbox, opened_services, serving
 from mdp_core.admission import Admission
 from mdp_core.budget import Budget, Tariff
 from mdp_core.errors import RateLimited
-from mdp_core.priority import Priority
+from mdp_core.priority import Priority, Urgency
 from mdp_core.settings import Settings
 from mdp_core.wiring import Services
 
@@ -133,6 +133,34 @@ async def test_bucket_gives_what_it_holds_and_then_makes_wait(services: Services
 
     assert 0.3 < caught.value.retry_after_seconds <= 1.0
     assert 0.2 <= waited <= 2.0
+
+
+async def test_tokens_in_hand_are_no_way_around_a_block(services: Services) -> None:
+    """Who got tokens before the exchange said stop waits as everybody does, and loses none."""
+    budget = Budget(services.database, "binance", "default", Tariff(100, 0.001), share=1.0)
+    admission = Admission("binance", budget, slots=2)
+    now = asyncio.get_running_loop().time
+    async with admission.turn(10, Urgency(Priority.INTERACTIVE), until=now() + 5):
+        await admission.block(0.5, "HTTP 429")
+        begun = now()
+        await admission.pay(10, until=now() + 5)
+        waited = now() - begun
+    left = await budget.take([80], Priority.INTERACTIVE)
+
+    assert waited >= 0.4
+    assert left.count == 1
+
+
+async def test_backfill_leaves_enough_for_the_heaviest_request(services: Services) -> None:
+    """Else its light ones would take every token before there are enough for a heavy one."""
+    budget = Budget(
+        services.database, "binance", "default", Tariff(100, 0.001), share=1.0, heaviest=40
+    )
+    backfill = await budget.take([7] * 20, Priority.BACKFILL)
+    heavy = await budget.take([40], Priority.INTERACTIVE)
+
+    assert backfill.count == (100 - 40) // 7
+    assert heavy.count == 1
 
 
 async def test_processes_share_one_bucket(

@@ -199,6 +199,34 @@ async def test_page_of_a_backfill_becomes_as_urgent_as_who_joins(
 
 
 @one_kind_of_database
+async def test_who_joins_a_page_that_waits_out_a_ban_is_told_in_time(
+    settings: Settings, sandbox: Sandbox
+) -> None:
+    """The backfill waits as long as it takes; whoever else wants its page has a deadline."""
+    hasty = settings.model_copy(update={"request_deadline_seconds": 3.0})
+    async with (
+        opened_services(hasty, sandbox) as services,
+        connected(app_of(services), token_of(hasty)) as client,
+    ):
+        await _ask(client, "BTC-USDT", -499, 0)
+        sandbox.fault("banned", retry_after=60)
+        await _ask(client, "BTC-USDT", -2 * 499, -499)
+        years = asyncio.create_task(
+            services.candles.get(_years("BTC-USDT"), priority=Priority.BACKFILL)
+        )
+        await asyncio.sleep(0.5)
+        begun = time.monotonic()
+        answer = await _ask(client, "BTC-USDT", 0, 499)
+        seconds = time.monotonic() - begun
+        is_still_at_it = not years.done()
+        years.cancel()
+
+    assert (answer.status_code, answer.json()["code"]) == (503, "rate_limited")
+    assert seconds < 3.5
+    assert is_still_at_it
+
+
+@one_kind_of_database
 async def test_saturation_is_told_at_once(settings: Settings, sandbox: Sandbox) -> None:
     """Two hundred may wait for pages; whoever comes after them is asked to come again."""
     sandbox.settings(latency_ms=1000)

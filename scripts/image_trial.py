@@ -99,8 +99,9 @@ def _try(image: Image, stack: Stack) -> None:
         message = f"inside it should be user mdp, read-only, without tools: {said}"
         raise TrialError(message)
     print("inside: user mdp, nothing can be written but /tmp, no build tools")  # noqa: T201
-    _succeed(image.run(["db", "upgrade"], stack.env))
-    print("mdp db upgrade: exit code 0")  # noqa: T201
+    for arguments in (["db", "upgrade"], ["check"], ["alive"]):
+        _succeed(image.run(arguments, stack.env))
+        print(f"mdp {' '.join(arguments)}: exit code 0")  # noqa: T201
     with _serving(image, stack) as url:
         answer = httpx.get(
             f"{url}/candles/binance/perp/SOL-USDT/1h",

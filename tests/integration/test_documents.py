@@ -198,6 +198,14 @@ def test_hardly_any_block_is_only_looked_at() -> None:
     assert len([block for block in BLOCKS if block.how.startswith("why-not")]) <= 6
 
 
+def test_decisions_are_numbered_without_holes() -> None:
+    """In the file's name as in its title."""
+    records = sorted((PROJECT / "docs/decisions").glob("*.md"))
+    for number, record in enumerate(records, 1):
+        assert record.name.startswith(f"{number:04}-")
+        assert record.read_text().startswith(f"# {number}. ")
+
+
 def test_links_between_pages_lead_somewhere() -> None:
     """Every relative link of a page is to a file that exists."""
     for page in PAGES:

@@ -4,16 +4,17 @@ import time
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import jwt
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
-from fastapi import Depends, Request
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
+from fastapi import Request
+from fastapi.security import HTTPBearer, SecurityScopes
 from pydantic import SecretStr
+from typing_extensions import override
 
 from mdp_core.settings import TokenSettings
 
@@ -138,33 +139,40 @@ def issue_token(
     return jwt.encode(claims, settings.jwt_secret.get_secret_value(), algorithm="HS256")
 
 
-_bearer = HTTPBearer(auto_error=False, description="A JWT; `mdp token` makes one.")
+class _Authorize(HTTPBearer):
+    """The check of the token that every request has to pass, as OpenAPI describes it.
 
-
-async def authorize(
-    request: Request,
-    needed: SecurityScopes,
-    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
-) -> Principal | None:
-    """Let the request through if its token is good and holds the scopes that the route needs.
-
-    A coroutine without need: a plain function would be sent to a thread, at many times its cost.
-
-    Raises:
-        Unauthorized, Forbidden: It is not, or it doesn't.
+    One dependency and a coroutine: each dependency more takes FastAPI as long as the check itself,
+    and a plain function would be sent to a thread, at many times its cost.
     """
-    if request.url.path in PUBLIC_PATHS:
-        return None
-    if credentials is None:
-        message = "this needs a token: send the header `Authorization: Bearer <token>`"
-        raise Unauthorized(message)
-    verifier: TokenVerifier = request.state.verifier
-    principal = verifier.verify(credentials.credentials)
-    lacking = [scope for scope in needed.scopes if scope not in principal.scopes]
-    if lacking:
-        message = f"the token lacks the scope {' '.join(lacking)}"
-        raise Forbidden(message)
-    return principal
+
+    @override
+    async def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, request: Request, needed: SecurityScopes
+    ) -> Principal | None:
+        """Let the request through if its token is good and holds the scopes that the route needs.
+
+        Raises:
+            Unauthorized, Forbidden: It is not, or it doesn't.
+        """
+        if request.url.path in PUBLIC_PATHS:
+            return None
+        credentials = await super().__call__(request)
+        if credentials is None:
+            message = "this needs a token: send the header `Authorization: Bearer <token>`"
+            raise Unauthorized(message)
+        verifier: TokenVerifier = request.state.verifier
+        principal = verifier.verify(credentials.credentials)
+        lacking = [scope for scope in needed.scopes if scope not in principal.scopes]
+        if lacking:
+            message = f"the token lacks the scope {' '.join(lacking)}"
+            raise Forbidden(message)
+        return principal
+
+
+authorize = _Authorize(
+    scheme_name="HTTPBearer", auto_error=False, description="A JWT; `mdp token` makes one."
+)
 
 
 def _principal(claims: dict[str, Any]) -> Principal:

@@ -28,12 +28,12 @@ def environment_of(settings: Settings, sandbox: Sandbox) -> dict[str, str]:
 
 @contextmanager
 def running_api(
-    environment: Mapping[str, str],
+    environment: Mapping[str, str], *options: str
 ) -> Generator[tuple[subprocess.Popen[bytes], str]]:
     """Run `mdp api` as another process until the context is left; give it and its URL."""
     port = free_port()
     process = subprocess.Popen(  # noqa: S603 - our own program
-        [sys.executable, "-m", "scripts.cli", "api", "--port", str(port)],
+        [sys.executable, "-m", "scripts.cli", "api", "--port", str(port), *options],
         cwd=PROJECT,
         env={**os.environ, **environment},
     )

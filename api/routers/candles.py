@@ -4,9 +4,9 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Annotated, Literal
+from typing import Literal
 
-from fastapi import APIRouter, Depends, Query, Request, Response, Security
+from fastapi import APIRouter, Request, Response, Security
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,7 +19,15 @@ from api.delivery import Delivery
 from api.encoding import FORMATS
 from api.jobs import answer_accepted
 from api.negotiation import best_coding, best_media_type, matches
-from api.parameters import SERIES, SeriesPath, optional_time, path_with, series_path
+from api.parameters import (
+    SERIES,
+    SeriesPath,
+    described,
+    optional_time,
+    path_with,
+    query_parameters,
+    series_path,
+)
 from api.problems import problem_responses
 from api.provenance import Provenance
 from mdp_core.answer import Answer, CandleQuery
@@ -88,13 +96,13 @@ class _Form:
     dependencies=[Security(authorize, scopes=["candles:read"])],
     summary="Closed candles of a window, complete",
     response_class=Response,
+    openapi_extra={
+        "parameters": [*described(SeriesPath, "path"), *described(CandleParameters, "query")]
+    },
 )
-async def get_candles(
-    request: Request,
-    path: Annotated[SeriesPath, Depends(series_path)],
-    parameters: Annotated[CandleParameters, Query()],
-) -> Response:
+async def get_candles(request: Request) -> Response:
     """Every closed candle of the window, ascending; what the store lacks is fetched first."""
+    path, parameters = series_path(request), query_parameters(request, CandleParameters)
     form, columns = _form(request, parameters.format), _columns(parameters.fields)
     query = _query(path, parameters)
     service: CandleService = request.state.services.candles

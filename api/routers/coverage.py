@@ -2,12 +2,12 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request, Security
+from fastapi import APIRouter, Query, Request, Security
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
 from api.auth import authorize
-from api.parameters import SERIES, SeriesPath, optional_time, path_with, series_path
+from api.parameters import SERIES, SeriesPath, described, optional_time, path_with, series_path
 from api.problems import problem_responses
 from mdp_core.answer import CandleQuery
 from mdp_core.clock import to_ms
@@ -48,10 +48,10 @@ class CoverageBody(TypedDict):
     f"/coverage/{SERIES}",
     dependencies=[Security(authorize, scopes=["candles:read"])],
     summary="What is stored, and why the rest is not",
+    openapi_extra={"parameters": described(SeriesPath, "path")},
 )
 async def get_coverage(
     request: Request,
-    path: Annotated[SeriesPath, Depends(series_path)],
     parameters: Annotated[CoverageParameters, Query()],
 ) -> CoverageBody:
     """Part a window into what is covered, before history, forgotten, not fetched and rejected.
@@ -60,6 +60,7 @@ async def get_coverage(
     for which the exchange has none.
     """
     coverage: Coverage = request.state.services.coverage
+    path = series_path(request)
     query = CandleQuery(
         path.exchange,
         path.market_type,

@@ -3,11 +3,11 @@
 from typing import Annotated
 
 import orjson
-from fastapi import APIRouter, Depends, Query, Request, Response, Security
+from fastapi import APIRouter, Query, Request, Response, Security
 from typing_extensions import TypedDict
 
 from api.auth import authorize
-from api.parameters import SERIES, SeriesPath, series_path
+from api.parameters import SERIES, SeriesPath, described, series_path
 from api.problems import problem_responses
 from mdp_core.answer import CandleQuery, Latest
 from mdp_core.clock import to_ms
@@ -43,15 +43,16 @@ class LatestBody(TypedDict):
     dependencies=[Security(authorize, scopes=["candles:read"])],
     summary="The newest candle",
     response_model=LatestBody,
+    openapi_extra={"parameters": described(SeriesPath, "path")},
 )
 async def get_latest(
     request: Request,
-    path: Annotated[SeriesPath, Depends(series_path)],
     *,
     forming: Annotated[bool, Query(description="The candle that is not closed yet.")] = False,
 ) -> Response:
     """Give the newest closed candle and whether it is final, or the forming one, marked."""
     edge: LiveEdge = request.state.services.edge
+    path = series_path(request)
     query = CandleQuery(path.exchange, path.market_type, path.symbol, path.interval)
     latest = await (edge.forming(query) if forming else edge.closed(query))
     return Response(orjson.dumps(_body(latest)), media_type="application/json")

@@ -4,11 +4,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
+import psutil
 from conftest import HOST, PROJECT, Sandbox, answers, comes_true, free_port
 
 from mdp_core.settings import Settings
+
+_START_SECONDS = 60
 
 
 def environment_of(settings: Settings, sandbox: Sandbox) -> dict[str, str]:
@@ -39,8 +42,12 @@ def running_api(
     )
     url = f"http://{HOST}:{port}"
     try:
-        assert comes_true(lambda: answers(f"{url}/health")), "the API does not answer"
+        is_up = comes_true(lambda: answers(f"{url}/health"), seconds=_START_SECONDS)
+        assert is_up, "the API does not answer"
         yield process, url
     finally:
+        with suppress(psutil.NoSuchProcess):
+            for worker in psutil.Process(process.pid).children(recursive=True):
+                worker.kill()
         process.kill()
         process.wait()

@@ -51,6 +51,7 @@ def describe_job(followed: Followed) -> job_bodies.Job:
         "symbol": job.symbol,
         "interval": job.interval,
         **_bounds(job.window),
+        "beyond_memory": _windows(followed.forgotten),
         "state": job.state.value,
         "progress": {
             "slots": left.slots,
@@ -77,6 +78,7 @@ def accepted(followed: Followed) -> job_bodies.Accepted:
         "symbol": job.symbol,
         "interval": job.interval,
         **_bounds(job.window),
+        "beyond_memory": _windows(followed.forgotten),
         "estimate": describe_estimate(followed.left),
     }
 

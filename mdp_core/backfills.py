@@ -35,10 +35,11 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """A job, and what is left of it: its slots in all, and an estimate of the rest."""
+    """A job and what is left of it: an estimate, and what the exchange can't give any more."""
 
     job: Job
     left: Estimate
+    forgotten: Sequence[Window]
 
 
 class Backfills:
@@ -131,8 +132,8 @@ class Backfills:
         series, window = planned.series, planned.window
         page = self._bulk.terms(series).page_size
         slack = series.grid.at(page) - series.grid.at(0)
-        job = await self._jobs.open(series.id, window, slack)
-        return Followed(await self._job(job), await self._queued(planned.outlook, series, job))
+        job = await self._job(await self._jobs.open(series.id, window, slack))
+        return await self._queued(job, planned.outlook, series)
 
     async def get(self, job: int) -> Followed:
         """Tell how a job gets on.
@@ -172,17 +173,19 @@ class Backfills:
         series = await self.series(job)
         outlook = await self._bulk.outlook(series, job.window)
         if not job.state.is_open:
-            return Followed(job, replace(outlook.estimate, seconds=0.0))
-        return Followed(job, await self._queued(outlook, series, job.id))
+            return Followed(job, replace(outlook.estimate, seconds=0.0), outlook.forgotten)
+        return await self._queued(job, outlook, series)
 
-    async def _queued(self, outlook: Outlook, series: Series, job: int) -> Estimate:
+    async def _queued(self, job: Job, outlook: Outlook, series: Series) -> Followed:
+        """Have the estimate include what is queued ahead."""
         weight = 0.0
-        for ahead in await self._jobs.ahead(series.exchange, job):
+        for ahead in await self._jobs.ahead(series.exchange, job.id):
             facts = self._markets[series.exchange, ahead.market_type].adapter.facts
             grid = facts.intervals[Interval(ahead.interval)].grid
             pages = ahead.missing / (grid.at(facts.page_size) - grid.at(0))
             weight += pages * facts.tariff.weigh(facts.page_size)
-        return outlook.estimate.behind(weight, self._bulk.terms(series))
+        left = outlook.estimate.behind(weight, self._bulk.terms(series))
+        return Followed(job, left, outlook.forgotten)
 
 
 def total(planned: Sequence[Planned]) -> Estimate:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from mdp_core.admission import at_priority
 from mdp_core.chunks import OldestFirst
 from mdp_core.errors import InvalidParameter, MdpError
 from mdp_core.exchanges.base import ExchangeAdapter
@@ -35,8 +36,8 @@ class Keeper:
         for selection in self._configured:
             for name in await selector.names(selection):
                 try:
-                    series = await self._services.backfills.series(name)
-                    rows += await self._keep(series)
+                    with at_priority(Priority.BACKFILL):
+                        rows += await self._keep(await self._services.backfills.series(name))
                 except MdpError as error:
                     errors.append(error)
         error = f"{len(errors)} series failed, one with: {errors[0]}" if errors else None

@@ -1,12 +1,13 @@
 """Hot series: extended to the last settled candle as soon as there is one."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TypeVar
 
+from mdp_core.admission import at_priority
 from mdp_core.answer import CandleQuery
-from mdp_core.errors import MdpError
 from mdp_core.exchanges.base import ExchangeAdapter
 from mdp_core.job_runs import RunResult
 from mdp_core.model import Series, Window
@@ -14,6 +15,9 @@ from mdp_core.planner import Reach
 from mdp_core.priority import Priority
 from mdp_core.selection import Selection, Selector
 from mdp_core.wiring import Services
+
+_Given = TypeVar("_Given")
+_Result = TypeVar("_Result")
 
 _HOT_FOR = timedelta(hours=24)
 _AT_ONCE = 8
@@ -50,31 +54,22 @@ class Warming:
 
     async def run(self) -> RunResult:
         """Extend every hot series, one small request for each."""
-        due, errors = await self._lacking()
+        found, errors = await _all_at_once(self._series, await self._names())
+        due = await self._lacking(found)
         capacity = self._market.weight_per_second * _MINUTE_SECONDS * _LARGEST_SHARE
         chosen = within(due, capacity)
-        free = asyncio.Semaphore(_AT_ONCE)
-
-        async def extend(each: Due) -> int:
-            async with free:
-                return await self._extend(each)
-
-        results = await asyncio.gather(*map(extend, chosen), return_exceptions=True)
-        rows = sum(result for result in results if isinstance(result, int))
-        errors += [result for result in results if isinstance(result, BaseException)]
+        rows, more = await _all_at_once(self._extend, chosen)
+        errors += more
         error = f"{len(errors)} series failed, one with: {errors[0]}" if errors else None
-        return RunResult(rows, len(due) - len(chosen), error)
+        return RunResult(sum(rows), len(due) - len(chosen), error)
 
-    async def _lacking(self) -> tuple[list[Due], list[BaseException]]:
+    async def _series(self, name: tuple[str, str]) -> Series:
+        facts = self._adapter.facts
+        with at_priority(Priority.WARMING):
+            return await self._services.metadata.series(facts.name, facts.market_type, *name)
+
+    async def _lacking(self, found: Sequence[Series]) -> list[Due]:
         due: list[Due] = []
-        errors: list[BaseException] = []
-        market = (self._adapter.facts.name, self._adapter.facts.market_type)
-        found: list[Series] = []
-        for symbol, interval in await self._names():
-            try:
-                found.append(await self._services.metadata.series(*market, symbol, interval))
-            except MdpError as error:
-                errors.append(error)
         ends = await self._services.store.covered_until([series.id for series in found])
         for series in found:
             window = to_extend(
@@ -86,7 +81,7 @@ class Warming:
             if not window.is_empty:
                 slots = series.grid.count(window.start, window.end)
                 due.append(Due(series, window, self._adapter.facts.tariff.weigh(slots)))
-        return due, errors
+        return due
 
     async def _names(self) -> list[tuple[str, str]]:
         """Give symbol and interval of what is hot: configured, then the latest asked for."""
@@ -112,6 +107,21 @@ class Warming:
         )
         answer = await self._services.candles.get(query, Priority.WARMING)
         return grid.count(due.window.start, max(answer.stored.end, due.window.start))
+
+
+async def _all_at_once(
+    do: Callable[[_Given], Awaitable[_Result]], given: Iterable[_Given]
+) -> tuple[list[_Result], list[BaseException]]:
+    """Do it for each, some at a time; give the results, and the errors of those that failed."""
+    free = asyncio.Semaphore(_AT_ONCE)
+
+    async def do_one(one: _Given) -> _Result:
+        async with free:
+            return await do(one)
+
+    results = await asyncio.gather(*map(do_one, given), return_exceptions=True)
+    errors = [result for result in results if isinstance(result, BaseException)]
+    return [result for result in results if not isinstance(result, BaseException)], errors
 
 
 def to_extend(

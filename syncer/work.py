@@ -4,12 +4,14 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
+from mdp_core.admission import at_priority
 from mdp_core.answer import Missing
 from mdp_core.backfill_store import Job, Loss, State
 from mdp_core.bulk import Filled
 from mdp_core.chunks import Apart, Order
 from mdp_core.errors import (
     ExchangeRejected,
+    HistoryUnavailable,
     MdpError,
     UnknownExchange,
     UnknownMarketType,
@@ -25,6 +27,8 @@ _log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 1.0
 _LONGEST_WAIT_SECONDS = 30.0
+# So many chunks in a row with a refusal: it is the series itself that the exchange refuses.
+_REFUSALS = 3
 # With these a job can't even be begun, however often it is tried.
 _HOPELESS = (UnknownExchange, UnknownMarketType, UnknownSymbol, UnsupportedInterval)
 
@@ -72,7 +76,8 @@ class JobWorker:
 
     async def _begun(self, job: Job) -> Series | None:
         """Give the job's series once it is known where its history begins."""
-        series = await self._services.backfills.series(job)
+        with at_priority(Priority.BACKFILL):
+            series = await self._services.backfills.series(job)
         if series.history_begins is not None or self._facts.probes_beginning:
             return series
         if await self._services.bisection.find(series) is None:
@@ -80,36 +85,41 @@ class JobWorker:
         return await self._services.backfills.series(job)
 
     async def _work(self, job_id: int, series: Series) -> None:
-        order = Apart()
+        order, refused = Apart(), 0
         while (job := await self._services.jobs.get(job_id)) and job.state.is_open:
             filled = await self._step(job, series, order)
             if filled is None:
                 await self._services.jobs.end(job_id, *_verdict(job))
                 return
-            if error := _refused_all(filled):
-                await self._services.jobs.end(job_id, State.FAILED, error)
+            refusal = _refusal(filled)
+            refused = refused + 1 if refusal else 0
+            if refused == _REFUSALS:
+                await self._services.jobs.end(job_id, State.FAILED, str(refusal))
             if filled.delay:
                 raise filled.delay
 
     async def _step(self, job: Job, series: Series, order: Order) -> Filled | None:
-        """Fill a chunk, and write down what can't be had; None: nothing is left."""
+        """Fill a chunk, and write down what can't be had; None: nothing is left.
+
+        What the exchange has forgotten is no loss of this job's: it is told from the coverage.
+        """
         bulk = self._services.bulk
-        given_up = [loss.window for loss in job.losses]
-        left = await bulk.left(series, job.window, given_up)
-        if left.lost:
-            await self._services.jobs.lose(job.id, _losses(left.lost, job.window))
-            return Filled([], None)
+        left = await bulk.left(series, job.window, [loss.window for loss in job.losses])
         if not left.gaps:
             return None
         chunk = bulk.choose(series, left, order)
         filled = await bulk.fill(series, chunk, Priority.BACKFILL)
-        if filled.lost:
-            await self._services.jobs.lose(job.id, _losses(filled.lost, chunk))
+        if losses := _losses(filled.lost, chunk):
+            await self._services.jobs.lose(job.id, losses)
         return filled
 
 
 def _losses(lost: Sequence[Missing], within: Window) -> list[Loss]:
-    parts = [(each.window.clip(within.start, within.end), str(each.error)) for each in lost]
+    parts = [
+        (each.window.clip(within.start, within.end), str(each.error))
+        for each in lost
+        if not isinstance(each.error, HistoryUnavailable)
+    ]
     return [Loss(part, reason) for part, reason in parts if not part.is_empty]
 
 
@@ -120,10 +130,10 @@ def _verdict(job: Job) -> tuple[State, str | None]:
     return State.FAILED, f"{len(job.losses)} window(s) could not be had: {first.reason}"
 
 
-def _refused_all(filled: Filled) -> str | None:
-    """Tell why the exchange refuses the series itself, if it does: the rest need not be tried."""
-    refusals = [each.error for each in filled.lost if isinstance(each.error, ExchangeRejected)]
-    return str(refusals[0]) if refusals else None
+def _refusal(filled: Filled) -> MdpError | None:
+    """Give the exchange's refusal, if one is among what could not be had."""
+    refusals = (each.error for each in filled.lost if isinstance(each.error, ExchangeRejected))
+    return next(refusals, None)
 
 
 def _wait_seconds(error: MdpError) -> float:

@@ -129,7 +129,11 @@ async def _syncer(runs: JobRuns) -> SyncersBody:
         "alive": any(syncer.is_alive for syncer in syncers),
         "heartbeat_at": to_ms(syncers[0].heartbeat_at) if syncers else None,
         "syncers": [
-            {"name": each.name, "alive": each.is_alive, "heartbeat_at": to_ms(each.heartbeat_at)}
+            {
+                "name": _public(each.name),
+                "alive": each.is_alive,
+                "heartbeat_at": to_ms(each.heartbeat_at),
+            }
             for each in syncers
         ],
         "series_waiting": sum(run.waiting or 0 for run in newest.values()),
@@ -137,11 +141,16 @@ async def _syncer(runs: JobRuns) -> SyncersBody:
     }
 
 
+def _public(syncer: str) -> str:
+    """Leave out the machine's name, which is nobody's business here."""
+    return syncer.partition(":")[2]
+
+
 def _run(run: Run) -> RunBody:
     return {
         "job": run.job,
         "due_at": to_ms(run.due_at),
-        "worker": run.worker,
+        "worker": _public(run.worker),
         "started_at": to_ms(run.started_at),
         "ended_at": None if run.ended_at is None else to_ms(run.ended_at),
         "rows": run.rows,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import islice, product
 
 from scripts.sandbox.candles import DISTANT_FUTURE_MS, Decimals, Market, Window, seed_of
-from scripts.sandbox.exchange import decimals_of, markets_of, ms_of, step_of
+from scripts.sandbox.exchange import decimals_of, markets_of, ms_of, price_of, step_of
 from scripts.sandbox.replay import Replay
 
 _HOUR_MS = 3_600_000
@@ -196,7 +196,7 @@ def _tail() -> Iterator[Listed]:
     names = ("".join(parts) for parts in product("BDFGKLMV", "AEIOU", "KLMNRSX", "AEIOU"))
     for i, base in enumerate(islice(names, 0, 4 * _TAIL, 4)):
         born = _TAIL_BEGINS_MS + i * _TAIL_EVERY_MS
-        market = _market(base + "USDT", _some_price(base), born)
+        market = _market(base + "USDT", price_of(base), born)
         if i % _DELISTED_EVERY == 0:
             market = replace(market, dies_ms=born + 300 * _DAY_MS + 9 * _HOUR_MS)
         yield Listed(base, "USDT", market, born)
@@ -208,11 +208,6 @@ def _market(name: str, price: float, born_ms: int) -> Market:
 
 def _decimals(price: float) -> Decimals:
     return decimals_of(price, digits=6)
-
-
-def _some_price(name: str) -> float:
-    """Give a price between 0.02 and 200 that depends on the name."""
-    return float(f"{0.02 * 10 ** (seed_of('price', name) % 4000 / 1000):.4g}")
 
 
 def _split(name: str) -> tuple[str, str]:

@@ -34,6 +34,7 @@ from scripts.sandbox.exchange import (
     ms_of,
     reply,
     step_of,
+    tail_of,
 )
 from scripts.sandbox.limits import Refusal, Seconds, TokenBucket
 from scripts.sandbox.replay import Replay
@@ -66,6 +67,14 @@ BADGER-USD 3 2021-11-01T17:00Z · HYPE-USD 25 2026-02-05T19:00Z · NOVEL-USD 3 2
 BTCAUCTION-USD 60000 2024-03-01T17:00Z · MOVE-USD 0.5 2024-12-09T13:00Z 2025-05-15T18:00Z
 BAL-BTC 0.0004 2020-10-06T16:00Z 2022-12-01T17:00Z
 BTC-USDC 60000 2018-08-01T17:00Z 2019-03-01T00:00Z
+"""
+_TAIL = """
+AAVE ALGO ANKR APE API3 APT ARB ATOM AUDIO AXS BAL BAND BAT BCH BLUR BNT BONK CHZ COMP COTI CRO CRV
+CTSI CVX DAI DOT EIGEN ENA ENJ ENS EOS ETC ETHFI FET FIL FLOKI FLOW FLR FORTH GFI GLM GODS GRT HBAR
+ICP IMX INJ JASMY JTO KAVA KNC KSM LCX LDO LPT LQTY LRC MANA MASK METIS MINA MLN NEAR NKN NMR OCEAN
+OGN ONDO OP ORCA OXT PENDLE PEPE PERP POL POND POPCAT PYTH QNT RAD RARE RENDER REQ RLC ROSE RPL SAND
+SEI SHIB SKL SNX SPELL STORJ STRK STX SUI SUPER SUSHI TIA TNSR TRB TRU UMA UNI VET WIF WLD XLM XTZ
+YFI ZEC ZEN ZETA ZK ZRO ZRX
 """
 _BTC_MINUTES_MS = ms_of("2015-01-20T18:13Z")
 _WORDS: Mapping[str, Mapping[str, object]] = {
@@ -188,7 +197,8 @@ def _encode(rows: Columns) -> bytes:
 
 
 def _invented() -> dict[str, Market]:
-    invented = markets_of("coinbase", _PRODUCTS, _decimals)
+    tail = tail_of(" ".join(f"{base}-USD" for base in _TAIL.split()), "2021-01-04")
+    invented = markets_of("coinbase", _PRODUCTS + tail, _decimals)
     quiet = {"BTC-USD": 0.001, "AERO-USD": 0.2, "WAXL-USD": 0.995}
     late = {"DASH-USD": _LATE_MS}
     return {

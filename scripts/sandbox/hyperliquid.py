@@ -40,6 +40,7 @@ from scripts.sandbox.exchange import (
     ms_of,
     numbers,
     reply,
+    tail_of,
 )
 from scripts.sandbox.limits import ClockMinuteBudget, Refusal, Seconds
 from scripts.sandbox.replay import Replay
@@ -67,6 +68,11 @@ kBONK 0.02 2023-11-22T14:00Z
 kSHIB 0.02 2023-12-01T10:00Z · PURR 0.2 2024-04-16T12:00Z · WIF 2 2024-01-18T10:00Z
 ENA 0.5 2024-04-02T10:00Z · kDOGS 0.5 2024-08-27T10:00Z 2025-02-01T10:00Z
 HYPE 25 2024-12-05T09:00Z
+"""
+_TAIL = """
+ACE ADA AI ALGO ALT AR ASTER AXS BADGER BANANA BCH BERA BIGTIME BIO BLUR BOME BRETT CAKE CELO CFX
+COMP DOT DYM EIGEN ENS ETC ETHFI FARTCOIN FET FIL GALA GAS GMT GMX HBAR IMX IOTA IP JTO JUP KAITO
+KAS LDO LINEA MANTA MAV MEME MINA MNT MOODENG NEAR NEO NOT ONDO ORDI PENDLE PENGU PNUT POL PUMP
 """
 _BUILDERS = "xyz:TSLA 300 2025-10-20T12:00Z · xyz:XYZ100 24000 2025-10-13T12:00Z"
 _SPOT = "PURR/USDC 0.2 2024-04-16T12:00Z · @107 25 2024-11-29T09:00Z"
@@ -236,7 +242,7 @@ def _is_u64(*values: object) -> bool:
 
 
 def _perps() -> dict[str, Market]:
-    perps = markets_of("hyperliquid", _PERPS, _decimals)
+    perps = markets_of("hyperliquid", _PERPS + tail_of(_TAIL, "2023-06-05"), _decimals)
     perps["BTC"] = replace(perps["BTC"], traded_ms=_BTC_TRADED_MS)
     perps["PURR"] = replace(perps["PURR"], quiet=0.3, late_ms=_LATE_MS)
     return perps

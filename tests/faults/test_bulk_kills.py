@@ -1,18 +1,15 @@
 """Backfills and syncers that are killed: what they had is kept, and others go on."""
 
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any, LiteralString
 
 import psycopg
 import pytest
-from conftest import MINUTE_MS, PROJECT, Sandbox, comes_true, eventually, opened_services
+from conftest import MINUTE_MS, Sandbox, comes_true, eventually, opened_services
+from processes import environment_of, running_mdp
 
 from mdp_core.chunks import OldestFirst
 from mdp_core.clock import from_ms
@@ -46,12 +43,7 @@ pytestmark = pytest.mark.parametrize("server", ["plain"], indirect=True)
 @pytest.fixture
 def environment(settings: Settings, sandbox: Sandbox) -> Mapping[str, str]:
     """The variables with which a process joins the test's database and sandbox."""
-    names = ("binance", "hyperliquid", "coinbase")
-    return {
-        "DATABASE_URL": settings.database_url,
-        **{f"MDP_{name.upper()}_URL": f"{sandbox.url}/{name}" for name in names},
-        **{f"MDP_{name.upper()}_SHARE": "1.0" for name in names},
-    }
+    return environment_of(settings, sandbox)
 
 
 async def test_killed_backfill_goes_on_where_it_was(
@@ -65,13 +57,13 @@ async def test_killed_backfill_goes_on_where_it_was(
     To the last bit: those of a backfill that nobody killed.
     """
     sandbox.settings(latency_ms=150)
-    with _mdp(_backfill(), environment) as process:
+    with running_mdp(environment, *_backfill()) as process:
         assert comes_true(
             lambda: _number(database, _COVERED_PAGES) >= 2 * IN_FLIGHT, seconds=PATIENCE_SECONDS
         )
         process.kill()
     sandbox.settings(latency_ms=0)
-    with _mdp(_backfill(), environment) as process:
+    with running_mdp(environment, *_backfill()) as process:
         assert process.wait(PATIENCE_SECONDS) == 0
     asked, interrupted = _asked(sandbox), database.execute(_CONTENT).fetchall()
     database.execute("TRUNCATE candles; UPDATE series SET coverage = '{}'")
@@ -91,9 +83,9 @@ async def test_syncers_share_a_job_and_survive_one_of_them(
     sandbox.settings(latency_ms=200)
     name = SeriesName("binance", "perp", "ETH-USDT", "1m")
     bounds = from_ms(START_MS), from_ms(START_MS + 4 * PAGES * PAGE_MS)
-    with _mdp(["syncer"], environment) as one, _mdp(["syncer"], environment):
+    with running_mdp(environment, "syncer") as one, running_mdp(environment, "syncer"):
         await _eventually_async(services, syncers=2)
-        with _mdp(["syncer"], environment):
+        with running_mdp(environment, "syncer"):
             await _eventually_async(services, syncers=3)
             (planned,) = await services.backfills.plan([name], *bounds)
             sandbox.clear()
@@ -120,7 +112,7 @@ async def test_run_of_a_killed_syncer_is_taken_over(
     running = "SELECT count(*) FROM job_runs WHERE job LIKE 'refresh%' AND ended_at IS NULL"
     sandbox.settings(latency_ms=8000)
     async with opened_services(settings, sandbox) as services:
-        with _mdp(["syncer"], environment) as process:
+        with running_mdp(environment, "syncer") as process:
             await eventually(lambda: _number(database, running) == 3, seconds=PATIENCE_SECONDS)
             async with running_syncer(services) as name:
                 process.kill()
@@ -143,7 +135,7 @@ def test_syncer_stops_at_sigterm_and_leaves_its_runs_to_others(
     running = "SELECT count(*) FROM job_runs WHERE job LIKE 'refresh%' AND ended_at IS NULL"
     free = "SELECT count(*) FROM job_runs WHERE ended_at IS NULL AND heartbeat_at = '-infinity'"
     sandbox.settings(latency_ms=8000)
-    with _mdp(["syncer"], environment) as process:
+    with running_mdp(environment, "syncer") as process:
         assert comes_true(lambda: _number(database, running) == 3, seconds=PATIENCE_SECONDS)
         process.send_signal(signal.SIGTERM)
 
@@ -178,24 +170,6 @@ def _asked(sandbox: Sandbox) -> Counter[tuple[Any, Any]]:
     """Count how often each page was asked for and answered, or was under way."""
     entries: Sequence[dict[str, Any]] = sandbox.candle_requests()
     return Counter((each["params"]["symbol"], each["params"]["startTime"]) for each in entries)
-
-
-@contextmanager
-def _mdp(
-    arguments: list[str], environment: Mapping[str, str]
-) -> Generator[subprocess.Popen[bytes]]:
-    """Run an `mdp` command as another process until the context is left."""
-    process = subprocess.Popen(  # noqa: S603 - our own program
-        [sys.executable, "-m", "scripts.cli", *arguments],
-        cwd=PROJECT,
-        env={**os.environ, **environment},
-        stdout=subprocess.DEVNULL,
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
 
 
 def _number(database: psycopg.Connection, query: LiteralString) -> int:

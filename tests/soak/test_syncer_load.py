@@ -1,114 +1,209 @@
 """The syncer under the load that it is made for; minutes each."""
 
 import asyncio
+import itertools
+import statistics
 import time
+from collections import Counter, defaultdict
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from typing import Any
 
+import httpx
 import psycopg
 import pytest
-from conftest import eventually, opened_services, running_sandbox
+from conftest import Sandbox, eventually, opened_services, running_sandbox, token_of
+from processes import environment_of, running_api, running_mdp
+from psycopg.rows import dict_row
 
-from mdp_core.answer import CandleQuery
 from mdp_core.clock import Clock
-from mdp_core.errors import MdpError
-from mdp_core.model import Symbol
 from mdp_core.settings import Settings
-from mdp_core.wiring import Services
 from scripts.sandbox.app import SandboxOptions
 from syncer.app import running_syncer
 
 pytestmark = [
     pytest.mark.soak,
+    pytest.mark.timeout(1800),
     pytest.mark.parametrize("server", ["plain"], indirect=True),
 ]
 
-# At the top of an hour candles of all these intervals close at once.
-HOT = {
-    "binance": (300, ("1m",)),
-    "hyperliquid": (20, ("1m", "3m")),
-    "coinbase": (20, ("1m", "5m", "15m", "1h", "6h")),
-}
-# Within the minute after they have settled.
-WARM_SECONDS = {"binance": 62, "hyperliquid": 65, "coinbase": 120}
-PREPARATION = timedelta(minutes=7)
+HOT = {"binance": 300, "hyperliquid": 40, "coinbase": 100}
+MARKETS = {"binance": "perp", "hyperliquid": "perp", "coinbase": "spot"}
+SETTLE_SECONDS = {"binance": 2, "hyperliquid": 5, "coinbase": 60}
+# How often somebody asks for what nobody asked for before: so that what is left of the budget
+# suffices for all that is hot.
+COLD_SECONDS = {"binance": 1.0, "hyperliquid": 12.0, "coinbase": 2.0}
+MINUTES = 3
+MINUTE = timedelta(minutes=1)
 
+Rows = Sequence[dict[str, Any]]
 
-async def test_top_of_an_hour_with_many_hot_series(
-    settings: Settings, database: psycopg.Connection
-) -> None:
-    """440 series whose candles close at once: warm within the minute, within the limits.
-
-    The sandbox's limits are on: whoever exceeds them is refused, which would stand in the runs.
-    Others ask meanwhile, and are answered as fast as before.
-    """
-    clock = Clock.starting_at(datetime.fromisoformat("2026-03-01T12:00Z") - PREPARATION)
-    with running_sandbox(SandboxOptions(clock=clock)) as sandbox:
-        sandbox.settings(limits="on")
-        async with opened_services(settings.model_copy(update={"clock": clock}), sandbox) as opened:
-            hot = [
-                f"{name}:{await _symbols(opened, name)}:{','.join(HOT[name][1])}" for name in HOT
-            ]
-        changed = settings.model_copy(update={"clock": clock, "hot": " ".join(hot)})
-        async with opened_services(changed, sandbox) as services, running_syncer(services):
-            calm = await _asked_until(services, clock, "2026-03-01T11:59:55Z")
-            busy = await _asked_until(services, clock, "2026-03-01T12:01:55Z")
-            behind = database.execute(_BEHIND).fetchall()
-        refused = [each for each in sandbox.requests() if each["status"] in (429, 418)]
-    runs = database.execute(_RUNS).fetchall()
-    print(f"calm {calm}\nbusy {busy}\nruns {runs}\nrefused {len(refused)}")  # noqa: T201
-
-    assert refused == []
-    assert behind == []
-    assert len(runs) >= 6
-    assert all(
-        seconds < WARM_SECONDS[job.split()[1]] and error is None and waiting == 0
-        for job, _, seconds, waiting, error in runs
-    )
-    assert busy[1] < 20 * max(calm[1], 0.05)
-
-
-_BEHIND = """
-SELECT s.exchange, s.name, interval, upper(coverage)
-FROM series JOIN symbols s ON s.id = symbol_id
-WHERE upper(coverage) < '2026-03-01T12:00Z'::timestamptz - CASE interval
-    WHEN '6h' THEN interval '6 hours' ELSE interval '0' END
-  -- Where nobody need have traded an absent candle may be late for five minutes.
-  - CASE exchange WHEN 'coinbase' THEN interval '7 minutes' ELSE interval '0' END
+_SERIES = """
+SELECT exchange, native, upper(coverage) AS until FROM series JOIN symbols ON symbols.id = symbol_id
+WHERE interval = '1m' AND coverage <> '{}'
 """
 _RUNS = """
-SELECT job, to_char(due_at, 'HH24:MI'), extract(epoch FROM ended_at - due_at)::float8,
-       waiting, error
-FROM (SELECT *, row_number() OVER (PARTITION BY job ORDER BY due_at DESC) AS place
-      FROM job_runs WHERE job LIKE 'warm%' AND ended_at IS NOT NULL) AS latest
-WHERE place <= 2 ORDER BY job, due_at
+SELECT split_part(job, ' ', 2) AS exchange, due_at, extract(epoch FROM ended_at - due_at)::float8
+       AS seconds, rows, waiting, error
+FROM job_runs WHERE job LIKE 'warm%%' AND ended_at > now() - %(lasts)s
+ORDER BY exchange, due_at
 """
 
 
-async def _symbols(services: Services, exchange: str) -> str:
-    (adapter,) = services.metadata.markets(exchange, None)
-    symbols: list[Symbol] = [
-        each for each in await services.metadata.symbols(adapter) if each.active
+async def test_top_of_the_minute_with_many_hot_series(
+    settings: Settings, database: psycopg.Connection
+) -> None:
+    """300, 40 and 100 one-minute series: warm within the minute, within the limits.
+
+    The sandbox's limits are on and the service may use all of them: whoever exceeds them is
+    refused. Others ask another process meanwhile, and are answered as fast as at other times.
+    """
+    look = database.cursor(row_factory=dict_row)
+    headers = {"Authorization": f"Bearer {token_of(settings)}"}
+    with running_sandbox(SandboxOptions()) as sandbox:
+        sandbox.settings(limits="on")
+        symbols = _chosen(sandbox)
+        hot = " ".join(f"{name}:{','.join(symbols[name])}:1m" for name in HOT)
+        environment = {**environment_of(settings, sandbox), "MDP_HOT": hot}
+        with running_api(environment) as (_, url), running_mdp(environment, "syncer"):
+            await eventually(lambda: _are_all_there(look), seconds=600)
+            await asyncio.sleep(60 - time.time() % 60 + 50)
+            sandbox.clear()
+            client = httpx.AsyncClient(base_url=url, headers=headers, timeout=60)
+            async with client, _asking(client, symbols) as took:
+                await asyncio.sleep(MINUTES * 60)
+            runs = look.execute(_RUNS, {"lasts": MINUTES * MINUTE}).fetchall()
+            series = look.execute(_SERIES).fetchall()
+            requests = sandbox.requests()
+        sandbox.settings(limits="off")
+        _report(runs, requests, took)
+        behind = [each for each in series if each["until"] < _expected(sandbox, each, runs)]
+
+    assert Counter(each["exchange"] for each in series) == HOT
+    assert behind == []
+    assert [each for each in requests if each["status"] in {429, 418}] == []
+    assert {run["exchange"] for run in runs} == set(HOT)
+    assert all((run["error"], run["waiting"]) == (None, 0) for run in runs)
+    assert all(run["seconds"] < SETTLE_SECONDS[run["exchange"]] + 60 for run in runs)
+    for name in ("binance", "hyperliquid"):
+        assert max(Counter(each[:2] for each in _warmed(requests, name)).values()) == 1
+    assert all(max(seconds) < 5 for seconds in took.values())
+
+
+def _chosen(sandbox: Sandbox) -> dict[str, list[str]]:
+    """Choose as many symbols as wanted; not PURR, whose quiet minutes are published late."""
+    listed = {
+        "binance": [
+            each["symbol"]
+            for each in sandbox.ask("/binance/fapi/v1/exchangeInfo")["symbols"]
+            if each["status"] == "TRADING" and each["contractType"] == "PERPETUAL"
+        ],
+        "hyperliquid": [
+            each["name"]
+            for each in sandbox.post("/hyperliquid/info", {"type": "meta"})["universe"]
+            if not each.get("isDelisted") and each["name"] != "PURR"
+        ],
+        "coinbase": [
+            each["id"] for each in sandbox.ask("/coinbase/products") if each["status"] == "online"
+        ],
+    }
+    return {name: listed[name][:most] for name, most in HOT.items()}
+
+
+def _are_all_there(look: psycopg.Cursor[dict[str, Any]]) -> bool:
+    """Tell whether every series has been asked for lately."""
+    series = look.execute(_SERIES).fetchall()
+    is_fresh = all(each["until"] > Clock()() - 8 * MINUTE for each in series)
+    return is_fresh and Counter(each["exchange"] for each in series) == HOT
+
+
+def _expected(sandbox: Sandbox, series: Mapping[str, Any], runs: Rows) -> datetime:
+    """Tell how far the last run has to have come: to its end, or to what may only be late.
+
+    Where nobody need have traded, that is the first absent candle of the last four minutes.
+    """
+    due: datetime = max(run["due_at"] for run in runs if run["exchange"] == series["exchange"])
+    if series["exchange"] != "coinbase":
+        return due
+    first = due - 4 * MINUTE
+    params = {"granularity": "60", "start": first.isoformat(), "end": due.isoformat()}
+    rows = sandbox.ask(f"/coinbase/products/{series['native']}/candles", params)
+    there = {row[0] for row in rows}
+    slots = (first + place * MINUTE for place in range(4))
+    return next((slot for slot in slots if slot.timestamp() not in there), due)
+
+
+@asynccontextmanager
+async def _asking(
+    client: httpx.AsyncClient, symbols: Mapping[str, list[str]]
+) -> AsyncGenerator[dict[str, list[float]]]:
+    """Ask for what is stored, and for what nobody asked for before, while the context is open."""
+    took: dict[str, list[float]] = defaultdict(list)
+
+    async def ask(what: str, exchange: str, every: float) -> None:
+        for symbol in itertools.cycle(symbols[exchange]):
+            begun = time.perf_counter()
+            path = f"/candles/{exchange}/{MARKETS[exchange]}/{symbol}/"
+            older = {"end": int(time.time() - 7200) * 1000, "limit": 50}
+            answer = await client.get(path + ("1m" if what == "warm" else "5m"), params=older)
+            assert answer.status_code == 200, answer.text
+            took[f"{what} {exchange}"].append(time.perf_counter() - begun)
+            await asyncio.sleep(every)
+
+    asking = [ask("warm", name, 0.25) for name in HOT]
+    # So that what is left of the budget suffices for all that is hot.
+    asking += [ask("cold", name, every) for name, every in COLD_SECONDS.items()]
+    tasks = [asyncio.create_task(each) for each in asking]
+    yield took
+    for task in tasks:
+        task.cancel()
+    done = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [each for each in done if not isinstance(each, asyncio.CancelledError)] == []
+
+
+def _warmed(requests: Rows, exchange: str) -> list[tuple[str, int, int]]:
+    """Give symbol, open time and moment (epoch ms) of each request for a newest 1m candle."""
+    asked = [
+        (*_newest_asked(each), each["at"]) for each in requests if each["exchange"] == exchange
     ]
-    return ",".join(each.name for each in symbols[: HOT[exchange][0]])
+    return [each for each in asked if each[1] > each[2] - 3 * 60_000]
 
 
-async def _asked_until(services: Services, clock: Clock, until: str) -> tuple[float, float]:
-    """Ask for newest candles, some cold, until then; give the median and the 99th part's time."""
-    took: list[float] = []
-    end = datetime.fromisoformat(until)
-    while clock() < end:
-        for interval in ("1m", "5m"):
-            begun = time.monotonic()
-            try:
-                await services.candles.get(
-                    CandleQuery("binance", "perp", "ETH-USDT", interval, limit=500)
-                )
-                took.append(time.monotonic() - begun)
-            except MdpError:
-                took.append(999.0)
-        await asyncio.sleep(0.2)
-    took.sort()
-    return round(took[len(took) // 2], 4), round(took[len(took) * 99 // 100], 4)
+def _newest_asked(request: Mapping[str, Any]) -> tuple[str, int]:
+    """Give symbol and last open time (epoch ms) of a request for 1m candles; 0 of any other."""
+    params = request["params"]
+    req: Mapping[str, Any] = params.get("req", {})
+    if params.get("interval") == "1m" and "endTime" in params:
+        return params["symbol"], int(params["endTime"]) // 60_000 * 60_000
+    if req.get("interval") == "1m":
+        return req["coin"], req["endTime"] // 60_000 * 60_000
+    if params.get("granularity") == "60":
+        return request["path"], int(datetime.fromisoformat(params["end"]).timestamp()) * 1000
+    return "", 0
+
+
+def _report(runs: Rows, requests: Rows, took: Mapping[str, list[float]]) -> None:
+    """Print the figures of the trial."""
+    lines = [f"{len(requests)} requests: {dict(Counter(each['status'] for each in requests))}"]
+    for run in runs:
+        after = run["seconds"] - SETTLE_SECONDS[run["exchange"]]
+        lines.append(f"{run['exchange']} due {run['due_at']:%T}: done {after:.1f} s after settling")
+    for name in HOT:
+        for opened, asked in sorted(_by_candle(_warmed(requests, name)).items()):
+            first, last = ((at - opened) / 1000 - 60 for at in (min(asked), max(asked)))
+            lines.append(f"{name}: {len(asked)} requests, {first:.1f} to {last:.1f} s after close")
+    for what, seconds in sorted(took.items()):
+        median, most = statistics.median(seconds), max(seconds)
+        lines.append(f"{what}: {len(seconds)} times, median {median:.3f} s, most {most:.3f} s")
+    print("\n".join(["", *lines]))  # noqa: T201
+
+
+def _by_candle(warmed: list[tuple[str, int, int]]) -> dict[int, list[int]]:
+    found: dict[int, list[int]] = defaultdict(list)
+    for _, opened, at in warmed:
+        found[opened].append(at)
+    return found
 
 
 async def test_keeper_loses_nothing_in_a_week(

@@ -1,7 +1,5 @@
 """Jobs and estimates as they are shown; times in epoch ms."""
 
-from typing import NotRequired
-
 from typing_extensions import TypedDict
 
 
@@ -47,7 +45,7 @@ class Accepted(_OfSeries):
 
     job: int
     status_url: str
-    beyond_memory: NotRequired[list[Bounds]]
+    beyond_memory: list[Bounds]
     estimate: Estimate
 
 

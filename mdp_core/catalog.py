@@ -1,16 +1,19 @@
 """The catalog: exchanges, what they list and offer, and the series that are stored."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import RowMapping, case, func, select, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.pool import NullPool
 
 from db import schema
 from mdp_core.clock import EPOCH
-from mdp_core.database import Database
+from mdp_core.database import Database, translated
 from mdp_core.intervals import FixedGrid, Grid, Interval
 from mdp_core.model import Series, Symbol
 
@@ -38,12 +41,14 @@ class Catalog:
     """Reads and saves metadata. Symbols and series are never deleted."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        self._engine = create_async_engine(
+            "postgresql+psycopg://", poolclass=NullPool, async_creator=database.lend
+        )
 
     async def save_exchange(self, code: str, name: str) -> None:
         """Make the exchange known."""
         statement = insert(schema.exchanges).values(code=code, name=name)
-        async with self._database.catalog() as connection:
+        async with self._connection() as connection:
             await connection.execute(
                 statement.on_conflict_do_update(
                     index_elements=["code"], set_={"name": statement.excluded.name}
@@ -66,7 +71,7 @@ class Catalog:
         ]
         statement = insert(schema.supported_intervals)
         new = {"native": statement.excluded.native, "grid": statement.excluded.grid}
-        async with self._database.catalog() as connection:
+        async with self._connection() as connection:
             await connection.execute(
                 statement.on_conflict_do_update(
                     index_elements=["exchange", "market_type", "interval"], set_=new
@@ -79,7 +84,7 @@ class Catalog:
         query = select(_SYMBOLS).where(
             _SYMBOLS.c.exchange == exchange, _SYMBOLS.c.market_type == market_type
         )
-        async with self._database.catalog() as connection:
+        async with self._connection() as connection:
             return [_listing(row) for row in (await connection.execute(query)).mappings()]
 
     async def save_symbols(
@@ -103,7 +108,7 @@ class Catalog:
             .where(schema.exchanges.c.code == exchange)
             .values(symbols_fetched_at=func.now())
         )
-        async with self._database.catalog() as connection:
+        async with self._connection() as connection:
             if rows:
                 await connection.execute(
                     statement.on_conflict_do_update(
@@ -119,7 +124,7 @@ class Catalog:
         query = select(_SERIES).where(
             _SERIES.c.symbol_id == listing.id, _SERIES.c.interval == interval.value
         )
-        async with self._database.catalog() as connection:
+        async with self._connection() as connection:
             row = (await connection.execute(query)).mappings().one_or_none()
         return None if row is None else _series(row, listing.symbol, usual)
 
@@ -130,7 +135,7 @@ class Catalog:
             .where(_SERIES.c.id == series.id, _SERIES.c.history_begins.is_(None))
             .values(history_begins=beginning.time, history_source=beginning.source)
         )
-        async with self._database.catalog() as connection:
+        async with self._connection() as connection:
             await connection.execute(statement)
 
     async def names_without_beginning(
@@ -144,7 +149,7 @@ class Catalog:
             .where(_SERIES.c.history_begins.is_(None))
             .order_by(_SERIES.c.id)
         )
-        async with self._database.catalog() as connection:
+        async with self._connection() as connection:
             return [(row[0], row[1]) for row in await connection.execute(query)]
 
     async def add_series(
@@ -165,12 +170,18 @@ class Catalog:
             name: case((is_known, _SERIES.c[name]), else_=statement.excluded[name])
             for name in ("grid_phase_ms", "history_begins", "history_source")
         }
-        async with self._database.catalog() as connection:
+        async with self._connection() as connection:
             await connection.execute(
                 statement.on_conflict_do_update(
                     index_elements=["symbol_id", "interval"], set_=learned
                 )
             )
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncGenerator[AsyncConnection]:
+        with translated():
+            async with self._engine.begin() as connection:
+                yield connection
 
 
 def describe_grid(grid: Grid) -> dict[str, object]:

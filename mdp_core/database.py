@@ -1,4 +1,7 @@
-"""The one pool of connections, for psycopg and SQLAlchemy, and the translation of its errors."""
+"""The one pool of connections, for psycopg and SQLAlchemy, and the translation of its errors.
+
+SQLAlchemy itself is loaded by the catalog alone: it takes longer than a short command.
+"""
 
 import asyncio
 import time
@@ -11,10 +14,6 @@ from psycopg import AsyncConnection
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection as CatalogConnection
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import NullPool
 
 from mdp_core.errors import SchemaMissing, StoreUnavailable
 
@@ -69,9 +68,6 @@ class Database:
     def __init__(self, pool: Pool, url: str) -> None:
         self._pool = pool
         self._url = url
-        self._engine: AsyncEngine = create_async_engine(
-            "postgresql+psycopg://", poolclass=NullPool, async_creator=self._catalog_connection
-        )
 
     @asynccontextmanager
     async def connection(self) -> AsyncGenerator[Connection]:
@@ -80,7 +76,7 @@ class Database:
         Raises:
             StoreUnavailable: No connection can be had, it was lost, or a statement took too long.
         """
-        with _translated():
+        with translated():
             async with self._pool.connection() as connection:
                 yield connection
 
@@ -94,25 +90,15 @@ class Database:
         async with self.connection() as connection, connection.transaction():
             yield connection
 
-    @asynccontextmanager
-    async def catalog(self) -> AsyncGenerator[CatalogConnection]:
-        """Give the same as a SQLAlchemy connection.
-
-        Raises:
-            StoreUnavailable: As `connection`.
-        """
-        with _translated():
-            async with self._engine.begin() as connection:
-                yield connection
-
     def dedicated(self) -> "DedicatedConnection":
         """Give a connection outside the pool, not open yet, for what belongs to a session."""
         return DedicatedConnection(self._url)
 
-    async def _catalog_connection(self) -> Connection:
+    async def lend(self) -> Connection:
+        """Give a connection to SQLAlchemy, which ends its transactions, and closes it, itself."""
         connection = await self._pool.getconn()
         try:
-            await connection.set_autocommit(False)  # SQLAlchemy ends its transactions itself
+            await connection.set_autocommit(False)
         except BaseException:
             await self._pool.putconn(connection)
             raise
@@ -137,7 +123,7 @@ class DedicatedConnection:
         """
         async with self._using:
             try:
-                with _translated():
+                with translated():
                     if self._connection is None:
                         self._connection = await AsyncConnection.connect(self._url, autocommit=True)
                         self.session += 1
@@ -157,14 +143,15 @@ class DedicatedConnection:
             await connection.close()
 
 
-class _translated:  # noqa: N801 - reads as a statement
-    """Turn passing driver errors into `StoreUnavailable`, keeping the cause."""
+class translated:  # noqa: N801 - reads as a statement
+    """Turn passing driver errors, also those SQLAlchemy wraps, into `StoreUnavailable`."""
 
     def __enter__(self) -> None:
-        pass
+        """Do nothing: what counts is how it ends."""
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        origin = error.orig if isinstance(error, DBAPIError) else error
+        """Raise a passing error as ours; let any other be."""
+        origin = getattr(error, "orig", None) or error
         if isinstance(origin, _PASSING):
             raise StoreUnavailable(type(origin).__name__) from error
         if isinstance(origin, psycopg.errors.UndefinedTable):
@@ -189,7 +176,7 @@ async def open_database(
     if problem := await connection_problem(url, patience_seconds=_START_SECONDS):
         raise StoreUnavailable(problem)
     pool, conninfo = _pool(url, name, size, statement_timeout_seconds)
-    with _translated():
+    with translated():
         async with pool:
             await pool.wait(timeout=_POOL_TIMEOUT_SECONDS)
             yield Database(pool, conninfo)

@@ -9,18 +9,19 @@ from mdp_core.database import Database
 from mdp_core.intervals import FixedGrid, Interval, epoch_grid
 from mdp_core.names import matches
 
-# How much of each series is covered, in how many pieces, from when to when?
+# How much of each series is covered, in how many pieces, from when to when? Months, which have no
+# fixed length, are counted where they are of use: taking dates apart is slow.
 _COVERED: LiteralString = """
 SELECT symbols.exchange, symbols.market_type, symbols.name, series.interval,
        lower(coverage), upper(coverage), covered.parts, covered.seconds, covered.months
 FROM series
 JOIN symbols ON symbols.id = series.symbol_id
 CROSS JOIN LATERAL (
-    SELECT count(*) AS parts,
-           sum(extract(epoch FROM upper(part)) - extract(epoch FROM lower(part)))::float8
-               AS seconds,
-           sum(12 * (extract(year FROM upper(part)) - extract(year FROM lower(part)))
-               + extract(month FROM upper(part)) - extract(month FROM lower(part)))::int AS months
+    SELECT count(*) AS parts, extract(epoch FROM sum(upper(part) - lower(part)))::float8 AS seconds,
+           CASE WHEN series.interval = '1M' THEN sum(
+               12 * (extract(year FROM upper(part)) - extract(year FROM lower(part)))
+               + extract(month FROM upper(part)) - extract(month FROM lower(part)))::int
+           END AS months
     FROM unnest(coverage) AS part
 ) AS covered
 WHERE covered.parts > 0
@@ -75,8 +76,9 @@ def _matches(symbol: str, interval: str, wanted: HoldingFilter) -> bool:
     return is_wanted and (not wanted.intervals or interval in wanted.intervals)
 
 
-def _slots(interval: str, seconds: float, months: int) -> int:
+def _slots(interval: str, seconds: float, months: int | None) -> int:
     grid = epoch_grid(Interval(interval))
     if isinstance(grid, FixedGrid):
         return timedelta(seconds=seconds) // grid.step
+    assert months is not None, "only months have no fixed length"  # noqa: S101
     return months

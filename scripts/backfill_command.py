@@ -1,6 +1,7 @@
 """The command `mdp backfill`."""
 
 import asyncio
+import logging
 from datetime import datetime
 from typing import Annotated
 
@@ -8,7 +9,7 @@ import typer
 
 from mdp_core.names import split_names
 from mdp_core.selection import Selection
-from mdp_core.settings import Settings
+from mdp_core.settings import LogSettings, Settings
 from scripts.backfill import BackfillRequest, backfill
 from scripts.backfill_display import choose_display
 from scripts.check import Service, require
@@ -47,6 +48,13 @@ def backfill_command(  # noqa: PLR0913, PLR0917 - each is an argument or an opti
     display = choose_display(as_json=as_json)
     require(Service.SYNCER)
     with clear_errors():
+        _hush(LogSettings())
         settings = Settings()  # pyright: ignore[reportCallIssue]
         got_all = asyncio.run(backfill(settings, request, display))
     raise typer.Exit(0 if got_all else 1)
+
+
+def _hush(logs: LogSettings) -> None:
+    """Leave the screen to the display: a line for each page is for those who asked for a level."""
+    if "log_level" not in logs.model_fields_set:
+        logging.getLogger("mdp_core").setLevel(logging.WARNING)

@@ -176,7 +176,9 @@ class PlainDisplay(Display):
     def _line(self) -> str:
         wanted, done, rate, seconds = self._sum()
         share = done / wanted if wanted else 1.0
-        return f"{share:6.1%}  {done:,}/{wanted:,}  {rate:,.0f}/s  {_duration(seconds)} left"
+        return (
+            f"{share:6.1%}  {done:,}/{wanted:,}  {rate:,.0f} candles/s  {_duration(seconds)} left"
+        )
 
 
 class BarDisplay(Display):
@@ -216,7 +218,7 @@ class BarDisplay(Display):
         self._bars.update(self._tasks[progress], completed=progress.done, what=what)
         if self._all is not None:
             _, done, rate, seconds = self._sum()
-            what = f"{rate:,.0f}/s  {_duration(seconds)} left"
+            what = f"{rate:,.0f} candles/s  {_duration(seconds)} left"
             self._bars.update(self._all, completed=done, what=what)
 
     @override
@@ -234,7 +236,9 @@ class BarDisplay(Display):
         self._bars.stop()
         _, done, rate, _ = self._sum()
         elapsed = _duration(time.monotonic() - self._begun_at)
-        self._bars.console.print(f"{done:,} candles in {elapsed}, {rate:,.0f}/s", highlight=False)
+        self._bars.console.print(
+            f"{done:,} candles in {elapsed}, {rate:,.0f} candles/s", highlight=False
+        )
 
 
 def choose_display(*, as_json: bool) -> Display:

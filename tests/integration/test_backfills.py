@@ -25,6 +25,13 @@ PATH = "/candles/binance/perp/ETH-USDT/1m"
 PAGES = 30
 WINDOW = {"start": START_MS, "end": START_MS + PAGES * PAGE_MS}
 PATIENCE_SECONDS = 60
+_GONE = """
+WITH gone AS (
+    INSERT INTO symbols (exchange, market_type, name, native, base, quote, multiplier, active)
+    VALUES ('binance', 'perp', 'GONE-USDT', 'GONEUSDT', 'GONE', 'USDT', 1, false) RETURNING id
+)
+INSERT INTO series (symbol_id, interval, history_begins) SELECT id, '1m', '2020-01-01' FROM gone
+"""
 OPEN = ("queued", "running")
 
 
@@ -180,6 +187,23 @@ async def test_what_can_not_be_had_does_not_hold_a_job_up(
     assert bad <= job["missing"][0]["start"] < bad + PAGE_MS
     assert job["missing"][0]["end"] - job["missing"][0]["start"] == MINUTE_MS
     assert job["progress"]["covered"] == PAGES * 499 - 1
+
+
+async def test_series_that_the_exchange_refuses_is_given_up_soon(
+    services: Services, client: httpx.AsyncClient, sandbox: Sandbox
+) -> None:
+    """A market that it knows no more: the job fails with its words, after a few chunks of many."""
+    await services.metadata.refresh_symbols(services.metadata.adapter("binance", "perp"))
+    async with services.database.connection() as connection:
+        await connection.execute(_GONE)
+    long = job_request(symbols=["GONE-USDT"], end=START_MS + 200 * PAGE_MS)
+    async with running_syncer(services):
+        posted = await client.post("/backfills", json=long)
+        job = await ended(client, posted.json()["jobs"][0]["status_url"])
+
+    assert job["state"] == "failed"
+    assert "Invalid symbol" in job["error"]
+    assert len(sandbox.candle_requests()) < 100
 
 
 async def test_what_the_exchange_forgot_is_named_and_holds_nobody_up(

@@ -2,10 +2,14 @@
 
 import json
 import os
+import pty
+import re
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 
 import psycopg
 import pytest
@@ -57,6 +61,26 @@ def run(environment: Mapping[str, str], *arguments: str) -> subprocess.Completed
     )
 
 
+def run_on_terminal(environment: Mapping[str, str], *arguments: str) -> str:
+    """Run a command on a terminal of its own; give all that it wrote there, on any stream."""
+    ours, its = pty.openpty()
+    termios.tcsetwinsize(ours, (40, 140))
+    with subprocess.Popen(  # noqa: S603 - our own program
+        [sys.executable, "-m", "scripts.entry", *arguments],
+        cwd=PROJECT,
+        env={**os.environ, **environment, "TERM": "xterm"},
+        stdout=its,
+        stderr=its,
+    ):
+        os.close(its)
+        written = b""
+        with suppress(OSError):  # how a terminal ends
+            while chunk := os.read(ours, 65_536):
+                written += chunk
+    os.close(ours)
+    return written.decode()
+
+
 def backfill(*more: str, symbols: str = "ETH-USDT,1000*PEPE*") -> list[str]:
     bounds = ["--start", str(START_MS), "--end", str(END_MS)]
     return ["backfill", "binance", "perp", symbols, "1m", *bounds, *more]
@@ -76,7 +100,7 @@ def test_backfill_plans_fills_and_is_done(
 
     assert (planned.returncode, asked) == (0, []), planned.stderr
     assert planned.stdout.splitlines()[3].split() == ["all", "3,992", "8", "16"]
-    assert filled.returncode == 0, filled.stderr
+    assert (filled.returncode, filled.stderr) == (0, "")
     assert [events[0]["event"], events[-1]["event"]] == ["plan", "end"]
     assert events[0]["estimate"]["pages"] == 8 == len(newest)
     assert events[-1]["done"] == events[-1]["wanted"] == 8 * 499
@@ -84,6 +108,18 @@ def test_backfill_plans_fills_and_is_done(
     assert (holding["symbol"], holding["slots"], holding["parts"]) == ("1000PEPE-USDT", 1996, 1)
     assert (holding["start"], holding["end"]) == (START_MS, END_MS)
     assert database.execute("SELECT count(*) FROM candles").fetchone() == (8 * 499,)
+
+
+@pytest.mark.parametrize("server", ["plain"], indirect=True)
+@pytest.mark.usefixtures("sandbox")
+def test_backfill_on_a_terminal_has_it_to_itself(environment: Mapping[str, str]) -> None:
+    """A bar for each series and one for all, which no line of a log breaks."""
+    written = run_on_terminal(environment, *backfill())
+
+    assert re.search(r"\n.*\nall .*━.* 100% .* candles/s", written.replace("\r", "\n"), re.DOTALL)
+    assert all(f"binance perp {name}-USDT 1m" in written for name in ("ETH", "1000PEPE"))
+    assert re.search(r"3,992 candles in 0:00:\d\d, [\d,]+ candles/s", written)
+    assert "filled from the exchange" not in written
 
 
 @pytest.mark.parametrize("server", ["plain"], indirect=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import MINUTE_MS, Sandbox, app_of, connected, opened_services, token_of
+from conftest import MINUTE_MS, Sandbox, app_of, connected, eventually, opened_services, token_of
 
 from mdp_core.answer import CandleQuery
 from mdp_core.chunks import OldestFirst
@@ -135,6 +135,36 @@ async def test_same_window_twice_is_one_job(client: httpx.AsyncClient) -> None:
 
     assert one.status_code == 202
     assert ids[0] == ids[1] != ids[2]
+
+
+@pytest.mark.usefixtures("idle")
+async def test_window_that_ends_a_little_later_is_the_same_job(client: httpx.AsyncClient) -> None:
+    """Who asks again until now means the same; one that reaches a page further is another."""
+    ends = [WINDOW["end"], WINDOW["end"] + 2 * MINUTE_MS, WINDOW["end"] + PAGE_MS]
+    answers = [await client.post("/backfills", json=job_request(end=end)) for end in ends]
+    ids = [answer.json()["jobs"][0]["job"] for answer in answers]
+
+    assert ids[0] == ids[1] != ids[2]
+
+
+async def test_job_that_is_cancelled_while_it_runs_stops_soon(
+    services: Services, client: httpx.AsyncClient, sandbox: Sandbox
+) -> None:
+    """What was under way is kept, and of the rest nothing is asked for any more."""
+    sandbox.settings(latency_ms=100)
+    async with running_syncer(services):
+        posted = await client.post("/backfills", json=job_request(end=START_MS + 300 * PAGE_MS))
+        url = posted.json()["jobs"][0]["status_url"]
+        await eventually(lambda: len(sandbox.candle_requests()) > PAGES, seconds=PATIENCE_SECONDS)
+        cancelled = (await client.delete(url)).json()
+        await asyncio.sleep(1)
+        asked = len(sandbox.candle_requests())
+        await asyncio.sleep(1)
+
+        assert cancelled["state"] == "cancelled"
+        assert asked < 3 * PAGES
+        assert len(sandbox.candle_requests()) == asked
+    assert (await client.get(url)).json()["progress"]["covered"] > 0
 
 
 @pytest.mark.usefixtures("idle")

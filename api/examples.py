@@ -23,6 +23,7 @@ _ACCEPTED: dict[str, Any] = {
     "job": 7,
     "status_url": "/backfills/7",
     **_SERIES,
+    "beyond_memory": [],
     "estimate": _ESTIMATE,
 }
 

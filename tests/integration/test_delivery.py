@@ -385,6 +385,23 @@ async def test_slow_client_holds_nothing(
         assert _reads(services) - before < 14
 
 
+async def test_answer_that_fails_on_its_way_does_not_end_cleanly(
+    settings: Settings, services: Services, database: psycopg.Connection
+) -> None:
+    """Half of it is sent when the rest is replaced: no client must take that for the whole."""
+    params = _bounds(await _fill(services, _MANY))
+    async with _served(services) as port, _asked(port, settings, params) as (reader, _):
+        assert await reader.readexactly(12) == b"HTTP/1.1 200"
+        await eventually(lambda: checked_out(services) == 0)
+        database.execute("UPDATE series SET epoch = epoch + 1")
+        rest = b""
+        with suppress(ConnectionError):
+            rest = await asyncio.wait_for(reader.read(-1), 20)
+
+        assert not rest.endswith(b"\r\n0\r\n\r\n")
+        assert rest.count(b"[") < _MANY
+
+
 @contextmanager
 def _watchdog() -> Generator[list[tuple[float, str]]]:
     """List the CPU seconds of every callback of the event loop that took much, and which it was.

@@ -168,6 +168,15 @@ def test_pages_with_tests_of_their_own_are_read_by_them() -> None:
             assert Path(page).name in (PROJECT / test).read_text()
 
 
+def test_no_block_escapes() -> None:
+    """None without a language, inside a list, or with another fence: those would not be seen."""
+    for page in PAGES:
+        text = page.read_text()
+        fences = re.findall(r"(?m)^[ \t>]*(?:```|~~~)", text)
+        assert len(fences) == 2 * len(_blocks(page)), page.name
+        assert not re.search(r"(?m)\A(?: {4}|\t)|\n\n(?: {4}|\t)(?! *[-*\d])", text), page.name
+
+
 @pytest.mark.parametrize(
     ("printed", "described", "is_right"),
     [

@@ -36,8 +36,11 @@ def sift(candles: Candles, grid: Grid, window: Window) -> Sifted:
     rows = rows[np.argsort(rows.time, kind="stable")]
     rows = rows[~_repeats(rows)]
     slots = grid.indices(rows.time)
-    reasons = _reasons(rows, grid, slots)
-    wrong = np.unique(slots[reasons != _RIGHT])
+    faults = _faults(rows, grid, slots)
+    wrong = np.unique(slots[np.logical_or.reduce(list(faults.values()))])
+    if not len(wrong):
+        return Sifted(rows, [])
+    reasons = np.select(list(faults.values()), list(faults), default=_RIGHT)
     rejected = [_rejected(rows, slots == slot, grid.at(int(slot)), reasons) for slot in wrong]
     return Sifted(rows[~np.isin(slots, wrong)], rejected)
 
@@ -52,12 +55,13 @@ def _repeats(rows: Candles) -> Bools:
     return same
 
 
-def _reasons(rows: Candles, grid: Grid, slots: Int64s) -> NDArray[np.str_]:
+def _faults(rows: Candles, grid: Grid, slots: Int64s) -> dict[str, Bools]:
+    """Mark the rows of which each of these can be said."""
     prices = np.stack([rows.open, rows.high, rows.low, rows.close])
     finite = np.isfinite(prices).all(axis=0) & np.isfinite(rows.volume)
     finite &= ~(np.isinf(rows.quote_volume) | np.isinf(rows.trades))
     outside = ((prices < rows.low) | (prices > rows.high)).any(axis=0)
-    checks = {
+    return {
         "off the grid": rows.time != _opens(grid, slots),
         "rows of one slot that differ": _shared(slots),
         "a number that is not finite": ~finite,
@@ -66,7 +70,6 @@ def _reasons(rows: Candles, grid: Grid, slots: Int64s) -> NDArray[np.str_]:
         "a negative volume": (rows.volume < 0) | (rows.quote_volume < 0),
         "a number of trades that can't be": (rows.trades < 0) | (rows.trades > _MOST_TRADES),
     }
-    return np.select(list(checks.values()), list(checks), default=_RIGHT)
 
 
 def _opens(grid: Grid, slots: Int64s) -> Int64s:

@@ -1,6 +1,7 @@
 """What is asked for while a round trip is under way shares the next one."""
 
 import asyncio
+import contextvars
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
@@ -14,11 +15,13 @@ class Gathering(Generic[Item, Result]):
     Nothing is delayed to make batches larger: whoever comes alone is served alone.
 
     Args:
-        do: Does a batch (never an empty one) and gives a result for each item, in their order; what
-            it raises is raised to everybody in the batch.
+        do: Does a batch (never an empty one) and gives a result for each item, in their order, or
+            an error for who asked for it; what it raises is raised to everybody in the batch.
     """
 
-    def __init__(self, do: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]]) -> None:
+    def __init__(
+        self, do: Callable[[Sequence[Item]], Awaitable[Sequence[Result | Exception]]]
+    ) -> None:
         self._do = do
         self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
         self._working: asyncio.Task[None] | None = None
@@ -28,12 +31,14 @@ class Gathering(Generic[Item, Result]):
         answered = asyncio.get_running_loop().create_future()
         self._waiting.append((item, answered))
         if self._working is None or self._working.done():
-            self._working = asyncio.create_task(self._work())
+            # Whose request, turn or count it is matters to none of the others.
+            nobodys = contextvars.Context()
+            self._working = asyncio.create_task(self._work(), context=nobodys)
         return answered
 
     async def aclose(self) -> None:
         """Wait for what was asked for."""
-        if self._working:
+        while self._working and not self._working.done():
             await asyncio.gather(self._working, return_exceptions=True)
 
     async def _work(self) -> None:
@@ -51,5 +56,9 @@ class Gathering(Generic[Item, Result]):
                 future.set_exception(error)
             return
         for future, result in zip(futures, results, strict=True):
-            if not future.done():
+            if future.done():
+                continue
+            if isinstance(result, Exception):
+                future.set_exception(result)
+            else:
                 future.set_result(result)

@@ -72,8 +72,9 @@ class Horizon:
             ExchangeError: The exchange's clock was needed and could not be read.
         """
         grid, ours = series.grid, self._clock()
-        if end is not None and end < ours - _SURELY_CLOSED:
-            closed = settled = late_from = grid.floor(ours - _SURELY_CLOSED)
+        surely_closed = grid.floor(ours - _SURELY_CLOSED)
+        if end is not None and end <= surely_closed:
+            closed = settled = late_from = surely_closed
         else:
             now = await self.now()
             closed, settled = grid.floor(now), grid.floor(now - self._delays.settle)

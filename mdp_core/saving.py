@@ -1,8 +1,6 @@
 """Writing candles and their coverage: one transaction for all that is saved at about one time.
 
-Coverage is a fact: it comes from the window that was asked of the exchange, and it is written in
-the transaction that writes the rows. That makes a page cost six round trips to the database; pages
-that come while others are being written share the next six.
+What is saved while a transaction is under way shares the next one, its locks and its round trips.
 """
 
 from collections.abc import Sequence
@@ -15,7 +13,9 @@ from psycopg import sql
 from psycopg.types.multirange import Multirange
 
 from mdp_core.candle_copy import copy_batches
+from mdp_core.clock import EPOCH
 from mdp_core.database import Connection, Database
+from mdp_core.errors import StoreUnavailable
 from mdp_core.gathering import Gathering
 from mdp_core.intervals import Int64s
 from mdp_core.model import Candles, RejectedRow, Window
@@ -45,16 +45,20 @@ FROM (
 ) AS fresh WHERE series.id = fresh.id
 """
 
-# Remember a row that can't be right.
+# Remember rows that can't be right.
 _REJECT: LiteralString = """
 INSERT INTO rejected_rows (series_id, slot, row, reason)
-VALUES (%(series_id)s, %(slot)s, %(row)s, %(reason)s)
+SELECT * FROM unnest(
+    %(ids)s::int[], %(slots)s::timestamptz[], %(rows)s::text[], %(reasons)s::text[])
 ON CONFLICT (series_id, slot) DO UPDATE
 SET row = excluded.row, reason = excluded.reason, last_seen = now(),
     times_seen = rejected_rows.times_seen + 1
 """
 
 _COPY_IN = sql.SQL("COPY candles (series_id, {columns}) FROM STDIN (FORMAT binary)")
+
+# Rejected rows alone lock their series too, in the same order: they refer to it.
+_NOTHING = Window(EPOCH, EPOCH)
 
 SeriesWindow: TypeAlias = tuple[int, Window]
 
@@ -84,7 +88,24 @@ class Saver:
         """Wait for what is being saved."""
         await self._saves.aclose()
 
-    async def _save_together(self, saves: Sequence[Save]) -> list[int]:
+    async def _save_together(self, saves: Sequence[Save]) -> Sequence[int | Exception]:
+        """Save all in one transaction; what can't be saved at all must not keep others from it."""
+        try:
+            return await self._save_at_once(saves)
+        except StoreUnavailable:
+            raise
+        except Exception:
+            if len(saves) == 1:
+                raise
+            return [await self._save_alone(save) for save in saves]
+
+    async def _save_alone(self, save: Save) -> int | Exception:
+        try:
+            return (await self._save_at_once([save]))[0]
+        except Exception as error:  # noqa: BLE001 - whoever saves raises it
+            return error
+
+    async def _save_at_once(self, saves: Sequence[Save]) -> list[int]:
         """Lock, copy, cover: the order that keeps writers from deadlocks."""
         async with self._database.transaction() as connection:
             missing = await _lock_missing(connection, saves)
@@ -99,24 +120,23 @@ class Saver:
             in_time = np.argsort(rows.time, kind="stable")  # so that chunks are made in one order
             await copy_in(connection, series_ids[in_time], rows[in_time])
             await _cover(connection, saves, fresh)
-            for save in saves:
-                await _remember(connection, save)
+            await _remember(connection, saves)
         return counts
 
 
 async def _lock_missing(connection: Connection, saves: Sequence[Save]) -> dict[int, list[Window]]:
-    asked = [(save.series_id, window) for save in saves for window in save.windows]
+    asked = [(save.series_id, window) for save in saves for window in save.windows or [_NOTHING]]
     cursor = await connection.execute(_LOCK_MISSING, as_columns(asked), binary=True)
-    missing = {row[0]: parts(row[1]) for row in await cursor.fetchall()}
+    missing = {row[0]: windows_of(row[1]) for row in await cursor.fetchall()}
     for save in saves:
-        if save.windows and save.series_id not in missing:
+        if save.series_id not in missing:
             raise not_in_the_catalog(save.series_id)
     return missing
 
 
 def _taken(missing: dict[int, list[Window]], save: Save) -> list[Window]:
     """Take what `save` can give of what is missing; the next one finds less missing."""
-    left = missing.get(save.series_id, [])
+    left = missing[save.series_id]
     taken = [part for window in save.windows for part in common(left, window)]
     missing[save.series_id] = subtract(left, taken)
     return taken
@@ -134,10 +154,16 @@ async def _cover(
         await connection.execute(_COVER, as_columns(covered))
 
 
-async def _remember(connection: Connection, save: Save) -> None:
-    for row in save.rejected:
-        what = {"slot": row.slot, "row": row.row, "reason": row.reason}
-        await connection.execute(_REJECT, {"series_id": save.series_id, **what})
+async def _remember(connection: Connection, saves: Sequence[Save]) -> None:
+    rejected = {(save.series_id, row.slot): row for save in saves for row in save.rejected}
+    if rejected:
+        what = {
+            "ids": [series_id for series_id, _ in rejected],
+            "slots": [slot for _, slot in rejected],
+            "rows": [row.row for row in rejected.values()],
+            "reasons": [row.reason for row in rejected.values()],
+        }
+        await connection.execute(_REJECT, what)
 
 
 async def copy_in(connection: Connection, series_ids: int | Int64s, candles: Candles) -> None:
@@ -148,7 +174,7 @@ async def copy_in(connection: Connection, series_ids: int | Int64s, candles: Can
             await copy.write(data)
 
 
-def parts(multirange: Multirange[datetime]) -> list[Window]:
+def windows_of(multirange: Multirange[datetime]) -> list[Window]:
     """Give the windows of what the database answers."""
     return [
         Window(cast("datetime", part.lower), cast("datetime", part.upper)) for part in multirange

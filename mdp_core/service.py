@@ -201,6 +201,8 @@ class CandleService:
 def pieces(answer: Answer) -> list[Piece]:
     """Part the stored window of an answer along the blocks that all answers of a series share."""
     grid, window = answer.series.grid, answer.stored
+    if (begins := answer.series.history_begins) is not None:
+        window = window.clip(begins, window.end)  # nothing to read lies before
     parts: list[Piece] = []
     while not window.is_empty:
         number = grid.index(window.start) // _BLOCK_SLOTS

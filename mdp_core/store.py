@@ -6,7 +6,7 @@ the transaction that writes the rows. Whatever is stored lies inside coverage.
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import LiteralString
+from typing import LiteralString, TypeAlias
 
 from psycopg.types.multirange import Multirange
 from psycopg.types.range import Range
@@ -22,7 +22,7 @@ from mdp_core.saving import (
     as_columns,
     copy_in,
     not_in_the_catalog,
-    parts,
+    windows_of,
 )
 
 # What of these windows is not covered?
@@ -90,6 +90,8 @@ WHERE series_id = %(series_id)s AND slot >= %(start)s AND slot < %(end)s
 ORDER BY slot
 """
 
+_Lacking: TypeAlias = tuple[list[Window], list[datetime]]
+
 
 class CandleStore:
     """Reads and saves candles together with the windows they are known for."""
@@ -108,7 +110,7 @@ class CandleStore:
         async with self._database.connection() as connection:
             return await _windows(connection, _MISSING, series_id, window=_ranges([window]))
 
-    async def lacking(self, series_id: int, window: Window) -> tuple[list[Window], list[datetime]]:
+    async def lacking(self, series_id: int, window: Window) -> _Lacking:
         """Give the parts of `window` that are not covered, and the refused slots that rest now.
 
         Both ascending; a slot that rests is not to be asked for yet.
@@ -197,16 +199,14 @@ class CandleStore:
             cursor = await connection.execute(_REJECTED, _bounds(series_id, window))
             return [row[0] for row in await cursor.fetchall()]
 
-    async def _lacking_together(
-        self, asked: Sequence[SeriesWindow]
-    ) -> list[tuple[list[Window], list[datetime]]]:
+    async def _lacking_together(self, asked: Sequence[SeriesWindow]) -> list[_Lacking | Exception]:
         async with self._database.connection() as connection:
             cursor = await connection.execute(_LACKING, as_columns(asked), binary=True)
             rows = await cursor.fetchall()
-        for (series_id, _), (lacking, _) in zip(asked, rows, strict=True):
-            if lacking is None:
-                raise not_in_the_catalog(series_id)
-        return [(parts(lacking), resting) for lacking, resting in rows]
+        return [
+            not_in_the_catalog(series_id) if lacking is None else (windows_of(lacking), resting)
+            for (series_id, _), (lacking, resting) in zip(asked, rows, strict=True)
+        ]
 
     async def open_time(self, series_id: int, window: Window, position: int) -> datetime | None:
         """Give the open time of the candle at `position` in `window` (0 is the first), if any."""
@@ -231,4 +231,4 @@ async def _windows(
     row = await cursor.fetchone()
     if row is None:
         raise not_in_the_catalog(series_id)
-    return parts(row[0])
+    return windows_of(row[0])

@@ -6,6 +6,7 @@ One place for every exchange, so that no adapter can let a wrong number through.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,7 +62,7 @@ def _faults(rows: Candles, grid: Grid, slots: Int64s) -> dict[str, Bools]:
     finite = np.isfinite(prices).all(axis=0) & np.isfinite(rows.volume)
     finite &= ~(np.isinf(rows.quote_volume) | np.isinf(rows.trades))
     outside = ((prices < rows.low) | (prices > rows.high)).any(axis=0)
-    return {
+    faults = {
         "off the grid": rows.time != _opens(grid, slots),
         "rows of one slot that differ": _shared(slots),
         "a number that is not finite": ~finite,
@@ -70,6 +71,7 @@ def _faults(rows: Candles, grid: Grid, slots: Int64s) -> dict[str, Bools]:
         "a negative volume": (rows.volume < 0) | (rows.quote_volume < 0),
         "a number of trades that can't be": (rows.trades < 0) | (rows.trades > _MOST_TRADES),
     }
+    return cast("dict[str, Bools]", faults)
 
 
 def _opens(grid: Grid, slots: Int64s) -> Int64s:

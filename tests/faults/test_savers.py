@@ -6,10 +6,10 @@ from datetime import datetime, timedelta
 import numpy as np
 import psycopg
 import pytest
-from conftest import Sandbox, opened_services
+from conftest import Sandbox, one_kind_of_database, opened_services
 
 from mdp_core.clock import from_ms, to_ms
-from mdp_core.model import Candles, Window
+from mdp_core.model import Candles, RejectedRow, Window
 from mdp_core.settings import Settings
 from mdp_core.store import CandleStore
 from mdp_core.wiring import Services
@@ -17,6 +17,7 @@ from mdp_core.wiring import Services
 START = from_ms(1_709_251_200_000)
 _PAGE = timedelta(minutes=499)
 _MINUTE_MS = 60_000
+_SLOT = timedelta(minutes=1)
 _WRITERS = 8
 
 _OUTSIDE_COVERAGE = """
@@ -136,6 +137,42 @@ async def test_pages_of_one_process_that_come_together_share_transactions(
     for series_id in series:
         _assert_stored(database, series_id, windows)
     assert _transactions(database) - before < len(saves) / 2
+
+
+async def test_save_that_fails_does_not_take_others_with_it(
+    services: Services, database: psycopg.Connection, series_id: int
+) -> None:
+    """Three that come together, one of them of no series: the others are stored."""
+    window = Window(START, START + _PAGE)
+    other = _add_series(database, "1h")
+    saves = [services.store.save(each, [window], _page(window)) for each in (series_id, -1, other)]
+    results = await asyncio.gather(*saves, return_exceptions=True)
+
+    assert [results[0], results[2]] == [499, 499]
+    assert isinstance(results[1], LookupError)
+
+
+@one_kind_of_database
+async def test_rejected_rows_of_two_processes_do_not_deadlock(
+    services: Services, database: psycopg.Connection
+) -> None:
+    """Each saves windows of some series and refused rows of others: the other way round."""
+    series = [_add_series(database, f"{n}x") for n in range(6)]
+    errors: list[object] = []
+
+    async def work(store: CandleStore, mine: list[int], others: list[int]) -> None:
+        for n in range(150):
+            window = Window(START + n * _SLOT, START + (n + 1) * _SLOT)
+            rows = [RejectedRow(START, "row", "why")]
+            saves = [store.save(each, [window], Candles.empty()) for each in mine]
+            saves += [store.save(each, [], Candles.empty(), rows) for each in others]
+            results = await asyncio.gather(*saves, return_exceptions=True)
+            errors.extend(each for each in results if isinstance(each, Exception))
+
+    one, other, *_ = _stores(services)
+    await asyncio.gather(work(one, series[:3], series[3:]), work(other, series[3:], series[:3]))
+
+    assert errors == []
 
 
 def _stores(services: Services) -> list[CandleStore]:

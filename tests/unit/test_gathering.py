@@ -59,6 +59,19 @@ async def test_error_is_everybodys_in_the_batch_and_nobody_elses() -> None:
     assert await later == 6
 
 
+async def test_error_for_one_is_raised_to_that_one() -> None:
+    """The others of the batch have their results."""
+
+    async def halve(numbers: Sequence[int]) -> list[int | Exception]:
+        return [ValueError(n) if n % 2 else n // 2 for n in numbers]
+
+    gathering = Gathering[int, int](halve)
+    results = await asyncio.gather(*map(gathering.ask, (4, 3, 8)), return_exceptions=True)
+    assert results[0] == 2
+    assert isinstance(results[1], ValueError)
+    assert results[2] == 4
+
+
 async def test_item_that_is_cancelled_before_its_batch_is_not_done() -> None:
     """Of a batch that has begun everything is done, and the others get theirs."""
     doubling = Doubling()

@@ -1,13 +1,18 @@
 """The exchange's "now" while clocks drift, are set, or can't be read."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mdp_core.clock import Clock
 from mdp_core.errors import ExchangeUnavailable
 from mdp_core.exchanges.binance import BinanceFuturesAdapter
 from mdp_core.horizon import Delays, Horizon
+from mdp_core.intervals import Interval, epoch_grid
+from mdp_core.model import Series, Symbol
 
 _DELAYS = Delays(settle=timedelta(seconds=2), absence_grace=timedelta(seconds=60))
 _AHEAD = timedelta(minutes=3)
@@ -43,6 +48,22 @@ def clock() -> _SettableClock:
     now = datetime.now(UTC)
     _SettableClock.set_by = timedelta(0)
     return _SettableClock(now, now, 1.0)
+
+
+@given(st.sampled_from(Interval), st.integers(0, 3 * 86_400))
+@settings(deadline=None)
+def test_no_closed_candle_of_a_window_is_cut_off(interval: Interval, seconds_ago: int) -> None:
+    """Each slot that opens before the end counts, whether or not the exchange's clock is asked."""
+    now = datetime.now(UTC)
+    grid = epoch_grid(interval)
+    end = now - timedelta(seconds=seconds_ago)
+    symbol = Symbol("binance", "perp", "BTC-USDT", "BTCUSDT", "BTC", "USDT", active=True)
+    series = Series(1, symbol, interval, grid, datetime(2020, 1, 1, tzinfo=UTC))
+    horizon = Horizon(_Exchange(), Clock(), _DELAYS)
+    reach = asyncio.run(horizon.reach(series, end))
+
+    closed_by_the_exchanges_clock = grid.floor(now + _AHEAD)
+    assert reach.closed >= min(grid.ceil(end), closed_by_the_exchanges_clock)
 
 
 async def test_clock_is_read_once_and_believed(clock: _SettableClock) -> None:

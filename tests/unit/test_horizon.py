@@ -29,9 +29,10 @@ class _SettableClock(Clock):
 
 
 class _Exchange(BinanceFuturesAdapter):
-    """An exchange of which only the clock is asked; it runs three minutes ahead of real time."""
+    """An exchange of which only the clock is asked; it runs three minutes ahead of `right`."""
 
-    def __init__(self) -> None:
+    def __init__(self, right: Clock | None = None) -> None:
+        self.right = right or Clock()
         self.asked = 0
         self.is_down = False
 
@@ -39,7 +40,7 @@ class _Exchange(BinanceFuturesAdapter):
         self.asked += 1
         if self.is_down:
             raise ExchangeUnavailable(self.facts.name, "is down")
-        return datetime.now(UTC) + _AHEAD
+        return self.right() + _AHEAD
 
 
 @pytest.fixture
@@ -50,20 +51,22 @@ def clock() -> _SettableClock:
     return _SettableClock(now, now, 1.0)
 
 
-@given(st.sampled_from(Interval), st.integers(0, 3 * 86_400))
+_MOMENTS = st.datetimes(datetime(2024, 1, 1), datetime(2026, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
+
+
+@given(st.sampled_from(Interval), _MOMENTS, st.timedeltas(timedelta(0), timedelta(days=3)))
 @settings(deadline=None)
-def test_no_closed_candle_of_a_window_is_cut_off(interval: Interval, seconds_ago: int) -> None:
+def test_no_closed_candle_of_a_window_is_cut_off(
+    interval: Interval, now: datetime, ago: timedelta
+) -> None:
     """Each slot that opens before the end counts, whether or not the exchange's clock is asked."""
-    now = datetime.now(UTC)
-    grid = epoch_grid(interval)
-    end = now - timedelta(seconds=seconds_ago)
+    grid, end = epoch_grid(interval), now - ago
     symbol = Symbol("binance", "perp", "BTC-USDT", "BTCUSDT", "BTC", "USDT", active=True)
     series = Series(1, symbol, interval, grid, datetime(2020, 1, 1, tzinfo=UTC))
-    horizon = Horizon(_Exchange(), Clock(), _DELAYS)
-    reach = asyncio.run(horizon.reach(series, end))
+    clock = Clock.starting_at(now)
+    reach = asyncio.run(Horizon(_Exchange(clock), clock, _DELAYS).reach(series, end))
 
-    closed_by_the_exchanges_clock = grid.floor(now + _AHEAD)
-    assert reach.closed >= min(grid.ceil(end), closed_by_the_exchanges_clock)
+    assert reach.closed >= min(grid.ceil(end), grid.floor(now))
 
 
 async def test_clock_is_read_once_and_believed(clock: _SettableClock) -> None:

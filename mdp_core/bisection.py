@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from mdp_core.answer import CandleQuery
+from mdp_core.errors import BadRows
 from mdp_core.intervals import Interval
 from mdp_core.market import Market
 from mdp_core.metadata import Metadata
@@ -100,6 +101,11 @@ class Bisection:
         return await self._first_candle(series, self._page(series, page))
 
     async def _first_candle(self, series: Series, window: Window) -> datetime | None:
+        """Give when the first candle opens, one that can't be right included: it was traded then.
+
+        Raises:
+            MdpError: A part of `window` could not be had.
+        """
         symbol = series.symbol
         query = CandleQuery(
             symbol.exchange,
@@ -108,9 +114,15 @@ class Bisection:
             series.interval.value,
             start=window.start,
             end=window.end,
+            partial=True,
         )
-        await self._candles.get(query, Priority.BACKFILL)
-        return await self._store.open_time(series.id, window, 0)
+        answer = await self._candles.get(query, Priority.BACKFILL)
+        for each in answer.missing:
+            if not isinstance(each.error, BadRows):
+                raise each.error
+        first = await self._store.open_time(series.id, window, 0)
+        refused = await self._store.rejected_slots(series.id, window)
+        return min([*filter(None, [first]), *refused[:1]], default=None)
 
     async def _pages(self, series: Series) -> tuple[int, int]:
         """Number the first page that can have candles, and the one after the last."""

@@ -116,3 +116,5 @@ class Usage:
         except StoreUnavailable as error:
             # Statistics are not worth keeping over an outage: who still asks is noted again.
             _log.warning("use of series not noted: %s", error, extra={"series": len(ids)})
+        except Exception:  # noqa: BLE001 - those who ask later are to be noted again
+            _log.exception("use of series not noted", extra={"series": len(ids)})

@@ -12,9 +12,11 @@ from datetime import UTC
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
+from mdp_core.admission import at_priority
 from mdp_core.clock import Clock
 from mdp_core.errors import MdpError
 from mdp_core.job_runs import HEARTBEAT_SECONDS, JobRuns
+from mdp_core.priority import Priority
 from mdp_core.settings import Settings
 from mdp_core.wiring import Services, open_services
 from syncer.jobs import scheduled_jobs
@@ -31,6 +33,7 @@ async def serve_syncer(settings: Settings) -> None:
     """Run a syncer until SIGTERM or SIGINT.
 
     Raises:
+        ExceptionGroup: As `running_syncer`.
         InvalidParameter: `MDP_HOT` or `MDP_KEEP` makes no sense.
         StoreUnavailable: The database does not answer.
     """
@@ -45,36 +48,51 @@ async def serve_syncer(settings: Settings) -> None:
 async def running_syncer(services: Services) -> AsyncGenerator[str]:
     """Run a syncer while the context is open; give its name.
 
-    At the end nothing of it runs any more, and what it had claimed may be taken over at once.
+    At the end nothing of it runs any more, and what it had claimed may be taken over at once. What
+    it can't go on after cancels the context, and is raised: somebody is to start another.
 
     Raises:
+        ExceptionGroup: Something failed that nobody foresaw.
         InvalidParameter: `MDP_HOT` or `MDP_KEEP` makes no sense.
         StoreUnavailable: The database does not answer.
     """
     name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
     jobs, runner = scheduled_jobs(services), Runner(services.runs, name)
     await services.runs.live(name)
-    workers = [JobWorker(services, adapter) for adapter in services.metadata.markets(None, None)]
-    background = [
-        asyncio.create_task(_live(services.runs, name)),
-        asyncio.create_task(runner.take_over(jobs)),
-        *(asyncio.create_task(worker.run()) for worker in workers),
-    ]
     scheduler = _scheduler(jobs, runner)
-    scheduler.start()
-    _log.info("syncer started", extra={"syncer": name, "jobs": len(jobs)})
-    try:
-        yield name
-    finally:
-        scheduler.pause()
-        await runner.stop()
-        scheduler.shutdown(wait=False)
-        for task in background:
-            task.cancel()
-        await asyncio.gather(*background, return_exceptions=True)
-        with suppress(MdpError):
-            await services.runs.leave(name)
-        _log.info("syncer stopped", extra={"syncer": name})
+    async with asyncio.TaskGroup() as group:
+        background = _begin(group, services, runner, jobs, name)
+        scheduler.start()
+        _log.info("syncer started", extra={"syncer": name, "jobs": len(jobs)})
+        try:
+            yield name
+        finally:
+            scheduler.pause()
+            await runner.stop()
+            scheduler.shutdown(wait=False)
+            for task in background:
+                task.cancel()
+            with suppress(MdpError):
+                await services.runs.leave(name)
+            _log.info("syncer stopped", extra={"syncer": name})
+
+
+def _begin(
+    group: asyncio.TaskGroup,
+    services: Services,
+    runner: Runner,
+    jobs: Sequence[ScheduledJob],
+    name: str,
+) -> list[asyncio.Task[None]]:
+    """Begin what goes on as long as the syncer: it ends if any of that does."""
+    workers = [JobWorker(services, adapter) for adapter in services.metadata.markets(None, None)]
+    with at_priority(Priority.BACKFILL):
+        working = [group.create_task(worker.run()) for worker in workers]
+    return [
+        group.create_task(_live(services.runs, name)),
+        group.create_task(runner.take_over(jobs)),
+        *working,
+    ]
 
 
 def _scheduler(jobs: Sequence[ScheduledJob], runner: Runner) -> AsyncIOScheduler:

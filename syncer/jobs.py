@@ -1,21 +1,32 @@
 """What is run on schedule, and when."""
 
-from collections.abc import Sequence
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
+from typing import TypeVar
 
+from mdp_core.errors import MdpError
 from mdp_core.exchanges.base import ExchangeAdapter
 from mdp_core.job_runs import RunResult
 from mdp_core.selection import Selection, parse_selections
 from mdp_core.wiring import Services
+from syncer.configured import check_offered
 from syncer.keeping import Keeper, check_keepable
 from syncer.runner import ScheduledJob
 from syncer.schedule import Schedule
 from syncer.searching import BeginningSearch
 from syncer.warming import Warming
 
+_log = logging.getLogger(__name__)
+
+_Result = TypeVar("_Result")
+
 _MINUTE = timedelta(minutes=1)
 _REFRESH_EVERY = timedelta(minutes=10)
 _KEEP_EVERY = timedelta(hours=1)
+# A failed refresh is tried again by the same run, for nine minutes in all.
+_RETRY_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0, *[30.0] * 16)
 _FORGET_EVERY = timedelta(hours=1)
 _HISTORY_DAYS = 7.0
 # Clocks differ a little: a moment after a candle has settled here it has there too.
@@ -31,6 +42,8 @@ def scheduled_jobs(services: Services) -> list[ScheduledJob]:
     settings, adapters = services.settings, services.metadata.markets(None, None)
     hot, keep = parse_selections(settings.hot), parse_selections(settings.keep)
     check_keepable(adapters, keep)
+    check_offered("MDP_HOT", adapters, hot)
+    check_offered("MDP_KEEP", adapters, keep)
     jobs = [_forgetting(services)]
     for adapter in adapters:
         jobs += [_refreshing(services, adapter), _warming(services, adapter, hot)]
@@ -43,13 +56,30 @@ def scheduled_jobs(services: Services) -> list[ScheduledJob]:
 
 def _refreshing(services: Services, adapter: ExchangeAdapter) -> ScheduledJob:
     async def run() -> RunResult:
-        symbols = await services.metadata.refresh_symbols(adapter)
+        symbols = await patiently(lambda: services.metadata.refresh_symbols(adapter))
         if symbols is None:
             return RunResult(error="the list was refused: too many would become inactive")
         return RunResult(symbols)
 
     schedule = Schedule(_REFRESH_EVERY, services.settings.clock)
     return ScheduledJob(_name("refresh", adapter), schedule, 10.0, run)
+
+
+async def patiently(
+    ask: Callable[[], Awaitable[_Result]], waits: Sequence[float] = _RETRY_SECONDS
+) -> _Result:
+    """Ask until it succeeds: nobody is to be without symbols until the next run is due.
+
+    Raises:
+        MdpError: It failed once more after the last of the `waits` (seconds).
+    """
+    for seconds in waits:
+        try:
+            return await ask()
+        except MdpError as error:
+            _log.warning("asked again in %s s: %s", seconds, error)
+            await asyncio.sleep(seconds)
+    return await ask()
 
 
 def _warming(

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from mdp_core.admission import at_priority
 from mdp_core.clock import Clock
 from mdp_core.errors import MdpError
 from mdp_core.job_runs import HEARTBEAT_SECONDS, JobRuns, RunKey, RunResult
+from mdp_core.priority import Priority
 from syncer.schedule import Schedule
 
 _log = logging.getLogger(__name__)
@@ -74,6 +76,8 @@ class Runner:
             await self._run_claimed(job, RunKey(job.name, due_at))
         except MdpError as error:
             _log.warning("%s: %s", job.name, error)
+        except Exception:  # noqa: BLE001 - the top of a job: the next run may succeed
+            _log.exception("%s: its run could not be written down", job.name)
         finally:
             del self._running[job.name]
 
@@ -91,8 +95,12 @@ class Runner:
             _log.warning("%s: %s", job.name, result.error, extra={"job": job.name})
 
     async def _alive(self, job: ScheduledJob, key: RunKey) -> RunResult:
-        """Run it, saying every few seconds that it lives; stop if somebody has taken it over."""
-        running = asyncio.create_task(job.run())
+        """Run it, saying every few seconds that it lives; stop if somebody has taken it over.
+
+        Whatever it asks waits behind those who wait for an answer.
+        """
+        with at_priority(Priority.WARMING):
+            running = asyncio.create_task(job.run())
         beating = asyncio.create_task(self._beat(key))
         try:
             await asyncio.wait({running, beating}, return_when=asyncio.FIRST_COMPLETED)

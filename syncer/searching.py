@@ -2,10 +2,13 @@
 
 import time
 
+from mdp_core.admission import at_priority
 from mdp_core.errors import MdpError
 from mdp_core.exchanges.base import ExchangeAdapter
 from mdp_core.job_runs import RunResult
+from mdp_core.priority import Priority
 from mdp_core.wiring import Services
+from syncer.failures import describe
 
 # What was never traded is looked for again some day.
 _PATIENCE_SECONDS = 86_400.0
@@ -21,6 +24,10 @@ class BeginningSearch:
 
     async def run(self) -> RunResult:
         """Find what is not known; what fails is tried again by the next run."""
+        with at_priority(Priority.BACKFILL):
+            return await self._run()
+
+    async def _run(self) -> RunResult:
         found = 0
         errors: list[MdpError] = []
         for series in await self._services.metadata.without_beginning(self._adapter):
@@ -33,5 +40,4 @@ class BeginningSearch:
                     self._in_vain_until[series.id] = time.monotonic() + _PATIENCE_SECONDS
             except MdpError as error:
                 errors.append(error)
-        error = f"{len(errors)} series failed, one with: {errors[0]}" if errors else None
-        return RunResult(found, error=error)
+        return RunResult(found, error=describe(errors))

@@ -4,17 +4,20 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TypeVar
+from typing import Generic, TypeVar
 
-from mdp_core.admission import at_priority
 from mdp_core.answer import CandleQuery
+from mdp_core.errors import MdpError
 from mdp_core.exchanges.base import ExchangeAdapter
+from mdp_core.intervals import Grid, Interval, epoch_grid
 from mdp_core.job_runs import RunResult
 from mdp_core.model import Series, Window
 from mdp_core.planner import Reach
 from mdp_core.priority import Priority
-from mdp_core.selection import Selection, Selector
+from mdp_core.selection import Selection
 from mdp_core.wiring import Services
+from syncer.configured import Configured
+from syncer.failures import describe
 
 _Given = TypeVar("_Given")
 _Result = TypeVar("_Result")
@@ -24,6 +27,10 @@ _AT_ONCE = 8
 _MINUTE_SECONDS = 60
 # The rest is for those who ask meanwhile.
 _LARGEST_SHARE = 0.9
+# The next run is to find nothing of this one under way.
+_PATIENCE_SECONDS = 57.0
+# By so much our clock may be ahead of the exchange's: what has settled there is waited for.
+_LARGEST_LEAD = timedelta(seconds=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +42,15 @@ class Due:
     weight: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Outcome(Generic[_Result]):
+    """What came of many: results, what went wrong, and how many there was no time for."""
+
+    results: Sequence[_Result]
+    errors: Sequence[BaseException]
+    waiting: int
+
+
 class Warming:
     """Keeps the hot series of one market warm.
 
@@ -44,29 +60,46 @@ class Warming:
     """
 
     def __init__(
-        self, services: Services, adapter: ExchangeAdapter, configured: Sequence[Selection]
+        self,
+        services: Services,
+        adapter: ExchangeAdapter,
+        configured: Sequence[Selection],
+        *,
+        patience_seconds: float = _PATIENCE_SECONDS,
     ) -> None:
         self._services = services
         self._adapter = adapter
-        name = adapter.facts.name
-        self._configured = [each for each in configured if each.exchange == name]
-        self._market = services.markets[name, adapter.facts.market_type]
+        self._patience_seconds = patience_seconds
+        facts = adapter.facts
+        self._configured = Configured(services.metadata, adapter, configured)
+        self._market = services.markets[facts.name, facts.market_type]
 
     async def run(self) -> RunResult:
-        """Extend every hot series, one small request for each."""
-        found, errors = await _all_at_once(self._series, await self._names())
-        due = await self._lacking(found)
+        """Extend every hot series, one small request for each; what takes too long waits."""
+        until = asyncio.get_running_loop().time() + self._patience_seconds
+        async with asyncio.timeout_at(until):
+            await self._wait_until_settled()
+            names, unknown = await self._names()
+        found = await _all_at_once(self._series, names, until)
+        due = await self._lacking(found.results)
         capacity = self._market.weight_per_second * _MINUTE_SECONDS * _LARGEST_SHARE
         chosen = within(due, capacity)
-        rows, more = await _all_at_once(self._extend, chosen)
-        errors += more
-        error = f"{len(errors)} series failed, one with: {errors[0]}" if errors else None
-        return RunResult(sum(rows), len(due) - len(chosen), error)
+        extended = await _all_at_once(self._extend, chosen, until)
+        waiting = found.waiting + len(due) - len(chosen) + extended.waiting
+        errors = [*unknown, *found.errors, *extended.errors]
+        return RunResult(sum(extended.results), waiting, describe(errors))
+
+    async def _wait_until_settled(self) -> None:
+        """Wait for the exchange's clock if it is a little behind the one that began this run."""
+        horizon, minutes = self._market.horizon, epoch_grid(Interval.ONE_MINUTE)
+        settled = await horizon.now() - horizon.settle
+        left = minutes.ceil(settled) - settled
+        if left < _LARGEST_LEAD:
+            await asyncio.sleep(left.total_seconds() / self._services.settings.clock.speed)
 
     async def _series(self, name: tuple[str, str]) -> Series:
         facts = self._adapter.facts
-        with at_priority(Priority.WARMING):
-            return await self._services.metadata.series(facts.name, facts.market_type, *name)
+        return await self._services.metadata.series(facts.name, facts.market_type, *name)
 
     async def _lacking(self, found: Sequence[Series]) -> list[Due]:
         due: list[Due] = []
@@ -83,15 +116,16 @@ class Warming:
                 due.append(Due(series, window, self._adapter.facts.tariff.weigh(slots)))
         return due
 
-    async def _names(self) -> list[tuple[str, str]]:
-        """Give symbol and interval of what is hot: configured, then the latest asked for."""
-        selector, facts = Selector(self._services.metadata), self._adapter.facts
-        names: dict[tuple[str, str], None] = {}
-        for selection in self._configured:
-            for name in await selector.names(selection):
-                names[name.symbol, name.interval] = None
+    async def _names(self) -> tuple[list[tuple[str, str]], list[MdpError]]:
+        """Give symbol and interval of what is hot: configured, then the latest asked for.
+
+        Beside it what is configured and could not be found.
+        """
+        facts = self._adapter.facts
+        configured, errors = await self._configured.names()
         asked = await self._services.usage.hot(facts.name, facts.market_type, _HOT_FOR)
-        return list(names | dict.fromkeys(asked))
+        names = [(name.symbol, name.interval) for name in configured]
+        return list(dict.fromkeys([*names, *asked])), errors
 
     async def _extend(self, due: Due) -> int:
         """Fill what a series lacks; give how many slots were settled by it."""
@@ -110,18 +144,23 @@ class Warming:
 
 
 async def _all_at_once(
-    do: Callable[[_Given], Awaitable[_Result]], given: Iterable[_Given]
-) -> tuple[list[_Result], list[BaseException]]:
-    """Do it for each, some at a time; give the results, and the errors of those that failed."""
+    do: Callable[[_Given], Awaitable[_Result]], given: Iterable[_Given], until: float
+) -> _Outcome[_Result]:
+    """Do it for each, some at a time, as many as can be done until then (the loop's time)."""
     free = asyncio.Semaphore(_AT_ONCE)
 
     async def do_one(one: _Given) -> _Result:
-        async with free:
+        async with asyncio.timeout_at(until), free:
             return await do(one)
 
-    results = await asyncio.gather(*map(do_one, given), return_exceptions=True)
-    errors = [result for result in results if isinstance(result, BaseException)]
-    return [result for result in results if not isinstance(result, BaseException)], errors
+    done = await asyncio.gather(*map(do_one, given), return_exceptions=True)
+    late = [each for each in done if isinstance(each, TimeoutError)]
+    errors = [each for each in done if isinstance(each, BaseException)]
+    return _Outcome(
+        results=[each for each in done if not isinstance(each, BaseException)],
+        errors=[each for each in errors if not isinstance(each, TimeoutError)],
+        waiting=len(late),
+    )
 
 
 def to_extend(
@@ -129,7 +168,9 @@ def to_extend(
 ) -> Window:
     """Give what is to be asked for: from the end of coverage, or from where the newest page begins.
 
-    An older hole is not bridged: coverage that ends before the newest page is left alone.
+    An older hole is not bridged: coverage that ends before the newest page is left alone. The
+    newest that counts is the one before until what is absent there can't be merely late any more:
+    coverage stops at such a slot, and is to go on when it is over.
 
     Args:
         series: On its grid.
@@ -138,9 +179,16 @@ def to_extend(
         covered_until: Where the last covered window ends; None: nothing is covered.
     """
     grid, end = series.grid, min(reach.settled, reach.closed)
-    page = grid.at((grid.index(end) - 1) // page_size * page_size)
-    start = max(page, covered_until or page, reach.earliest)
+    newest = _page_of_last(end, grid, page_size)
+    reached = _page_of_last(min(end, reach.late_from), grid, page_size)
+    begun = covered_until if covered_until and covered_until > reached else newest
+    start = max(begun, reach.earliest)
     return Window(min(start, end), end)
+
+
+def _page_of_last(end: datetime, grid: Grid, page_size: int) -> datetime:
+    """Give where the page begins that the last slot before `end` lies in."""
+    return grid.at((grid.index(end) - 1) // page_size * page_size)
 
 
 def within(due: Sequence[Due], capacity: float) -> list[Due]:

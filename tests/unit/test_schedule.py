@@ -6,12 +6,13 @@ import pytest
 from unit_strategies import utc
 
 from mdp_core.clock import Clock
-from mdp_core.errors import InvalidParameter
+from mdp_core.errors import ExchangeUnavailable, InvalidParameter
 from mdp_core.exchanges.binance import BinanceFuturesAdapter
 from mdp_core.intervals import Interval, epoch_grid
 from mdp_core.model import Series, Symbol, Window
 from mdp_core.planner import Reach
 from mdp_core.selection import Selection, parse_selections
+from syncer.jobs import patiently
 from syncer.schedule import Schedule, ScheduleTrigger
 from syncer.warming import Due, to_extend, within
 
@@ -105,6 +106,41 @@ def test_page_that_has_just_been_completed_is_the_newest_one() -> None:
     reach = Reach(utc(2015), utc(2015), end, end, end)
 
     assert to_extend(SERIES, reach, PAGE, end - MINUTE) == Window(end - MINUTE, end)
+
+
+@pytest.mark.parametrize(
+    ("covered_until", "expected_start"),
+    [
+        pytest.param(GRID.at(50_000 * PAGE - 3), GRID.at(50_000 * PAGE - 3), id="no hole is left"),
+        pytest.param(GRID.at(49_999 * PAGE), GRID.at(50_000 * PAGE), id="an older hole stays"),
+        pytest.param(None, GRID.at(50_000 * PAGE), id="nothing yet: the newest page"),
+    ],
+)
+def test_what_was_merely_late_is_asked_for_in_the_next_page_too(
+    covered_until: datetime | None, expected_start: datetime
+) -> None:
+    """A sparse series' coverage stops at an absent slot, and a page's end may come meanwhile."""
+    end = GRID.at(50_000 * PAGE + 1)
+    reach = Reach(utc(2015), utc(2015), end, end, end - 5 * MINUTE)
+
+    assert to_extend(SERIES, reach, PAGE, covered_until) == Window(expected_start, end)
+
+
+@pytest.mark.parametrize(("failures", "is_had"), [(0, True), (2, True), (3, False)])
+async def test_what_fails_is_asked_for_again(failures: int, *, is_had: bool) -> None:
+    """As often as there are waits."""
+    left = [ExchangeUnavailable("binance", "away")] * failures
+
+    async def ask() -> str:
+        if left:
+            raise left.pop()
+        return "symbols"
+
+    if is_had:
+        assert await patiently(ask, [0.0, 0.0]) == "symbols"
+    else:
+        with pytest.raises(ExchangeUnavailable):
+            await patiently(ask, [0.0, 0.0])
 
 
 def test_what_there_is_no_budget_for_waits() -> None:

@@ -1,5 +1,6 @@
 """The HTTP application. Nothing is built at import time: the lifespan opens and closes it all."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import version
@@ -10,9 +11,11 @@ from fastapi_offline import FastAPIOffline
 
 from api.auth import TokenVerifier, authorize
 from api.block_memory import BlockMemory
+from api.encoding import warm_up
 from api.errors import add_error_handlers
 from api.examples import show_examples
 from api.guard import Guard
+from api.head import Head
 from api.request_id import RequestId
 from api.routers import backfills, candles, coverage, health, latest, meta
 from mdp_core.settings import Settings
@@ -49,6 +52,7 @@ def create_app(open_: OpenServices = open_from_environment) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[State]:
+        await asyncio.to_thread(warm_up)
         async with open_() as services:
             settings = services.settings
             yield State(
@@ -63,8 +67,10 @@ def create_app(open_: OpenServices = open_from_environment) -> FastAPI:
         description=_DESCRIPTION,
         lifespan=lifespan,
         redoc_url=None,
+        redirect_slashes=False,
         dependencies=[Depends(authorize)],
     )
+    app.add_middleware(Head)
     app.add_middleware(Guard)
     app.add_middleware(RequestId)
     add_error_handlers(app)

@@ -155,7 +155,7 @@ class _Authorize(HTTPBearer):
         Raises:
             Unauthorized, Forbidden: It is not, or it doesn't.
         """
-        if request.url.path in PUBLIC_PATHS:
+        if request.scope["path"] in PUBLIC_PATHS:
             return None
         credentials = await super().__call__(request)
         if credentials is None:

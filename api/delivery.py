@@ -49,8 +49,8 @@ class Delivery:
         self._format = format_
         self._columns = tuple(columns)
         self._pieces = pieces(answer)
-        self.timings = dict(answer.timings)
-        """Milliseconds spent on each step, from `plan` to `encode`."""
+        self.timings = {**answer.timings, "read": 0.0, "encode": 0.0}
+        """Milliseconds spent on each step so far; of pieces in the making at once, their sum."""
 
     async def chunks(self, body: Body, coding: str | None) -> AsyncGenerator[Data]:
         """Write a body, compressed where there is a coding; the first chunk waits for a piece."""
@@ -65,6 +65,12 @@ class Delivery:
             async for chunk in plain:
                 yield await asyncio.to_thread(stream.add, chunk)
         yield stream.end()
+
+    async def whole(self, body: Body, coding: str | None) -> bytes:
+        """Write a body of a few pieces at once, compressed where there is a coding."""
+        async with aclosing(self._plain(body)) as chunks:
+            plain = b"".join([chunk async for chunk in chunks])
+        return await asyncio.to_thread(_compressed, coding, plain) if coding else plain
 
     def length(self, body: Body) -> int | None:
         """Give the length of a body without coding, if every row of it is in memory."""
@@ -101,11 +107,12 @@ class Delivery:
         waiting = deque[asyncio.Task[Rows] | Rows]()
         try:
             for piece in self._pieces:
-                waiting.append(self._kept(piece) or asyncio.create_task(self._fresh(piece)))
-                if len(waiting) > _AHEAD and (rows := await _ready(waiting.popleft())):
+                kept = self._kept(piece)
+                waiting.append(asyncio.create_task(self._fresh(piece)) if kept is None else kept)
+                if len(waiting) > _AHEAD and (rows := await _first(waiting)):
                     yield rows
             while waiting:
-                if rows := await _ready(waiting.popleft()):
+                if rows := await _first(waiting):
                     yield rows
         finally:
             for each in waiting:
@@ -116,11 +123,11 @@ class Delivery:
 
     def _kept(self, piece: Piece) -> Rows | None:
         """Give a piece from memory: as it is, or cut from its block."""
-        if rows := self._memory.get(self._key(piece.window)):
+        rows = self._memory.get(self._key(piece.window))
+        if rows is not None or piece.window == piece.block:
             return rows
-        if piece.window != piece.block and (block := self._memory.get(self._key(piece.block))):
-            return self._format.cut(block, piece.window, self._columns)
-        return None
+        block = self._memory.get(self._key(piece.block))
+        return self._format.cut(block, piece.window, self._columns) if block else block
 
     async def _fresh(self, piece: Piece) -> Rows:
         begun = time.perf_counter()
@@ -151,5 +158,20 @@ class Delivery:
         self.timings[step] = self.timings.get(step, 0.0) + spent
 
 
-async def _ready(rows: asyncio.Task[Rows] | Rows) -> Rows:
-    return await rows if isinstance(rows, asyncio.Task) else rows
+async def _first(waiting: deque[asyncio.Task[Rows] | Rows]) -> Rows:
+    """Take the first when it is ready; until then it stays, for whoever has to cancel it.
+
+    To await the task itself would hand on every cancellation of ours: a second one interrupts how
+    the first one ends a query, at the cost of the connection.
+    """
+    rows = waiting[0]
+    if isinstance(rows, asyncio.Task):
+        await asyncio.wait([rows])
+        rows = rows.result()
+    waiting.popleft()
+    return rows
+
+
+def _compressed(coding: str, plain: bytes) -> bytes:
+    stream = CODINGS[coding]()
+    return stream.add(plain) + stream.end()

@@ -25,9 +25,9 @@ from typing_extensions import override
 
 from api.block_memory import Data, Rows
 from api.provenance import Provenance
-from mdp_core.model import OPTIONAL_COLUMNS, Candles, Window
+from mdp_core.model import COLUMNS, OPTIONAL_COLUMNS, Candles, Window
 
-VERSION = f"1 polars {pl.__version__} pyarrow {pa.__version__}"
+VERSION = f"2 polars {pl.__version__} pyarrow {pa.__version__}"
 """Of another version the same candles may be other bytes."""
 
 _INTEGERS = ("time", "trades")
@@ -207,6 +207,14 @@ class _Written(io.BytesIO):
         self.seek(0)
         self.truncate()
         return data
+
+
+def warm_up() -> None:
+    """Encode a candle in every format: the first time the libraries load what they put off."""
+    one = np.ones(1)
+    candles = Candles(np.zeros(1, np.int64), *(one,) * (len(COLUMNS) - 1))
+    for each in FORMATS.values():
+        each.encode(candles, COLUMNS)
 
 
 def _series(candles: Candles, name: str) -> pl.Series:

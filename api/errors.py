@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,7 +88,10 @@ def add_error_handlers(app: FastAPI) -> None:
 
 async def _answer_error(request: Request, error: Exception) -> Response:
     kind = kind_of(error)
-    if kind is INTERNAL:
+    if isinstance(error.__cause__, errors.MdpError) and isinstance(error, RuntimeError):
+        # Starlette says by it that the answer had begun: it can only be broken off.
+        _log.warning("an answer was broken off: %s", error.__cause__)
+    elif kind is INTERNAL:
         _log.error("unexpected error, request %s", _request_id(request), exc_info=error)
         return problem(request, kind, "something went wrong here: the request id finds it")
     headers: dict[str, str] = {}
@@ -101,11 +105,16 @@ async def _answer_error(request: Request, error: Exception) -> Response:
 
 async def _answer_validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it only
-    problems = [
-        {"parameter": str(each["loc"][-1]), "problem": each["msg"]} for each in error.errors()
-    ]
+    problems = [{"parameter": _parameter(each), "problem": each["msg"]} for each in error.errors()]
     detail = "; ".join(f"{each['parameter']}: {each['problem']}" for each in problems)
     return problem(request, KINDS[errors.InvalidParameter], detail, extra={"parameters": problems})
+
+
+def _parameter(problem: Mapping[str, Any]) -> str:
+    """Name what is wrong; where the body is no JSON the location ends in a position."""
+    if problem["type"] == "json_invalid":
+        return f"body, at character {problem['loc'][-1]}"
+    return str(problem["loc"][-1])
 
 
 async def _answer_http_error(request: Request, error: Exception) -> Response:

@@ -26,8 +26,9 @@ class Guard:
 
         async def send_marked(message: Message) -> None:
             if message["type"] == "http.response.start":
-                marks = security_headers(scope["path"], message["status"])
-                MutableHeaders(scope=message).update(marks)
+                headers = MutableHeaders(scope=message)
+                for name, value in security_headers(scope["path"], message["status"]).items():
+                    headers.setdefault(name, value)
             await send(message)
 
         if refusal := _refusal(scope):

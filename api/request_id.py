@@ -15,7 +15,7 @@ _log = logging.getLogger("mdp.requests")
 
 _HEADER = "X-Request-Id"
 _HEALTH = "/health"
-_ACCEPTABLE = re.compile(r"[\w.:-]{1,64}")
+_ACCEPTABLE = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 
 
 class RequestId:

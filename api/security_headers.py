@@ -14,7 +14,10 @@ _FIRST_ERROR = 400
 
 
 def security_headers(path: str, status: int) -> Mapping[str, str]:
-    """Give the headers of an answer; an error is never to be kept by anybody."""
+    """Give the headers of an answer that has said nothing else.
+
+    An error is never to be kept by anybody, anything else not to be believed later.
+    """
     policy = _DOCS_POLICY if path == _DOCS else _NOTHING
-    caching = {"Cache-Control": "no-store"} if status >= _FIRST_ERROR else {}
-    return {**_OF_ALL, "Content-Security-Policy": policy, **caching}
+    caching = "no-store" if status >= _FIRST_ERROR else "private, no-cache"
+    return {**_OF_ALL, "Content-Security-Policy": policy, "Cache-Control": caching}

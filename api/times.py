@@ -1,12 +1,15 @@
 """Times as they are written in a request."""
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from mdp_core.clock import from_ms
 from mdp_core.errors import InvalidParameter
 
 _INTEGER = re.compile(r"[+-]?\d+")
+# Digits that `datetime` has no room for, and that are not all zero.
+_BELOW_MICROSECONDS = re.compile(r"[.,]\d{6}0*[1-9]")
+_MICROSECOND = timedelta(microseconds=1)
 # An unescaped + in a query arrives as a space.
 _LOST_PLUS = re.compile(r"(?<=\d) (?=\d\d:?\d\d$)")
 
@@ -19,7 +22,7 @@ def parse_time(name: str, text: str) -> datetime:
     """Read ISO-8601 (a date alone is midnight, no zone means UTC) or epoch milliseconds.
 
     Args:
-        name: The parameter, for the error.
+        name: The parameter, for the error; as a bound, it is rounded up.
         text: What was written.
 
     Raises:
@@ -38,14 +41,17 @@ def _from_integer(name: str, text: str) -> datetime:
     if number == 0 or _SMALLEST_MS <= number < _LARGEST_MS:
         return from_ms(number)
     unit = "seconds" if number < _SMALLEST_MS else "microseconds or less"
-    message = f"{name}={text} looks like {unit}: write epoch milliseconds or ISO-8601"
+    message = f"{name}={text} looks like {unit}: write epoch milliseconds or ISO-8601 with dashes"
     raise InvalidParameter(message)
 
 
 def _from_iso(name: str, text: str) -> datetime:
+    written = text.upper()
+    has_separator = "T" in written or written.count(" ") > 1
     try:
-        time = datetime.fromisoformat(_LOST_PLUS.sub("+", text) if "T" in text else text)
-        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+        time = datetime.fromisoformat(_LOST_PLUS.sub("+", written) if has_separator else written)
+        time = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+        return time + _MICROSECOND if _BELOW_MICROSECONDS.search(written) else time
     except (ValueError, OverflowError) as error:
         message = f"{name}={text} is no time: write ISO-8601 or epoch milliseconds"
         raise InvalidParameter(message) from error

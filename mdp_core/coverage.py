@@ -69,7 +69,8 @@ class Coverage:
         window = _asked(query, series, reach)
         slots = series.grid.count(window.start, window.end)
         if slots > _MOST_SLOTS:
-            raise LimitTooLarge(slots, _MOST_SLOTS)
+            what, advice = "detail=true: the window's count of slots", "ask for a shorter window"
+            raise LimitTooLarge(slots, _MOST_SLOTS, what=what, advice=advice)
         candles = await self._store.read(series.id, window)
         occupied = series.grid.indices(candles.time)
         parts: list[Span] = []

@@ -56,11 +56,15 @@ class InvalidWindow(InvalidQuery):
 class LimitTooLarge(InvalidQuery):
     """More rows were asked for than one answer holds."""
 
-    def __init__(self, limit: int, maximum: int) -> None:
-        super().__init__(
-            f"limit {limit} is over the maximum of {maximum}: "
-            "ask for less and follow `next` for the rest"
-        )
+    def __init__(
+        self,
+        limit: int,
+        maximum: int,
+        *,
+        what: str = "limit",
+        advice: str = "ask for less and follow `next` for the rest",
+    ) -> None:
+        super().__init__(f"{what} {limit} is over the maximum of {maximum}: {advice}")
         self.limit = limit
         self.maximum = maximum
 

@@ -16,6 +16,7 @@ from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.orjson import OrjsonFormatter
 from typing_extensions import override
 
+from mdp_core.errors import MdpError
 from mdp_core.settings import LogSettings
 
 # Libraries that tell more than an operator wants to know.
@@ -41,10 +42,13 @@ def log_config(settings: LogSettings, *, is_terminal: bool) -> dict[str, Any]:
     return {
         "version": 1,
         "disable_existing_loggers": False,
-        "filters": {"request": {"()": _OfRequest}},
+        "filters": {"request": {"()": _OfRequest}, "unknown": {"()": _Unknown}},
         "formatters": {"text": {"()": _TextFormatter}, "json": {"()": _json_formatter}},
         "handlers": {"stderr": to_stderr},
-        "loggers": {name: {"level": "WARNING"} for name in _QUIET},
+        "loggers": {
+            **{name: {"level": "WARNING"} for name in _QUIET},
+            "uvicorn.error": {"filters": ["unknown"]},
+        },
         "root": {"level": settings.log_level, "handlers": ["stderr"]},
     }
 
@@ -75,6 +79,15 @@ class _OfRequest(logging.Filter):
         if collected and "request_id" in collected and not hasattr(record, "request_id"):
             record.request_id = collected["request_id"]
         return True
+
+
+class _Unknown(logging.Filter):
+    """Drops what the server says of an answer that we broke off: the API has told why."""
+
+    @override
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        return error is None or not isinstance(error.__cause__, MdpError)
 
 
 class _TextFormatter(logging.Formatter):

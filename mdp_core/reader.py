@@ -6,8 +6,7 @@ compares the epochs; while they are equal, what the look said holds for the rows
 writes.
 """
 
-import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -18,7 +17,7 @@ from psycopg.types.multirange import Multirange
 
 from mdp_core.candle_copy import load_columns
 from mdp_core.database import Connection
-from mdp_core.errors import StoreUnavailable
+from mdp_core.gathering import Gathering
 from mdp_core.model import OPTIONAL_COLUMNS, Candles, Window
 from mdp_core.replica import ReadServers
 
@@ -131,20 +130,13 @@ class Block:
     is_covered: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    series_id: int
-    window: Window
-    answer: asyncio.Future[Look]
-
-
 class CandleReader:
     """Reads coverage, epochs and candles; every method is one round trip."""
 
     def __init__(self, servers: ReadServers) -> None:
         self._servers = servers
-        self._waiting: list[_Asked] = []
-        self._looking: asyncio.Task[None] | None = None
+        self._looks = Gathering(self._look_for_all)
+        self._epochs: dict[int, int] = {}
 
     async def look(self, series_id: int, window: Window) -> Look:
         """Tell what is covered now.
@@ -152,11 +144,7 @@ class CandleReader:
         Those who ask while a look is under way share the next one: what they learn is as new as if
         each had asked alone.
         """
-        asked = _Asked(series_id, window, asyncio.get_running_loop().create_future())
-        self._waiting.append(asked)
-        if self._looking is None:
-            self._looking = asyncio.create_task(self._look_for_all())
-        return await asked.answer
+        return await self._looks.ask((series_id, window))
 
     async def look_from_start(self, series_id: int, window: Window, rows: int) -> Look:
         """Tell what is covered now, and find the last of the first `rows` candles of `window`."""
@@ -185,27 +173,11 @@ class CandleReader:
             is_enough=lambda block: block.is_covered and block.epoch == epoch,
         )
 
-    async def _look_for_all(self) -> None:
-        try:
-            while self._waiting:
-                asked, self._waiting = self._waiting, []
-                try:
-                    looks = await self._look_for(asked)
-                except StoreUnavailable as error:
-                    _fail(asked, error)
-                except BaseException as error:
-                    _fail(asked + self._waiting, error)
-                    raise
-                else:
-                    _answer(asked, looks)
-        finally:
-            self._looking = None
-
-    async def _look_for(self, asked: list[_Asked]) -> list[Look]:
+    async def _look_for_all(self, asked: Sequence[tuple[int, Window]]) -> list[Look]:
         what = {
-            "ids": [each.series_id for each in asked],
-            "starts": [each.window.start for each in asked],
-            "ends": [each.window.end for each in asked],
+            "ids": [series_id for series_id, _ in asked],
+            "starts": [window.start for _, window in asked],
+            "ends": [window.end for _, window in asked],
         }
 
         async def look(connection: Connection) -> list[Look]:
@@ -241,18 +213,6 @@ async def read_block(
         unread = np.full(len(read[0]), np.nan)
         read += [unread, unread]
     return Block(epoch, Candles(*read), is_covered)
-
-
-def _answer(asked: list[_Asked], looks: list[Look]) -> None:
-    for each, look in zip(asked, looks, strict=True):
-        if not each.answer.done():  # whoever asked may have left
-            each.answer.set_result(look)
-
-
-def _fail(asked: list[_Asked], error: BaseException) -> None:
-    for each in asked:
-        if not each.answer.done():
-            each.answer.set_exception(error)
 
 
 def _bounds(series_id: int, window: Window) -> dict[str, object]:

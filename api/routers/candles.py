@@ -1,6 +1,6 @@
 """`GET /candles`: parse, ask the service, say what it is, deliver."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -32,7 +32,7 @@ from api.problems import problem_responses
 from api.provenance import Provenance
 from mdp_core.answer import Answer, CandleQuery
 from mdp_core.clock import to_ms
-from mdp_core.errors import InvalidParameter, WindowTooLarge
+from mdp_core.errors import InvalidParameter, SeriesRepaired, WindowTooLarge
 from mdp_core.model import COLUMNS
 from mdp_core.service import CandleService
 
@@ -105,47 +105,60 @@ async def get_candles(request: Request) -> Response:
     path, parameters = series_path(request), query_parameters(request, CandleParameters)
     form, columns = _form(request, parameters.format), _columns(parameters.fields)
     query = _query(path, parameters)
-    service: CandleService = request.state.services.candles
     try:
-        answer = await service.get(query)
+        return await _answer(request, query, form, columns)
+    except SeriesRepaired:  # since its coverage was looked at; nothing is sent yet
+        return await _answer(request, query, form, columns)
     except WindowTooLarge:
         return answer_accepted(await request.state.services.backfills.request(query))
+
+
+async def _answer(
+    request: Request, query: CandleQuery, form: _Form, columns: tuple[str, ...]
+) -> Response:
+    service: CandleService = request.state.services.candles
+    answer = await service.get(query)
     provenance = Provenance(answer, columns, _next_path(request, answer))
+    delivery = Delivery(service, request.state.memory, answer, FORMATS[form.format], columns)
     headers = _headers(query, provenance, form)
     if matches(request.headers.get("If-None-Match", ""), headers.get("ETag")):
+        headers |= {"Server-Timing": _timing(delivery)}
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
-    format_ = FORMATS[form.format]
-    delivery = Delivery(service, request.state.memory, answer, format_, columns)
+    if form.coding:
+        headers |= {"Content-Encoding": form.coding}
     return await _respond(delivery, provenance, form, headers)
 
 
 def _headers(query: CandleQuery, provenance: Provenance, form: _Form) -> dict[str, str]:
-    headers = {
+    return {
         **provenance.headers(),
         **cache_headers(query, provenance, (form.format, form.coding or "")),
         "X-Cache": provenance.answer.cache,
         "X-Upstream-Requests": str(provenance.answer.upstream_requests),
     }
-    return {**headers, "Content-Encoding": form.coding} if form.coding else headers
+
+
+def _timing(delivery: Delivery) -> str:
+    return ", ".join([f"{step};dur={ms:.1f}" for step, ms in delivery.timings.items()])
 
 
 async def _respond(
-    delivery: Delivery, provenance: Provenance, form: _Form, headers: dict[str, str]
+    delivery: Delivery, provenance: Provenance, form: _Form, headers: Mapping[str, str]
 ) -> Response:
     """Send a short answer as a whole, a long one in chunks, after the first of them is ready."""
     answer, format_ = provenance.answer, FORMATS[form.format]
-    chunks = delivery.chunks(format_.body(provenance), form.coding)
-    first = await anext(chunks)
-    headers["Server-Timing"] = ", ".join(
-        f"{step};dur={ms:.1f}" for step, ms in delivery.timings.items()
-    )
-    grid, window = answer.series.grid, answer.window
+    grid, window, media_type = answer.series.grid, answer.window, format_.media_type
+    body = format_.body(provenance)
     if grid.count(window.start, window.end) <= _WHOLE_SLOTS:
-        body = b"".join([first, *[chunk async for chunk in chunks]])
-        return Response(body, media_type=format_.media_type, headers=headers)
+        content = await delivery.whole(body, form.coding)
+        headers = {**headers, "Server-Timing": _timing(delivery)}
+        return Response(content, media_type=media_type, headers=headers)
+    chunks = delivery.chunks(body, form.coding)
+    first = await anext(chunks)
+    headers = {**headers, "Server-Timing": _timing(delivery)}
     if form.coding is None and (length := delivery.length(format_.body(provenance))) is not None:
         headers["Content-Length"] = str(length)
-    return StreamingResponse(_chain(first, chunks), media_type=format_.media_type, headers=headers)
+    return StreamingResponse(_chain(first, chunks), media_type=media_type, headers=headers)
 
 
 async def _chain(first: Data, rest: AsyncGenerator[Data]) -> AsyncIterator[Data]:

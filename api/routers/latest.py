@@ -1,13 +1,12 @@
 """`GET /latest`: the newest closed candle, or the one that is forming."""
 
-from typing import Annotated
-
 import orjson
-from fastapi import APIRouter, Query, Request, Response, Security
+from fastapi import APIRouter, Request, Response, Security
+from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
 from api.auth import authorize
-from api.parameters import SERIES, SeriesPath, described, series_path
+from api.parameters import SERIES, SeriesPath, described, query_parameters, series_path
 from api.problems import problem_responses
 from mdp_core.answer import CandleQuery, Latest
 from mdp_core.clock import to_ms
@@ -38,23 +37,29 @@ class LatestBody(TypedDict):
     as_of: int
 
 
+class LatestParameters(BaseModel):
+    """Which candle."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    forming: bool = Field(default=False, description="The candle that is not closed yet.")
+
+
 @router.get(
     f"/latest/{SERIES}",
     dependencies=[Security(authorize, scopes=["candles:read"])],
     summary="The newest candle",
     response_model=LatestBody,
-    openapi_extra={"parameters": described(SeriesPath, "path")},
+    openapi_extra={
+        "parameters": [*described(SeriesPath, "path"), *described(LatestParameters, "query")]
+    },
 )
-async def get_latest(
-    request: Request,
-    *,
-    forming: Annotated[bool, Query(description="The candle that is not closed yet.")] = False,
-) -> Response:
+async def get_latest(request: Request) -> Response:
     """Give the newest closed candle and whether it is final, or the forming one, marked."""
     edge: LiveEdge = request.state.services.edge
-    path = series_path(request)
+    path, parameters = series_path(request), query_parameters(request, LatestParameters)
     query = CandleQuery(path.exchange, path.market_type, path.symbol, path.interval)
-    latest = await (edge.forming(query) if forming else edge.closed(query))
+    latest = await (edge.forming(query) if parameters.forming else edge.closed(query))
     return Response(orjson.dumps(_body(latest)), media_type="application/json")
 
 

@@ -136,6 +136,8 @@ class CandleReader:
     def __init__(self, servers: ReadServers) -> None:
         self._servers = servers
         self._looks = Gathering(self._look_for_all)
+        # The newest epochs that were seen, but for those of series that were never repaired: a
+        # replica that has not heard of a repair must not take back what was answered before.
         self._epochs: dict[int, int] = {}
 
     async def look(self, series_id: int, window: Window) -> Look:
@@ -148,17 +150,21 @@ class CandleReader:
 
     async def look_from_start(self, series_id: int, window: Window, rows: int) -> Look:
         """Tell what is covered now, and find the last of the first `rows` candles of `window`."""
-        return await self._servers.ask(
+        look = await self._servers.ask(
             partial(_look, _LOOK_FROM_START, series_id, window, rows),
-            is_enough=lambda look: look.is_whole_up_to_found,
+            is_enough=lambda look: look.is_whole_up_to_found and self._is_new(series_id, look),
         )
+        self._heed(series_id, look.epoch)
+        return look
 
     async def look_from_end(self, series_id: int, window: Window, rows: int) -> Look:
         """Tell what is covered now, and find the first of the last `rows` candles of `window`."""
-        return await self._servers.ask(
+        look = await self._servers.ask(
             partial(_look, _LOOK_FROM_END, series_id, window, rows),
-            is_enough=lambda look: look.is_whole_since_found,
+            is_enough=lambda look: look.is_whole_since_found and self._is_new(series_id, look),
         )
+        self._heed(series_id, look.epoch)
+        return look
 
     async def read(
         self, series_id: int, window: Window, columns: Collection[str], *, epoch: int
@@ -173,9 +179,17 @@ class CandleReader:
             is_enough=lambda block: block.is_covered and block.epoch == epoch,
         )
 
+    def _heed(self, series_id: int, epoch: int) -> None:
+        if epoch > self._epochs.get(series_id, 0):
+            self._epochs[series_id] = epoch
+
+    def _is_new(self, series_id: int, look: Look) -> bool:
+        return look.epoch >= self._epochs.get(series_id, 0)
+
     async def _look_for_all(self, asked: Sequence[tuple[int, Window]]) -> list[Look]:
+        ids = [series_id for series_id, _ in asked]
         what = {
-            "ids": [series_id for series_id, _ in asked],
+            "ids": ids,
             "starts": [window.start for _, window in asked],
             "ends": [window.end for _, window in asked],
         }
@@ -184,7 +198,16 @@ class CandleReader:
             cursor = await connection.execute(_LOOK, what, binary=True)
             return [Look(row[0], _windows(row[1])) for row in await cursor.fetchall()]
 
-        return await self._servers.ask(look, is_enough=lambda looks: all(x.is_whole for x in looks))
+        looks = await self._servers.ask(
+            look,
+            is_enough=lambda looks: all(
+                each.is_whole and self._is_new(id_, each)
+                for id_, each in zip(ids, looks, strict=True)
+            ),
+        )
+        for id_, each in zip(ids, looks, strict=True):
+            self._heed(id_, each.epoch)
+        return looks
 
 
 async def _look(

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import logging
 import socket
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
@@ -31,8 +32,9 @@ from pyarrow import ipc, parquet
 
 from mdp_core.answer import CandleQuery
 from mdp_core.clock import to_ms
+from mdp_core.logs import log_config
 from mdp_core.model import Candles, Window
-from mdp_core.settings import Settings
+from mdp_core.settings import LogSettings, Settings
 from mdp_core.wiring import Services
 
 _BTC = "/candles/binance/perp/BTC-USDT/1m"
@@ -48,6 +50,9 @@ _MANY = 300_000
 _LONGEST_SECONDS = 0.02
 _FORMATS = ("json", "ndjson", "csv", "arrow", "parquet")
 _PLAIN = {"Accept-Encoding": "identity"}
+_WAITING_FOR_LOCK = """
+SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()
+"""
 _REPLACE_CLOSE = "UPDATE candles SET close = high WHERE time = '2024-05-01 12:00Z'"
 
 
@@ -141,6 +146,7 @@ async def test_settled_answer_is_kept_and_found_unchanged(client: httpx.AsyncCli
         assert answer.headers["Cache-Control"] == "private, max-age=3600"
         assert answer.headers["Vary"] == "Accept, Accept-Encoding, Authorization"
         assert (again.status_code, again.content) == (304, b"")
+        assert "Content-Encoding" not in again.headers
         assert {name: again.headers[name] for name in ("ETag", "Vary", "Cache-Control")} == {
             name: answer.headers[name] for name in ("ETag", "Vary", "Cache-Control")
         }
@@ -224,6 +230,22 @@ async def test_repair_replaces_nothing_where_the_exchange_says_the_same(
     after = await client.get(_BTC, params=_DAY, headers={"If-None-Match": before.headers["ETag"]})
 
     assert (changed, after.status_code) == (0, 304)
+
+
+async def test_repair_between_look_and_rows_costs_no_error(
+    client: httpx.AsyncClient, database: psycopg.Connection
+) -> None:
+    """The rows wait for a lock while the epoch rises: one more look finds what is there now."""
+    await client.get(_BTC, params=_DAY)
+    with database.transaction():
+        database.execute("LOCK TABLE candles IN ACCESS EXCLUSIVE MODE")
+        asking = asyncio.create_task(client.get(_BTC, params={**_DAY, "fields": "trades,low"}))
+        await eventually(lambda: database.execute(_WAITING_FOR_LOCK).fetchone() is not None)
+        database.execute("UPDATE series SET epoch = epoch + 1")
+        database.execute(_REPLACE_CLOSE)
+    answer = await asking
+
+    assert (answer.status_code, answer.json()["count"]) == (200, 1440)
 
 
 # --- what a hit costs ---------------------------------------------------------------------------
@@ -324,6 +346,67 @@ async def test_long_answer_from_memory_tells_its_length(
         assert again.content == first.content
 
 
+async def test_window_without_candles_is_read_once(
+    services: Services, client: httpx.AsyncClient, database: psycopg.Connection, tmp_path: Path
+) -> None:
+    """That there is nothing is kept like anything else, and tells a length too."""
+    window = _bounds(await _fill(services, 45_000))
+    database.execute("DELETE FROM candles WHERE time < '2022-02-01'")
+    await client.get(_BTC, params=window, headers=_PLAIN)
+    answer = await client.get(_BTC, params=window, headers=_PLAIN)
+    short = {"start": window["start"], "end": window["start"] + 600 * 60_000}
+    trips, empty = await _cheapest(services, tmp_path, partial(client.get, _BTC, params=short))
+
+    assert answer.headers["Content-Length"] == str(len(answer.content))
+    assert (trips, empty.json()["count"]) == (1, 0)
+
+
+async def test_every_answer_times_all_four_steps(client: httpx.AsyncClient) -> None:
+    """From memory, of nothing, and where the client has it already."""
+    answers = [await client.get(_BTC, params=_DAY) for _ in range(2)]
+    tag = {"If-None-Match": answers[0].headers["ETag"]}
+    answers.append(await client.get(_BTC, params=_DAY, headers={**tag, "Accept-Encoding": "gzip"}))
+    answers.append(await client.get(_BTC, params={"start": "2024-05-01", "end": "2024-05-01"}))
+    for answer in answers:
+        steps = [step.partition(";")[0] for step in answer.headers["Server-Timing"].split(", ")]
+
+        assert steps == ["plan", "fetch", "read", "encode"]
+
+
+@pytest.mark.parametrize("path", [_BTC, _LATEST, "/health", "/meta/exchanges", "/nowhere"])
+async def test_head_tells_what_get_would(client: httpx.AsyncClient, path: str) -> None:
+    """Also where the answer is long; without a body."""
+    params = _DAY if path == _BTC else {}
+    got = await client.get(path, params=params)
+    head = await client.head(path, params=params)
+    differ = {"x-request-id", "server-timing", "x-cache", "x-upstream-requests"}
+    if path in {"/health", _LATEST}:
+        differ.add("content-length")  # what they tell changes
+
+    assert (head.status_code, head.content) == (got.status_code, b"")
+    assert {n: v for n, v in head.headers.items() if n not in differ} == {
+        n: v for n, v in got.headers.items() if n not in differ
+    }
+
+
+async def test_head_of_a_long_answer_is_not_written(services: Services, settings: Settings) -> None:
+    """The headers come, the connection is good for more, and few pieces were read."""
+    params = _bounds(await _fill(services, _MANY))
+    before = _reads(services)
+    authorization = {"Authorization": f"Bearer {token_of(settings)}"}
+    async with (
+        _served(services) as port,
+        httpx.AsyncClient(base_url=f"http://{HOST}:{port}", headers=authorization) as client,
+    ):
+        head = await client.head(_BTC, params=params)
+        again = await client.head(_BTC, params=params)
+        await eventually(lambda: checked_out(services) == 0)
+
+    assert (head.status_code, again.status_code) == (200, 200)
+    assert head.headers["ETag"] == again.headers["ETag"]
+    assert _reads(services) - before < 12
+
+
 # --- clients of every kind ----------------------------------------------------------------------
 
 
@@ -385,11 +468,38 @@ async def test_slow_client_holds_nothing(
         assert _reads(services) - before < 14
 
 
-async def test_answer_that_fails_on_its_way_does_not_end_cleanly(
-    settings: Settings, services: Services, database: psycopg.Connection
+async def test_leaving_clients_cost_no_connection(
+    settings: Settings, services: Services, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Half of it is sent when the rest is replaced: no client must take that for the whole."""
+    """Queries that nobody waits for any more are cancelled, and the pool keeps what it has."""
+    window = await _fill(services, _MANY)
+    columns = ("open", "high", "low", "close", "volume", "trades")
+    with caplog.at_level(logging.WARNING, "psycopg"):
+        async with _served(services) as port:
+            for name, delay in product(columns, (0.0, 0.02, 0.05)):
+                params = {**_bounds(window), "format": "arrow", "fields": name}
+                async with _asked(port, settings, params) as (reader, writer):
+                    assert await reader.readexactly(12) == b"HTTP/1.1 200"
+                    await asyncio.sleep(delay)
+                    writer.transport.abort()
+            await eventually(lambda: checked_out(services) == 0)
+
+    assert [record.getMessage() for record in caplog.records if "psycopg" in record.name] == []
+
+
+async def test_answer_that_fails_on_its_way_does_not_end_cleanly(
+    settings: Settings,
+    services: Services,
+    database: psycopg.Connection,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Half of it is sent when the rest is replaced: no client must take that for the whole.
+
+    It happens as it should: the log warns of it, in one line, and speaks of no mistake.
+    """
     params = _bounds(await _fill(services, _MANY))
+    unknown = log_config(LogSettings(), is_terminal=False)["filters"]["unknown"]["()"]()
+    logging.getLogger("uvicorn.error").addFilter(unknown)
     async with _served(services) as port, _asked(port, settings, params) as (reader, _):
         assert await reader.readexactly(12) == b"HTTP/1.1 200"
         await eventually(lambda: checked_out(services) == 0)
@@ -400,6 +510,12 @@ async def test_answer_that_fails_on_its_way_does_not_end_cleanly(
 
         assert not rest.endswith(b"\r\n0\r\n\r\n")
         assert rest.count(b"[") < _MANY
+    logging.getLogger("uvicorn.error").removeFilter(unknown)
+    worse = [each.getMessage() for each in caplog.records if each.levelno > logging.INFO]
+
+    assert len(worse) == 1
+    assert "was repaired" in worse[0]
+    assert all(each.levelno <= logging.WARNING for each in caplog.records)
 
 
 @contextmanager

@@ -109,7 +109,35 @@ async def test_every_answer_has_the_headers_that_browsers_obey(
     assert answer.headers["Referrer-Policy"] == "no-referrer"
     assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
     assert ("default-src 'none'" in answer.headers["Content-Security-Policy"]) == (path != "/docs")
-    assert (answer.headers.get("Cache-Control") == "no-store") == (answer.status_code >= 400)
+    caching = "no-store" if answer.status_code >= 400 else "private, no-cache"
+    assert answer.headers["Cache-Control"] == caching
+
+
+async def test_slash_at_the_end_is_another_path(client: httpx.AsyncClient) -> None:
+    """Nobody is sent to a host that the request itself named."""
+    answer = await client.get(f"{PATH}/", headers={"Host": "elsewhere"})
+
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+    assert "Location" not in answer.headers
+
+
+async def test_request_id_is_echoed_in_ascii_only(client: httpx.AsyncClient) -> None:
+    """What a log or a terminal may show as something else is not taken over."""
+    given = (b"a-1", "\xe9".encode("latin-1"))
+    good, bad = [await client.get(PATH, headers={b"X-Request-Id": each}) for each in given]
+
+    assert good.headers["X-Request-Id"] == "a-1"
+    assert bad.headers["X-Request-Id"].isascii()
+
+
+async def test_body_that_is_no_json_is_said_to_be_none(client: httpx.AsyncClient) -> None:
+    """With where it stops being it."""
+    answer = await client.post(
+        "/backfills", content=b"{oops", headers={"Content-Type": "application/json"}
+    )
+
+    assert answer.status_code == 422
+    assert answer.json()["detail"] == "body, at character 1: JSON decode error"
 
 
 async def test_unexpected_error_tells_nothing_of_the_inside_but_an_id(

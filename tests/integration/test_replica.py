@@ -167,6 +167,20 @@ async def test_repair_is_never_mixed_with_what_was_before(pair: Pair) -> None:
     assert before.headers["ETag"] != after.headers["ETag"]
 
 
+async def test_what_a_process_has_seen_repaired_it_never_takes_back(pair: Pair) -> None:
+    """A replica that stands still is not asked about a series whose repair was answered once."""
+    await pair.fill(_OLD)
+    await pair.caught_up()
+    with pair.paused():
+        pair.primary.execute("UPDATE candles SET close = high")
+        pair.primary.execute("UPDATE series SET epoch = epoch + 1")
+        await pair.fill(_NEW)  # which the replica lacks: the primary says it, and its epoch
+        again = await pair.client.get(_PATH, params=_OLD)
+
+    closes = [row[4] for row in again.json()["candles"]]
+    assert closes == [row[2] for row in again.json()["candles"]]
+
+
 async def test_replica_that_comes_late_and_goes_costs_no_request(
     settings: Settings, sandbox: Sandbox, database: psycopg.Connection, backup: Cluster,
     server: Server,

@@ -194,6 +194,25 @@ async def test_malformed_request_is_refused_with_the_reason(
             assert sandbox.candle_requests() == []
 
 
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        ("/latest/binance/perp/BTC-USDT/1m?former=true", "former"),
+        ("/latest/binance/perp/BTC-USDT/1m?forming=perhaps", "forming"),
+        (
+            "/coverage/binance/perp/BTC-USDT/1m?detail=true&start=2024-01-01&end=2024-06-01",
+            "slots 218880 is over the maximum of 100000: ask for a shorter window",
+        ),
+    ],
+)
+async def test_its_neighbours_refuse_alike(client: httpx.AsyncClient, path: str, hint: str) -> None:
+    """A word that is not known may be one that was mistyped."""
+    answer = await client.get(path)
+
+    assert answer.status_code == 422
+    assert hint in answer.json()["detail"]
+
+
 _SAME_DAY = [
     f"start={DAY_MS}&end={DAY_MS + 86_400_000}",
     "start=2024-03-01&end=2024-03-02",

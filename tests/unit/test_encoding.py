@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -235,3 +237,19 @@ def test_edge_of_finality_is_told() -> None:
     body = body_of([], of=replace(answer(), settled_until=until))
 
     assert body["settled_until"] == to_ms(until) == body["end"] - 60_000
+
+
+def test_after_warming_up_nothing_is_loaded_amid_an_answer() -> None:
+    """In a process of its own: what a library loads with the first candle it has loaded before."""
+    program = """
+import sys, numpy
+from api.encoding import FORMATS, warm_up
+from mdp_core.model import COLUMNS, Candles
+warm_up()
+before = set(sys.modules)
+one = numpy.ones(1)
+for each in FORMATS.values():
+    each.encode(Candles(numpy.zeros(1, int), *(one,) * 7), COLUMNS)
+sys.exit(repr(set(sys.modules) - before) if set(sys.modules) - before else 0)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)  # noqa: S603 - our own program

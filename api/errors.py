@@ -33,6 +33,7 @@ class Kind:
 KINDS: dict[type[Exception], Kind] = {
     errors.InvalidParameter: Kind(422, "invalid_parameter"),
     errors.InvalidWindow: Kind(422, "invalid_window"),
+    errors.NothingClosed: Kind(422, "invalid_window"),
     errors.LimitTooLarge: Kind(422, "limit_too_large"),
     errors.WindowTooLarge: Kind(422, "window_too_large"),
     errors.HistoryUnavailable: Kind(422, "history_unavailable"),

@@ -115,9 +115,23 @@ _JOB: dict[str, Any] = {
 _JOBS: dict[str, Any] = {"backfills": [_JOB], "next": None}
 _PLANNED_JOBS: dict[str, Any] = {
     "jobs": [{**_SERIES, "beyond_memory": [], "estimate": _ESTIMATE}],
+    "failed": [],
     "estimate": _ESTIMATE,
 }
-_ACCEPTED_JOBS: dict[str, Any] = {"jobs": [_ACCEPTED], "estimate": _ESTIMATE}
+_ACCEPTED_JOBS: dict[str, Any] = {
+    "jobs": [_ACCEPTED],
+    "failed": [
+        {
+            "exchange": "binance",
+            "market_type": "perp",
+            "symbol": "ETH-USDT",
+            "interval": "1m",
+            "code": "upstream_unavailable",
+            "detail": "binance answered HTTP 500: try again in 1 s",
+        }
+    ],
+    "estimate": _ESTIMATE,
+}
 _HEALTH: dict[str, Any] = {
     "status": "ok",
     "database": {
@@ -125,8 +139,8 @@ _HEALTH: dict[str, Any] = {
         "kind": "timescaledb",
         "postgres": "16.9",
         "timescaledb": "2.19.3",
-        "migration": "0002",
-        "expected_migration": "0002",
+        "migration": "0003",
+        "expected_migration": "0003",
     },
     "exchanges": {"binance": {"blocked": []}},
     "syncer": {

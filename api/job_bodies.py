@@ -40,12 +40,28 @@ class Planned(_OfSeries):
     estimate: Estimate
 
 
-class Accepted(_OfSeries):
-    """A job that was just asked for; `beyond_memory` is what the exchange can't give any more."""
+class Failed(TypedDict):
+    """A series that nothing can be told of: `code` and `detail` as an error's answer has them."""
+
+    exchange: str
+    market_type: str
+    symbol: str
+    interval: str
+    code: str
+    detail: str
+
+
+class Made(_OfSeries):
+    """A job; `beyond_memory` is what the exchange can't give any more."""
 
     job: int
     status_url: str
     beyond_memory: list[Bounds]
+
+
+class Accepted(Made):
+    """A job that was just asked for."""
+
     estimate: Estimate
 
 
@@ -57,11 +73,15 @@ class Progress(TypedDict):
     share: float
 
 
-class Job(Accepted):
-    """A job; its progress is read from coverage, its estimate is of what is left."""
+class Job(Made):
+    """A job; its progress is read from coverage, its estimate is of what is left.
+
+    Both are null where its series can't be resolved, e.g. while its exchange is not installed.
+    """
 
     state: str
-    progress: Progress
+    progress: Progress | None
+    estimate: Estimate | None
     created_at: int
     started_at: int | None
     ended_at: int | None
@@ -77,14 +97,16 @@ class Jobs(TypedDict):
 
 
 class PlannedJobs(TypedDict):
-    """What it would take."""
+    """What it would take; `failed` are series that can't be asked for now."""
 
     jobs: list[Planned]
+    failed: list[Failed]
     estimate: Estimate
 
 
 class AcceptedJobs(TypedDict):
-    """What was asked for."""
+    """What was asked for; there is no job for what `failed`."""
 
     jobs: list[Accepted]
+    failed: list[Failed]
     estimate: Estimate

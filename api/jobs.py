@@ -6,7 +6,8 @@ from datetime import datetime
 from fastapi.responses import JSONResponse
 
 from api import job_bodies
-from mdp_core.backfills import Followed, Planned
+from api.errors import kind_of
+from mdp_core.backfills import Followed, Planned, Unplanned
 from mdp_core.clock import to_ms
 from mdp_core.estimate import Estimate
 from mdp_core.model import Window
@@ -40,25 +41,26 @@ def describe_planned(planned: Planned) -> job_bodies.Planned:
     }
 
 
+def describe_failed(failed: Unplanned) -> job_bodies.Failed:
+    """Show of which series nothing can be told, and why."""
+    return {
+        "exchange": failed.name.exchange,
+        "market_type": failed.name.market_type,
+        "symbol": failed.name.symbol,
+        "interval": failed.name.interval,
+        "code": kind_of(failed.error).code,
+        "detail": str(failed.error),
+    }
+
+
 def describe_job(followed: Followed) -> job_bodies.Job:
     """Show a job: its progress is read from coverage, its estimate is of what is left."""
     job, left = followed.job, followed.left
     return {
-        "job": job.id,
-        "status_url": _status_url(followed),
-        "exchange": job.exchange,
-        "market_type": job.market_type,
-        "symbol": job.symbol,
-        "interval": job.interval,
-        **_bounds(job.window),
-        "beyond_memory": _windows(followed.forgotten),
+        **_made(followed),
         "state": job.state.value,
-        "progress": {
-            "slots": left.slots,
-            "covered": left.slots - left.candles,
-            "share": round(left.cached_share, 6),
-        },
-        "estimate": describe_estimate(left),
+        "progress": None if left is None else _progress(left),
+        "estimate": None if left is None else describe_estimate(left),
         "created_at": to_ms(job.created_at),
         "started_at": _ms(job.started_at),
         "ended_at": _ms(job.ended_at),
@@ -69,6 +71,10 @@ def describe_job(followed: Followed) -> job_bodies.Job:
 
 def accepted(followed: Followed) -> job_bodies.Accepted:
     """Show a job that was just asked for."""
+    return {**_made(followed), "estimate": describe_estimate(followed.left or Estimate())}
+
+
+def _made(followed: Followed) -> job_bodies.Made:
     job = followed.job
     return {
         "job": job.id,
@@ -79,13 +85,21 @@ def accepted(followed: Followed) -> job_bodies.Accepted:
         "interval": job.interval,
         **_bounds(job.window),
         "beyond_memory": _windows(followed.forgotten),
-        "estimate": describe_estimate(followed.left),
+    }
+
+
+def _progress(left: Estimate) -> job_bodies.Progress:
+    return {
+        "slots": left.slots,
+        "covered": left.slots - left.candles,
+        "share": round(left.cached_share, 6),
     }
 
 
 def answer_accepted(followed: Followed) -> JSONResponse:
     """Answer 202: the job, the estimate, and when to come back."""
-    seconds = min(max(round(followed.left.seconds), _SHORTEST_SECONDS), _LONGEST_SECONDS)
+    seconds = round(followed.left.seconds) if followed.left else 0
+    seconds = min(max(seconds, _SHORTEST_SECONDS), _LONGEST_SECONDS)
     headers = {
         "Retry-After": str(seconds),
         "Location": _status_url(followed),

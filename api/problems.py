@@ -17,6 +17,7 @@ EXAMPLES: tuple[Exception, ...] = (
         "start=1714521600 looks like seconds: write epoch milliseconds or ISO-8601"
     ),
     errors.InvalidWindow(datetime(2024, 5, 2, tzinfo=UTC), _A_TIME),
+    errors.NothingClosed(_A_TIME, datetime(2024, 5, 2, tzinfo=UTC)),
     errors.LimitTooLarge(2_000_000, 1_000_000),
     errors.WindowTooLarge(240, 100),
     errors.HistoryUnavailable("hyperliquid", _A_TIME),

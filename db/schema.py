@@ -6,6 +6,7 @@ The migrations make them; nothing is ever created from this file.
 from sqlalchemy import (
     BigInteger,
     Boolean,
+    CheckConstraint,
     Column,
     DateTime,
     Double,
@@ -158,6 +159,7 @@ backfills = Table(
         server_default=text("'[]'"),
         comment="what could not be had: start_ms, end_ms, reason of each",
     ),
+    CheckConstraint("NOT isempty(span)", name="ck_backfills_span"),
     Index(
         "uq_backfills_open",
         "series_id",

@@ -3,7 +3,7 @@
 A job is a series, a window and a state. What is left to do is not written down: the coverage says.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -14,6 +14,7 @@ from psycopg.types.range import Range
 
 from mdp_core.clock import from_ms, to_ms
 from mdp_core.database import Database
+from mdp_core.errors import StoreUnavailable
 from mdp_core.model import Window
 
 # Make a job, unless the same is open.
@@ -23,11 +24,11 @@ ON CONFLICT (series_id, span) WHERE state = 'open' DO NOTHING
 RETURNING id
 """
 
-# Which open job fills this window, but for a little at its end?
+# Which open job fills this window, but for so much at its end?
 _FIND_OPEN: LiteralString = """
 SELECT id FROM backfills
 WHERE series_id = %(series_id)s AND state = 'open'
-  AND span @> %(start)s::timestamptz AND upper(span) > %(end)s::timestamptz - %(slack)s::interval
+  AND span @> %(start)s::timestamptz AND upper(span) >= %(end)s::timestamptz - %(slack)s::interval
 ORDER BY id LIMIT 1
 """
 
@@ -42,7 +43,7 @@ FROM backfills
 JOIN series ON series.id = backfills.series_id
 JOIN symbols ON symbols.id = series.symbol_id
 """
-_GET: LiteralString = _SELECT + "WHERE backfills.id = %(id)s"
+_GET: LiteralString = _SELECT + "WHERE backfills.id = ANY(%(ids)s)"
 _LIST: LiteralString = (
     _SELECT
     + """
@@ -52,11 +53,12 @@ ORDER BY backfills.id DESC LIMIT %(limit)s
 """
 )
 
-# Which open job of a market is the oldest?
+# Which open job of a market is the oldest, but for some?
 _OLDEST: LiteralString = (
     _SELECT
     + """
 WHERE state = 'open' AND symbols.exchange = %(exchange)s AND symbols.market_type = %(market_type)s
+  AND backfills.id <> ALL(%(without)s::bigint[])
 ORDER BY backfills.id LIMIT 1
 """
 )
@@ -77,18 +79,29 @@ UPDATE backfills SET state = %(state)s, error = %(error)s, ended_at = now()
 WHERE id = %(id)s AND state = 'open'
 """
 
-# How much is missing for the open jobs of an exchange that come first, per interval?
-_AHEAD: LiteralString = """
-SELECT symbols.market_type, series.interval,
-       sum(extract(epoch FROM upper(part) - lower(part)))::float8
+# How much is missing for each open job of an exchange, of what the exchange still has and of what
+# was not found out to be lost?
+_QUEUE: LiteralString = """
+SELECT backfills.id, symbols.market_type, series.interval,
+       (SELECT coalesce(sum(extract(epoch FROM upper(part) - lower(part))), 0)::float8
+        FROM unnest(
+            tstzmultirange(span * tstzrange(greatest(history_begins, earliest), NULL)) - coverage
+            - (SELECT coalesce(range_agg(tstzrange(to_timestamp((loss->>'start')::float8 / 1000),
+                                                   to_timestamp((loss->>'end')::float8 / 1000))),
+                               '{}')
+               FROM jsonb_array_elements(missing) AS loss)) AS part)
 FROM backfills
 JOIN series ON series.id = backfills.series_id
-JOIN symbols ON symbols.id = series.symbol_id,
-     unnest(tstzmultirange(span * tstzrange(history_begins, NULL)) - coverage) AS part
+JOIN symbols ON symbols.id = series.symbol_id
+LEFT JOIN unnest(%(market_types)s::text[], %(intervals)s::text[], %(earliest)s::timestamptz[])
+          AS memory(market_type, interval, earliest)
+          ON memory.market_type = symbols.market_type AND memory.interval = series.interval
 WHERE state = 'open' AND symbols.exchange = %(exchange)s
-  AND (%(before)s::bigint IS NULL OR backfills.id < %(before)s)
-GROUP BY symbols.market_type, series.interval
+ORDER BY backfills.id
 """
+
+# So often a job that was found open may have ended before it could be read.
+_ROUNDS = 3
 
 
 class State(StrEnum):
@@ -133,12 +146,22 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Ahead:
-    """How much (as a duration) of an interval is missing for the jobs that come first."""
+class Queued:
+    """How much (as a duration) is missing for an open job."""
 
+    job: int
     market_type: str
     interval: str
     missing: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """From when on an exchange still has candles of an interval."""
+
+    market_type: str
+    interval: str
+    earliest: datetime
 
 
 class BackfillStore:
@@ -148,42 +171,58 @@ class BackfillStore:
         self._database = database
 
     async def open(self, series_id: int, window: Window, slack: timedelta) -> int:
-        """Give the open job for a window, making one if there is none.
+        """Give the open job for a window (not empty), making one if there is none.
 
-        One counts as the same that lacks less than `slack` at the end: who asks again a moment
-        later, until now, means the same.
+        One counts as the same that fills the window but for no more than `slack` at its end: who
+        asks again a moment later, until now, means the same.
         """
         span = Range(window.start, window.end)
         bounds = {"start": window.start, "end": window.end, "slack": slack}
         async with self._database.connection() as connection:
-            while True:
+            for _ in range(_ROUNDS):
                 what = {"series_id": series_id, "span": span, **bounds}
                 for query in (_FIND_OPEN, _OPEN):
                     row = await (await connection.execute(query, what)).fetchone()
                     if row is not None:
                         return int(row[0])
+        message = "jobs for the same window come and go"
+        raise StoreUnavailable(message)
 
     async def get(self, job: int) -> Job | None:
         """Give a job, if there is one of that id."""
-        rows = await self._jobs(_GET, {"id": job})
+        rows = await self.some([job])
         return rows[0] if rows else None
+
+    async def some(self, jobs: Sequence[int]) -> list[Job]:
+        """Give the jobs of these ids, in any order."""
+        return await self._jobs(_GET, {"ids": list(jobs)})
 
     async def jobs(self, *, before: int | None, is_open: bool | None, limit: int) -> list[Job]:
         """Give jobs, the newest first; `before` an id, and open or ended ones only if asked."""
         return await self._jobs(_LIST, {"before": before, "is_open": is_open, "limit": limit})
 
-    async def oldest(self, exchange: str, market_type: str) -> Job | None:
-        """Give the open job of a market that was made first."""
-        what = {"exchange": exchange, "market_type": market_type}
+    async def oldest(
+        self, exchange: str, market_type: str, without: Collection[int] = ()
+    ) -> Job | None:
+        """Give the open job of a market that was made first, leaving out some (ids)."""
+        what = {"exchange": exchange, "market_type": market_type, "without": list(without)}
         rows = await self._jobs(_OLDEST, what)
         return rows[0] if rows else None
 
-    async def ahead(self, exchange: str, before: int | None) -> list[Ahead]:
-        """Give what is missing for the exchange's open jobs, or for those before an id."""
-        what = {"exchange": exchange, "before": before}
+    async def queue(self, exchange: str, memories: Sequence[Memory]) -> list[Queued]:
+        """Give what is missing for each of the exchange's open jobs, the oldest first.
+
+        What an interval's memory has lost is not counted; what has none is remembered for ever.
+        """
+        what = {
+            "exchange": exchange,
+            "market_types": [each.market_type for each in memories],
+            "intervals": [each.interval for each in memories],
+            "earliest": [each.earliest for each in memories],
+        }
         async with self._database.connection() as connection:
-            rows = await (await connection.execute(_AHEAD, what)).fetchall()
-        return [Ahead(row[0], row[1], timedelta(seconds=row[2])) for row in rows]
+            rows = await (await connection.execute(_QUEUE, what)).fetchall()
+        return [Queued(row[0], row[1], row[2], timedelta(seconds=row[3])) for row in rows]
 
     async def start(self, job: int) -> None:
         """Note that somebody works on it."""
@@ -195,7 +234,7 @@ class BackfillStore:
             {
                 "start": to_ms(each.window.start),
                 "end": to_ms(each.window.end),
-                "reason": each.reason,
+                "reason": _storable(each.reason),
             }
             for each in losses
         ]
@@ -203,7 +242,8 @@ class BackfillStore:
 
     async def end(self, job: int, state: State, error: str | None = None) -> None:
         """Bring an open job to its end; one that has ended stays as it is."""
-        await self._execute(_END, {"id": job, "state": state.value, "error": error})
+        why = None if error is None else _storable(error)
+        await self._execute(_END, {"id": job, "state": state.value, "error": why})
 
     async def _execute(self, query: LiteralString, what: Mapping[str, object]) -> None:
         async with self._database.connection() as connection:
@@ -229,6 +269,11 @@ def _job(row: tuple[Any, ...]) -> Job:
         error=error,
         losses=_losses(missing),
     )
+
+
+def _storable(text: str) -> str:
+    """Give a text without what no text in Postgres may hold, whoever sent it."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def _losses(listed: list[dict[str, Any]]) -> list[Loss]:

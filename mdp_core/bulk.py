@@ -1,11 +1,13 @@
 """Large windows, filled chunk by chunk through the service; the coverage is the checkpoint."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from mdp_core.answer import CandleQuery, Missing
 from mdp_core.chunks import ChunkGrid, Order
+from mdp_core.clock import EPOCH
 from mdp_core.errors import (
     BadPayload,
     BadRows,
@@ -18,12 +20,14 @@ from mdp_core.errors import (
 from mdp_core.estimate import Estimate, Terms, estimate, page_hull
 from mdp_core.market import Market
 from mdp_core.model import Series, Window
-from mdp_core.planner import common, subtract
+from mdp_core.planner import Reach, common, subtract
 from mdp_core.priority import Priority
 from mdp_core.service import CandleService
 from mdp_core.store import CandleStore
 
 _CHUNK_PAGES = 16
+# How long to wait where a step brought nothing and nothing was in its way.
+_PAUSE_SECONDS = 1.0
 # Asking again within the same job would bring the same.
 _LASTING = (BadRows, BadPayload, ExchangeRejected, InvalidQuery)
 
@@ -72,12 +76,13 @@ class BulkFill:
     ) -> None:
         self._candles = candles
         self._store = store
-        self._markets = markets
+        self.markets = markets
 
     async def window(self, series: Series, start: datetime | None, end: datetime | None) -> Window:
-        """Align the bounds of a job to the grid; None: from the beginning, until now.
+        """Align the bounds of a job to the grid; None: from the beginning, to the end.
 
-        It ends where nothing is merely late any more, so that all of it can be covered.
+        It ends where all is settled and nothing is merely late any more, so that all of it can be
+        covered. It is empty where it has no such candle.
 
         Raises:
             InvalidWindow: `start` lies after `end`.
@@ -86,7 +91,8 @@ class BulkFill:
         if start is not None and end is not None and start > end:
             raise InvalidWindow(start, end)
         reach, grid = await self._market(series).reach(series, end), series.grid
-        last = reach.late_from if end is None else min(grid.ceil(end), reach.late_from)
+        last = min(reach.late_from, reach.settled)
+        last = last if end is None else min(grid.ceil(end), last)
         first = reach.begins if start is None else grid.ceil(start)
         return Window(min(first, last), last)
 
@@ -97,10 +103,27 @@ class BulkFill:
             ExchangeError: The exchange's clock was needed and could not be read.
         """
         reach = await self._market(series).reach(series, window.end)
+        return await self._outlook(series, window, reach)
+
+    async def remaining(self, series: Series, window: Window) -> Outlook:
+        """Tell what is left of a window that `window` gave, as far as the coverage tells.
+
+        No exchange is asked: all that lies in such a window was closed when it was given.
+        """
+        market = self._market(series)
+        by_our_clock = await market.horizon.reach(series, EPOCH)
+        begins = by_our_clock.begins
+        if series.history_begins is not None or market.adapter.facts.probes_beginning:
+            begins = min(series.history_begins or window.end, window.end)
+        earliest = min(max(begins, by_our_clock.earliest), window.end)
+        reach = Reach(begins, earliest, window.end, window.end, window.end)
+        return await self._outlook(series, window, market.tails.remembered(series, reach))
+
+    async def _outlook(self, series: Series, window: Window, reach: Reach) -> Outlook:
         terms = self.terms(series)
         known = window.clip(reach.begins, reach.closed)
         pages = page_hull(known, series.grid, terms.page_size, reach)
-        missing = await self._store.missing(series.id, _around(known, pages))
+        missing = await self._store.missing(series.id, _enclosing(known, pages))
         forgotten = common(missing, known.clip(reach.begins, reach.earliest))
         return Outlook(estimate(window, missing, series.grid, reach, terms), forgotten)
 
@@ -112,6 +135,7 @@ class BulkFill:
         After a step with a delay the same is tried again: who takes the steps waits, or stops.
         """
         given_up: list[Window] = []
+        before: Sequence[Window] = []
         while True:
             try:
                 left = await self.left(series, window, given_up)
@@ -122,11 +146,19 @@ class BulkFill:
             if not left.lost and not left.gaps:
                 return
             if left.gaps:
+                await self.pause(before, left)
+                before = left.gaps
                 chunk = self.choose(series, left, order)
                 filled = await self.fill(series, chunk, priority)
             lost = [*left.lost, *filled.lost]
             given_up += [each.window for each in lost]
             yield Step(chunk, lost, filled.delay)
+
+    @staticmethod
+    async def pause(before: Sequence[Window], left: Left) -> None:
+        """Wait a moment if the step before changed nothing: the next one might not either."""
+        if left.gaps == before:
+            await asyncio.sleep(_PAUSE_SECONDS)
 
     async def left(self, series: Series, window: Window, given_up: Sequence[Window]) -> Left:
         """Tell what of `window` is still to be fetched.
@@ -177,18 +209,11 @@ class BulkFill:
 
     def terms(self, series: Series) -> Terms:
         """Give the terms of the series' exchange."""
-        market = self._market(series)
-        facts = market.adapter.facts
-        return Terms(
-            facts.page_size,
-            facts.pages_per_request,
-            facts.tariff.weigh,
-            market.weight_per_second,
-        )
+        return self._market(series).terms
 
     def _market(self, series: Series) -> Market:
-        return self._markets[series.exchange, series.symbol.market_type]
+        return self.markets[series.exchange, series.symbol.market_type]
 
 
-def _around(one: Window, other: Window) -> Window:
+def _enclosing(one: Window, other: Window) -> Window:
     return Window(min(one.start, other.start), max(one.end, other.end))

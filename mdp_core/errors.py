@@ -4,6 +4,7 @@
     ├── InvalidQuery
     │   ├── InvalidParameter
     │   ├── InvalidWindow
+    │   │   └── NothingClosed      no candle of it can be had yet
     │   ├── LimitTooLarge
     │   ├── WindowTooLarge
     │   └── HistoryUnavailable
@@ -50,6 +51,17 @@ class InvalidWindow(InvalidQuery):
     def __init__(self, start: datetime, end: datetime) -> None:
         super().__init__(
             f"start {start.isoformat()} lies after end {end.isoformat()}: exchange them"
+        )
+
+
+class NothingClosed(InvalidWindow):
+    """The window holds no candle that is closed for long enough to be final."""
+
+    def __init__(self, start: datetime, end: datetime) -> None:
+        MdpError.__init__(
+            self,
+            f"no closed candle opens from {start.isoformat()} to {end.isoformat()} that can't "
+            "change any more: begin earlier, or ask later",
         )
 
 

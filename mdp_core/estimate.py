@@ -3,15 +3,18 @@
 The same plan is made here that a fill follows: pages on the canonical grid, neighbours in one
 request where the exchange allows it, and of each request only the hull of what is not covered.
 What can't be known before is left out: an absent candle is asked for once more.
+
+No page is looked at by itself: what decades take is told as soon as what a day takes.
 """
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
 from mdp_core.intervals import Grid
-from mdp_core.model import Window, hull
-from mdp_core.planner import Page, Reach, adjacent_runs, common, plan
+from mdp_core.model import Window
+from mdp_core.planner import Reach, common
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,12 @@ class Terms:
     pages_per_request: int
     request_weight: Callable[[int], float]
     per_second: float
+
+    def weigh(self, slots: int) -> float:
+        """Tell what it costs to fetch adjacent slots, the first of a page and those after it."""
+        size = self.page_size * self.pages_per_request
+        full, rest = divmod(slots, size)
+        return full * self.request_weight(size) + (self.request_weight(rest) if rest else 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +77,12 @@ class Estimate:
 
 def page_hull(window: Window, grid: Grid, page_size: int, reach: Reach) -> Window:
     """Grow a window to the pages that it lies in, as far as the exchange can be asked."""
-    pages = plan([window], grid, page_size, reach)
-    return hull([page.window for page in pages]) if pages else window.clip(*[window.start] * 2)
+    inside = window.clip(reach.earliest, reach.closed)
+    if inside.is_empty:
+        return inside
+    first = grid.index(inside.start) // page_size * page_size
+    stop = -(-grid.index(inside.end) // page_size) * page_size
+    return Window(max(grid.at(first), reach.earliest), min(grid.at(stop), reach.closed))
 
 
 def estimate(
@@ -87,23 +100,63 @@ def estimate(
     known = window.clip(reach.begins, reach.closed)
     forgotten = common(missing, known.clip(reach.begins, reach.earliest))
     wanted = common(missing, known.clip(reach.earliest, reach.closed))
-    pages = plan(wanted, grid, terms.page_size, reach)
-    requests = adjacent_runs(pages, terms.pages_per_request)
-    slots = [_asked_slots(request, missing, grid) for request in requests]
-    weight = float(sum(map(terms.request_weight, slots)))
+    stretches = _stretches(wanted, grid, terms.page_size)
+    gaps = _Gaps([(grid.index(gap.start), grid.index(gap.end)) for gap in missing], grid, reach)
+    weight = float(sum(_weigh(pages, gaps, terms) for pages in stretches))
     return Estimate(
         slots=grid.count(known.start, known.end) - _count(forgotten, grid),
         candles=_count(wanted, grid),
-        pages=len(pages),
-        requests=len(requests),
+        pages=sum(map(len, stretches)),
+        requests=sum(-(-len(pages) // terms.pages_per_request) for pages in stretches),
         weight=weight,
         seconds=weight / terms.per_second,
     )
 
 
-def _asked_slots(request: Sequence[Page], missing: Sequence[Window], grid: Grid) -> int:
-    asked = hull(common(missing, hull([page.window for page in request])))
-    return grid.count(asked.start, asked.end)
+def _stretches(wanted: Sequence[Window], grid: Grid, page_size: int) -> list[range]:
+    """Give the pages (indices) that windows lie in, neighbours together."""
+    stretches: list[range] = []
+    for window in wanted:
+        first = grid.index(window.start) // page_size
+        stop = -(-grid.index(window.end) // page_size)
+        if stretches and first <= stretches[-1].stop:
+            stretches[-1] = range(stretches[-1].start, max(stop, stretches[-1].stop))
+        else:
+            stretches.append(range(first, stop))
+    return stretches
+
+
+class _Gaps:
+    """What is missing, as ascending pairs of slots, of what can be asked for."""
+
+    def __init__(self, gaps: Sequence[tuple[int, int]], grid: Grid, reach: Reach) -> None:
+        self._starts = [start for start, _ in gaps]
+        self._stops = [stop for _, stop in gaps]
+        self._edges = sorted([*self._starts, *self._stops])
+        self._earliest, self._closed = grid.index(reach.earliest), grid.index(reach.closed)
+
+    def edges(self, start: int, stop: int) -> list[int]:
+        """Give the slots after `start` and before `stop` where a gap begins or ends."""
+        return self._edges[bisect_right(self._edges, start) : bisect_left(self._edges, stop)]
+
+    def hull(self, start: int, stop: int) -> int:
+        """Count the slots from the first to the last that is missing in `[start, stop)`."""
+        start, stop = max(start, self._earliest), min(stop, self._closed)
+        first = max(start, self._starts[bisect_right(self._stops, start)])
+        return min(stop, self._stops[bisect_left(self._starts, stop) - 1]) - first
+
+
+def _weigh(pages: range, gaps: _Gaps, terms: Terms) -> float:
+    """Weigh the requests for adjacent pages: all alike but the ends, and those with an edge."""
+    size = terms.page_size * terms.pages_per_request
+    start, stop = pages.start * terms.page_size, pages.stop * terms.page_size
+    requests = -(-(stop - start) // size)
+    odd = {0, requests - 1}
+    for edge in gaps.edges(start, stop):
+        odd |= {(edge - start) // size, (edge - start - 1) // size}
+    bounds = [(start + each * size, min(start + (each + 1) * size, stop)) for each in odd]
+    asked = sum(terms.request_weight(gaps.hull(*each)) for each in bounds)
+    return asked + (requests - len(odd)) * terms.request_weight(size)
 
 
 def _count(windows: Iterable[Window], grid: Grid) -> int:

@@ -61,12 +61,19 @@ WHERE ended_at IS NULL AND heartbeat_at < now() - %(silent)s * interval '1 secon
               WHERE later.job = job_runs.job AND later.due_at > job_runs.due_at)
 """
 
-# The latest runs of every job.
+# The latest runs of every job. It goes from job to job along the primary key: the history of a
+# week is not read to show its last three minutes.
 _LATEST: LiteralString = """
-SELECT job, due_at, worker, started_at, ended_at, rows, waiting, error
-FROM (SELECT *, row_number() OVER (PARTITION BY job ORDER BY due_at DESC) AS place
-      FROM job_runs) AS numbered
-WHERE place <= %(count)s ORDER BY job, due_at DESC
+WITH RECURSIVE names AS (
+    SELECT min(job) AS job FROM job_runs
+    UNION ALL
+    SELECT (SELECT min(job) FROM job_runs WHERE job > names.job) FROM names WHERE job IS NOT NULL
+)
+SELECT latest.* FROM names CROSS JOIN LATERAL (
+    SELECT job, due_at, worker, started_at, ended_at, rows, waiting, error
+    FROM job_runs WHERE job_runs.job = names.job ORDER BY due_at DESC LIMIT %(count)s
+) AS latest
+ORDER BY job, due_at DESC
 """
 
 _FORGET_RUNS: LiteralString = """

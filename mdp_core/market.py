@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from mdp_core.estimate import Terms
 from mdp_core.exchanges.base import ExchangeAdapter
 from mdp_core.filling import PageFiller
 from mdp_core.horizon import Horizon
@@ -26,6 +27,14 @@ class Market:
     def page_size(self) -> int:
         """Slots of one page."""
         return self.adapter.facts.page_size
+
+    @property
+    def terms(self) -> Terms:
+        """On which terms the exchange gives candles."""
+        facts = self.adapter.facts
+        return Terms(
+            facts.page_size, facts.pages_per_request, facts.tariff.weigh, self.weight_per_second
+        )
 
     async def reach(self, series: Series, end: datetime | None) -> Reach:
         """Give what can be asked for now in a window that ends at `end` (None: now).

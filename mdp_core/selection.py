@@ -74,7 +74,8 @@ class Selector:
         found: list[SeriesName] = []
         for adapter in self._metadata.markets(selection.exchange, selection.market_type):
             facts = adapter.facts
-            intervals = [_offered(adapter, interval) for interval in selection.intervals]
+            offered = [_offered(adapter, interval) for interval in selection.intervals]
+            intervals = list(dict.fromkeys(offered))
             symbols = await self._symbols(adapter, selection.symbols)
             found += [
                 SeriesName(facts.name, facts.market_type, symbol, interval)

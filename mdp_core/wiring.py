@@ -143,7 +143,7 @@ async def open_services(
             runs,
             jobs,
             bulk,
-            Backfills(jobs, bulk, metadata, runs, markets),
+            Backfills(jobs, bulk, metadata, runs, settings.clock),
             Bisection(service, shared.store, metadata, markets),
             Repair(shared.store, metadata, markets),
         )

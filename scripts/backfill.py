@@ -1,16 +1,16 @@
 """`mdp backfill`: fills many series in this very process, and shows how it gets on."""
 
 import asyncio
-import time
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from mdp_core.answer import Missing
+from mdp_core.backfills import Plan, Unplanned
 from mdp_core.bulk import Step
 from mdp_core.chunks import NewestFirst, OldestFirst, Order
-from mdp_core.errors import MdpError
+from mdp_core.errors import HistoryUnavailable, MdpError, StoreUnavailable
 from mdp_core.priority import Priority
 from mdp_core.selection import Selection, SeriesName
 from mdp_core.settings import Settings
@@ -25,7 +25,7 @@ _PATIENCE = 10
 
 @dataclass(frozen=True, slots=True)
 class BackfillRequest:
-    """What to fill; without bounds everything that there is."""
+    """What to fill; without bounds everything that there is to be had."""
 
     selection: Selection
     start: datetime | None
@@ -33,39 +33,66 @@ class BackfillRequest:
     dry_run: bool
     newest_first: bool
 
+    def is_loss(self, error: MdpError) -> bool:
+        """Tell whether what the exchange does not give for this reason was asked for."""
+        return self.start is not None or not isinstance(error, HistoryUnavailable)
+
 
 async def backfill(settings: Settings, request: BackfillRequest, display: Display) -> bool:
     """Fill, or for a dry run only tell what it takes; tell whether everything asked for was got.
 
+    Series of which nothing can be told are reported, and the others filled.
+
     Raises:
-        MdpError: A series is unknown, or an exchange had to be asked for it and failed.
+        MdpError: A symbol is unknown, or an exchange had to be asked for its list and failed.
     """
     async with open_services(settings, name="mdp-backfill") as services:
         names = await services.backfills.names(request.selection)
-        await _find_beginnings(services, names)
-        planned = await services.backfills.plan(names, request.start, request.end)
-        display.show_plan(planned)
+        failed = await _find_beginnings(services, names)
+        names = [name for name in names if name not in {each.name for each in failed}]
+        plan = await services.backfills.plan(names, request.start, request.end)
+        plan = Plan(plan.planned, [*failed, *plan.failed])
+        display.show_plan(plan)
         if request.dry_run:
-            return not any(each.outlook.forgotten for each in planned)
-        display.start([Progress(each) for each in planned])
+            return not plan.failed and not _lacks(request, plan)
+        display.start([Progress(each) for each in plan.planned])
         try:
-            return await _fill_all(services, request, display)
+            display.got_all = await _fill_all(services, request, display) and not plan.failed
         finally:
             display.stop()
+        return display.got_all
 
 
-async def _find_beginnings(services: Services, names: Sequence[SeriesName]) -> None:
-    """Search for where histories begin that no exchange tells: else years of nothing are asked."""
+def _lacks(request: BackfillRequest, plan: Plan) -> bool:
+    """Tell whether it is known already that something asked for can't be had."""
+    return request.start is not None and any(each.outlook.forgotten for each in plan.planned)
+
+
+async def _find_beginnings(services: Services, names: Sequence[SeriesName]) -> list[Unplanned]:
+    """Search for where histories begin that no exchange tells: else years of nothing are asked.
+
+    Gives the series for which that failed.
+    """
     free = asyncio.Semaphore(_SERIES_AT_ONCE)
 
-    async def find(name: SeriesName) -> None:
+    async def find(name: SeriesName) -> Unplanned | None:
         async with free:
-            series = await services.backfills.series(name)
-            facts = services.metadata.adapter(name.exchange, name.market_type).facts
-            if series.history_begins is None and not facts.probes_beginning:
-                await services.bisection.find(series)
+            try:
+                await _find_beginning(services, name)
+            except StoreUnavailable:
+                raise
+            except MdpError as error:
+                return Unplanned(name, error)
+            return None
 
-    await asyncio.gather(*map(find, names))
+    return [failed for failed in await asyncio.gather(*map(find, names)) if failed]
+
+
+async def _find_beginning(services: Services, name: SeriesName) -> None:
+    series = await services.backfills.series(name)
+    facts = services.metadata.adapter(name.exchange, name.market_type).facts
+    if series.history_begins is None and not facts.probes_beginning:
+        await services.bisection.find(series)
 
 
 async def _fill_all(services: Services, request: BackfillRequest, display: Display) -> bool:
@@ -74,7 +101,7 @@ async def _fill_all(services: Services, request: BackfillRequest, display: Displ
     async def fill(progress: Progress) -> bool:
         async with free:
             order = NewestFirst() if request.newest_first else OldestFirst()
-            filling = _Filling(services, progress, order, display)
+            filling = _Filling(services, request, progress, order, display)
             await filling.run()
             display.finish(progress)
             return not progress.lost
@@ -87,6 +114,7 @@ class _Filling:
     """One series on its way into the store."""
 
     services: Services
+    request: BackfillRequest
     progress: Progress
     order: Order
     display: Display
@@ -96,7 +124,6 @@ class _Filling:
         """Take steps until nothing is left, or until nothing has come for long."""
         series, window = self.progress.planned.series, self.progress.planned.window
         steps = self.services.bulk.steps(series, window, self.order, Priority.BACKFILL)
-        self.progress.begun_at = time.monotonic()
         async with aclosing(steps):
             async for step in steps:
                 await self._heed(step)
@@ -108,15 +135,16 @@ class _Filling:
 
     async def _heed(self, step: Step) -> None:
         self.fruitless = self.fruitless + 1 if step.delay else 0
-        self.progress.lost += step.lost
+        self.progress.lost += [each for each in step.lost if self.request.is_loss(each.error)]
         if step.chunk:
-            self.progress.reached = step.chunk
+            backwards = self.request.newest_first
+            self.progress.reached = step.chunk.start if backwards else step.chunk.end
             await self._look()
         self.display.advance(self.progress, step.delay)
 
     async def _look(self) -> None:
         planned = self.progress.planned
-        outlook = await self.services.bulk.outlook(planned.series, planned.window)
+        outlook = await self.services.bulk.remaining(planned.series, planned.window)
         self.progress.left = outlook.estimate
 
     async def _give_up(self, error: MdpError) -> None:

@@ -40,9 +40,13 @@ def backfill_command(  # noqa: PLR0913, PLR0917 - each is an argument or an opti
 ) -> None:
     """Fetch what is missing of many series; run it again and only the rest is fetched.
 
-    Without --start from where each history begins, without --end until now. The exit code is 0 if
-    everything was got, else 1.
+    Without --start from where each history begins, or from where the exchange still has it; without
+    --end until now. The exit code is 0 if everything asked for was got, else 1.
     """
+    for what, names in (("symbols", symbols), ("intervals", intervals)):
+        if not split_names(names):
+            message = f"no {what}: name some, separated by commas"
+            raise typer.BadParameter(message)
     selection = Selection(exchange, market, split_names(symbols), split_names(intervals))
     request = BackfillRequest(selection, start, end, dry_run, newest_first)
     display = choose_display(as_json=as_json)

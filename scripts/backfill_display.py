@@ -13,9 +13,9 @@ from rich.progress import BarColumn, TaskID, TaskProgressColumn, TextColumn
 from rich.progress import Progress as Bars
 from typing_extensions import override
 
-from api.jobs import describe_estimate, describe_planned
+from api.jobs import describe_estimate, describe_failed, describe_planned
 from mdp_core.answer import Missing
-from mdp_core.backfills import Planned, total
+from mdp_core.backfills import Plan, Planned
 from mdp_core.clock import to_ms
 from mdp_core.errors import MdpError
 from mdp_core.estimate import Estimate
@@ -30,9 +30,8 @@ class Progress:
 
     planned: Planned
     left: Estimate = field(init=False)
-    reached: Window | None = None
+    reached: datetime | None = None
     lost: list[Missing] = field(default_factory=list[Missing])
-    begun_at: float = 0.0
 
     def __post_init__(self) -> None:
         """Begin with nothing done."""
@@ -56,7 +55,7 @@ class Progress:
     @property
     def date(self) -> str:
         """The date reached."""
-        return "" if self.reached is None else f"{self.reached.start:%Y-%m-%d}"
+        return "" if self.reached is None else _day(self.reached)
 
 
 class Display(ABC):
@@ -64,10 +63,11 @@ class Display(ABC):
 
     def __init__(self) -> None:
         self.progresses: Sequence[Progress] = ()
+        self.got_all = False
         self._begun_at = time.monotonic()
 
     @abstractmethod
-    def show_plan(self, planned: Sequence[Planned]) -> None:
+    def show_plan(self, plan: Plan) -> None:
         """Show what it will take."""
 
     def start(self, progresses: Sequence[Progress]) -> None:
@@ -100,15 +100,16 @@ class JsonDisplay(Display):
     """One JSON object per line: `plan`, `progress`, `series`, `end`."""
 
     @override
-    def show_plan(self, planned: Sequence[Planned]) -> None:
+    def show_plan(self, plan: Plan) -> None:
         """Print each series' plan and the sum."""
-        series = [describe_planned(each) for each in planned]
-        self._print("plan", series=series, estimate=describe_estimate(total(planned)))
+        series = [describe_planned(each) for each in plan.planned]
+        failed = [describe_failed(each) for each in plan.failed]
+        self._print("plan", series=series, failed=failed, estimate=describe_estimate(plan.total))
 
     @override
     def advance(self, progress: Progress, delay: MdpError | None) -> None:
         """Print how far a series has come."""
-        reached = to_ms(progress.reached.start) if progress.reached else None
+        reached = to_ms(progress.reached) if progress.reached else None
         self._print(
             "progress",
             **_series_name(progress),
@@ -123,9 +124,12 @@ class JsonDisplay(Display):
     def finish(self, progress: Progress) -> None:
         """Print what came of a series."""
         missing = [
-            {"start": to_ms(w.start), "end": to_ms(w.end), "reason": str(each.error)}
+            {
+                "start": to_ms(each.window.start),
+                "end": to_ms(each.window.end),
+                "reason": str(each.error),
+            }
             for each in progress.lost
-            for w in [each.window]
         ]
         self._print("series", **_series_name(progress), done=progress.done, missing=missing)
 
@@ -133,7 +137,8 @@ class JsonDisplay(Display):
     def stop(self) -> None:
         """Print the sums."""
         wanted, done, rate, _ = self._sum()
-        self._print("end", wanted=wanted, done=done, candles_per_s=round(rate, 1))
+        rate = round(rate, 1)
+        self._print("end", complete=self.got_all, wanted=wanted, done=done, candles_per_s=rate)
 
     def _print(self, event: str, **more: object) -> None:
         sys.stdout.write(json.dumps({"event": event, **more}) + "\n")
@@ -148,9 +153,9 @@ class PlainDisplay(Display):
         self._said_at = 0.0
 
     @override
-    def show_plan(self, planned: Sequence[Planned]) -> None:
+    def show_plan(self, plan: Plan) -> None:
         """Print a table."""
-        _say(plan_table(planned))
+        _say(plan_table(plan))
 
     @override
     def advance(self, progress: Progress, delay: MdpError | None) -> None:
@@ -197,9 +202,9 @@ class BarDisplay(Display):
         self._all: TaskID | None = None
 
     @override
-    def show_plan(self, planned: Sequence[Planned]) -> None:
+    def show_plan(self, plan: Plan) -> None:
         """Print a table."""
-        self._bars.console.print(plan_table(planned), highlight=False)
+        self._bars.console.print(plan_table(plan), highlight=False)
 
     @override
     def start(self, progresses: Sequence[Progress]) -> None:
@@ -249,18 +254,19 @@ def choose_display(*, as_json: bool) -> Display:
     return BarDisplay(console) if console.is_terminal else PlainDisplay()
 
 
-def plan_table(planned: Sequence[Planned]) -> str:
-    """Print what each series takes, and the sum; then what the exchange can't give any more."""
+def plan_table(plan: Plan) -> str:
+    """Print what each series takes, and the sum; then what the exchange does not give."""
     lines = [f"{'series':<40} {'from':<10} {'to':<10} {'candles':>12} {'pages':>8} {'weight':>8}"]
-    for each in planned:
+    for each in plan.planned:
         bounds = f"{_day(each.window.start)} {_day(each.window.end)}"
         lines.append(f"{each.series!s:<40} {bounds} {_amounts(each.outlook.estimate)}")
-    in_all = total(planned)
+    in_all = plan.total
     cached = f"{in_all.cached_share:.1%} is there already"
     lines.append(f"{'all':<40} {'':<21} {_amounts(in_all)}")
     lines.append(f"about {_duration(in_all.seconds)}, {cached}")
-    for each in planned:
+    for each in plan.planned:
         lines += [f"{each.series}: {_forgotten(window)}" for window in each.outlook.forgotten]
+    lines += [f"{each.name}: not filled: {each.error}" for each in plan.failed]
     return "\n".join(lines)
 
 

@@ -10,6 +10,7 @@ import typer
 
 from mdp_core.clock import to_ms
 from mdp_core.database import open_database
+from mdp_core.errors import UnknownExchange
 from mdp_core.inventory import Holding, HoldingFilter, read_holdings
 from mdp_core.names import split_names
 from mdp_core.settings import DatabaseSettings
@@ -36,6 +37,8 @@ def coverage(
     with clear_errors():
         settings = DatabaseSettings()  # pyright: ignore[reportCallIssue]
         holdings = asyncio.run(_holdings(settings, wanted))
+        if exchange is not None and not holdings:
+            _require_exchange(exchange)
     lines = map(_json, holdings) if as_json else _table(holdings)
     sys.stdout.write("".join(f"{line}\n" for line in lines))
 
@@ -48,6 +51,15 @@ async def _holdings(settings: DatabaseSettings, wanted: HoldingFilter) -> list[H
         statement_timeout_seconds=_STATEMENT_SECONDS,
     ) as database:
         return await read_holdings(database, wanted)
+
+
+def _require_exchange(exchange: str) -> None:
+    """Tell a slip of the pen from an exchange of which nothing is stored."""
+    from mdp_core.wiring import installed_adapters  # noqa: PLC0415 - it takes long to load
+
+    names = sorted({name for name, _ in installed_adapters()})
+    if exchange not in names:
+        raise UnknownExchange(exchange, names)
 
 
 def _table(holdings: Sequence[Holding]) -> list[str]:

@@ -2,17 +2,21 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from mdp_core.admission import at_priority
 from mdp_core.answer import Missing
 from mdp_core.backfill_store import Job, Loss, State
 from mdp_core.bulk import Filled
-from mdp_core.chunks import Apart, Order
+from mdp_core.chunks import Apart
 from mdp_core.errors import (
+    BadPayload,
     ExchangeRejected,
     HistoryUnavailable,
     MdpError,
+    StoreUnavailable,
     UnknownExchange,
     UnknownMarketType,
     UnknownSymbol,
@@ -20,97 +24,143 @@ from mdp_core.errors import (
 )
 from mdp_core.exchanges.base import ExchangeAdapter
 from mdp_core.model import Series, Window
+from mdp_core.planner import subtract
 from mdp_core.priority import Priority
 from mdp_core.wiring import Services
 
 _log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 1.0
-_LONGEST_WAIT_SECONDS = 30.0
-# So many chunks in a row with a refusal: it is the series itself that the exchange refuses.
+# A job that can't go on is left alone, each time twice as long as before.
+_LONGEST_REST_SECONDS = 300.0
+# So many chunks in a row were refused: it is the series itself that the exchange refuses.
 _REFUSALS = 3
 # With these a job can't even be begun, however often it is tried.
-_HOPELESS = (UnknownExchange, UnknownMarketType, UnknownSymbol, UnsupportedInterval)
+_HOPELESS = (
+    UnknownExchange,
+    UnknownMarketType,
+    UnknownSymbol,
+    UnsupportedInterval,
+    BadPayload,
+    ExchangeRejected,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    """For how long a job is left alone, and until when (monotonic)."""
+
+    seconds: float
+    until: float
 
 
 class JobWorker:
-    """Works on the jobs of one market; any number of workers may work on the same job."""
+    """Works on the jobs of one market; any number of workers may work on the same job.
+
+    A job that can't go on, or that is not understood, holds up none of the others.
+    """
 
     def __init__(self, services: Services, adapter: ExchangeAdapter) -> None:
         self._services = services
         self._facts = adapter.facts
+        self._rests: dict[int, _Rest] = {}
 
     async def run(self) -> None:
         """Work until this is cancelled."""
         while True:
+            is_idle = True
             try:
                 is_idle = not await self.work_once()
             except MdpError as error:
                 _log.warning("jobs of %s: %s", self._facts.name, error)
-                await asyncio.sleep(_wait_seconds(error))
-                continue
+            except Exception:  # noqa: BLE001 - the top of a worker: it must not end unseen
+                _log.exception("jobs of %s can't be worked on", self._facts.name)
             if is_idle:
                 await asyncio.sleep(_POLL_SECONDS)
 
     async def work_once(self) -> bool:
-        """Bring the oldest open job to its end; tell whether there was one.
+        """Work on the oldest open job as far as that goes; tell whether it came to its end.
 
         Raises:
-            MdpError: Something is in the way that may pass.
+            StoreUnavailable: The database does not answer.
         """
-        jobs = self._services.jobs
-        job = await jobs.oldest(self._facts.name, self._facts.market_type)
+        now, jobs = time.monotonic(), self._services.jobs
+        resting = [job for job, rest in self._rests.items() if rest.until > now]
+        job = await jobs.oldest(self._facts.name, self._facts.market_type, resting)
         if job is None:
             return False
-        await jobs.start(job.id)
+        try:
+            await jobs.start(job.id)
+            await self._begin(job)
+        except StoreUnavailable:
+            raise
+        except MdpError as error:
+            _log.warning("job %s: %s", job.id, error, extra={"job": job.id})
+            self._rest(job.id, error)
+            return False
+        except Exception as error:  # noqa: BLE001 - the top of a job: the others must go on
+            _log.exception("job %s failed", job.id)
+            reason = f"{type(error).__name__}: {error}"
+            await jobs.end(job.id, State.FAILED, reason)
+        self._rests.pop(job.id, None)
+        return True
+
+    def _rest(self, job: int, error: MdpError) -> None:
+        asked: float = getattr(error, "retry_after_seconds", _POLL_SECONDS)
+        before = self._rests.get(job, _Rest(0, 0))
+        seconds = min(max(asked, _POLL_SECONDS, 2 * before.seconds), _LONGEST_REST_SECONDS)
+        self._rests[job] = _Rest(seconds, time.monotonic() + seconds)
+
+    async def _begin(self, job: Job) -> None:
         try:
             series = await self._begun(job)
         except _HOPELESS as error:
-            await jobs.end(job.id, State.FAILED, str(error))
-            return True
+            await self._services.jobs.end(job.id, State.FAILED, str(error))
+            return
         if series is None:
-            await jobs.end(job.id, State.FAILED, "the exchange has no candle of it so far")
-            return True
+            reason = "the exchange has no candle of it so far"
+            await self._services.jobs.end(job.id, State.FAILED, reason)
+            return
         await self._work(job.id, series)
-        return True
 
     async def _begun(self, job: Job) -> Series | None:
         """Give the job's series once it is known where its history begins."""
         with at_priority(Priority.BACKFILL):
             series = await self._services.backfills.series(job)
-        if series.history_begins is not None or self._facts.probes_beginning:
-            return series
-        if await self._services.bisection.find(series) is None:
-            return None
-        return await self._services.backfills.series(job)
+            if series.history_begins is not None or self._facts.probes_beginning:
+                return series
+            if await self._services.bisection.find(series) is None:
+                return None
+            return await self._services.backfills.series(job)
 
     async def _work(self, job_id: int, series: Series) -> None:
-        order, refused = Apart(), 0
+        bulk, order, refused = self._services.bulk, Apart(), 0
+        before: Sequence[Window] = []
         while (job := await self._services.jobs.get(job_id)) and job.state.is_open:
-            filled = await self._step(job, series, order)
-            if filled is None:
+            left = await bulk.left(series, job.window, [loss.window for loss in job.losses])
+            if not left.gaps:
                 await self._services.jobs.end(job_id, *_verdict(job))
                 return
-            refusal = _refusal(filled)
+            await bulk.pause(before, left)
+            before = left.gaps
+            chunk = bulk.choose(series, left, order)
+            filled = await self._fill(job_id, series, chunk)
+            refusal = refusal_of(filled, chunk)
             refused = refused + 1 if refusal else 0
             if refused == _REFUSALS:
                 await self._services.jobs.end(job_id, State.FAILED, str(refusal))
             if filled.delay:
                 raise filled.delay
+            self._rests.pop(job_id, None)
 
-    async def _step(self, job: Job, series: Series, order: Order) -> Filled | None:
-        """Fill a chunk, and write down what can't be had; None: nothing is left.
+    async def _fill(self, job_id: int, series: Series, chunk: Window) -> Filled:
+        """Fill a chunk, and write down what can't be had.
 
         What the exchange has forgotten is no loss of this job's: it is told from the coverage.
         """
-        bulk = self._services.bulk
-        left = await bulk.left(series, job.window, [loss.window for loss in job.losses])
-        if not left.gaps:
-            return None
-        chunk = bulk.choose(series, left, order)
-        filled = await bulk.fill(series, chunk, Priority.BACKFILL)
+        filled = await self._services.bulk.fill(series, chunk, Priority.BACKFILL)
         if losses := _losses(filled.lost, chunk):
-            await self._services.jobs.lose(job.id, losses)
+            await self._services.jobs.lose(job_id, losses)
         return filled
 
 
@@ -130,12 +180,9 @@ def _verdict(job: Job) -> tuple[State, str | None]:
     return State.FAILED, f"{len(job.losses)} window(s) could not be had: {first.reason}"
 
 
-def _refusal(filled: Filled) -> MdpError | None:
-    """Give the exchange's refusal, if one is among what could not be had."""
-    refusals = (each.error for each in filled.lost if isinstance(each.error, ExchangeRejected))
-    return next(refusals, None)
-
-
-def _wait_seconds(error: MdpError) -> float:
-    seconds: float = getattr(error, "retry_after_seconds", _POLL_SECONDS)
-    return min(max(seconds, _POLL_SECONDS), _LONGEST_WAIT_SECONDS)
+def refusal_of(filled: Filled, chunk: Window) -> MdpError | None:
+    """Give the exchange's refusal, if it refused all of a chunk; else None."""
+    refused = [each for each in filled.lost if isinstance(each.error, ExchangeRejected)]
+    if not refused or subtract([chunk], [each.window for each in refused]):
+        return None
+    return refused[0].error

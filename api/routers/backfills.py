@@ -9,10 +9,16 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api.auth import authorize
 from api.job_bodies import AcceptedJobs, Job, Jobs, PlannedJobs
-from api.jobs import accepted, describe_estimate, describe_job, describe_planned
+from api.jobs import (
+    accepted,
+    describe_estimate,
+    describe_failed,
+    describe_job,
+    describe_planned,
+)
 from api.parameters import optional_time, path_with
 from api.problems import problem_responses
-from mdp_core.backfills import Backfills, total
+from mdp_core.backfills import Backfills
 from mdp_core.errors import InvalidParameter
 from mdp_core.selection import Selection
 
@@ -86,13 +92,15 @@ async def post_backfills(request: Request, wanted: BackfillRequest) -> Response:
     if len(names) > _MOST_SERIES:
         message = f"{len(names)} series are selected, and one call takes {_MOST_SERIES}"
         raise InvalidParameter(message)
-    planned = await backfills.plan(names, start, end)
-    estimate = describe_estimate(total(planned))
+    plan = (await backfills.plan(names, start, end)).worth_a_job()
+    more = {
+        "failed": [describe_failed(each) for each in plan.failed],
+        "estimate": describe_estimate(plan.total),
+    }
     if wanted.dry_run:
-        jobs = [describe_planned(each) for each in planned]
-        return JSONResponse({"jobs": jobs, "estimate": estimate})
-    opened = [await backfills.open(each) for each in planned]
-    return JSONResponse({"jobs": [accepted(each) for each in opened], "estimate": estimate}, 202)
+        return JSONResponse({"jobs": [describe_planned(each) for each in plan.planned], **more})
+    opened = await backfills.open(plan.planned)
+    return JSONResponse({"jobs": [accepted(each) for each in opened], **more}, 202)
 
 
 @router.get("", dependencies=_READ, summary="Jobs, the newest first")

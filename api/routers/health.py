@@ -124,7 +124,7 @@ async def get_health(request: Request) -> Response:
 async def _syncer(runs: JobRuns) -> SyncersBody:
     """Show who lives, what waits for want of budget, and the latest runs of every job."""
     syncers, latest = await runs.syncers(), await runs.latest(_RUNS_SHOWN)
-    newest = {run.job: run for run in reversed(latest)}
+    waiting = {run.job: run.waiting for run in reversed(latest) if run.waiting is not None}
     return {
         "alive": any(syncer.is_alive for syncer in syncers),
         "heartbeat_at": to_ms(syncers[0].heartbeat_at) if syncers else None,
@@ -136,7 +136,7 @@ async def _syncer(runs: JobRuns) -> SyncersBody:
             }
             for each in syncers
         ],
-        "series_waiting": sum(run.waiting or 0 for run in newest.values()),
+        "series_waiting": sum(waiting.values()),
         "runs": [_run(run) for run in latest],
     }
 

@@ -13,6 +13,8 @@ from conftest import MINUTE_MS, Sandbox, app_of, connected, eventually, opened_s
 from mdp_core.answer import CandleQuery
 from mdp_core.chunks import OldestFirst
 from mdp_core.clock import from_ms, to_ms
+from mdp_core.job_runs import RunKey, RunResult
+from mdp_core.model import Window
 from mdp_core.priority import Priority
 from mdp_core.selection import SeriesName
 from mdp_core.settings import Settings
@@ -116,6 +118,21 @@ async def test_health_tells_who_lives(services: Services, client: httpx.AsyncCli
     assert stopped["syncers"] == []
 
 
+async def test_health_counts_who_waits_while_the_next_run_is_under_way(
+    services: Services, client: httpx.AsyncClient
+) -> None:
+    """By the newest run of each market that has ended so far as to know; not nobody, in between."""
+    due = services.settings.clock()
+    for minutes, result in ((2, RunResult(1, 100)), (1, RunResult(error="some")), (0, None)):
+        for job in ("warm one", "warm two"):
+            key = RunKey(job, due - timedelta(minutes=minutes))
+            await services.runs.claim(key, "host:1:a")
+            if result:
+                await services.runs.end(key, "host:1:a", result)
+
+    assert (await client.get("/health")).json()["syncer"]["series_waiting"] == 200
+
+
 @pytest.fixture
 async def idle(services: Services) -> AsyncGenerator[None]:
     """Have a syncer count as alive that does no work."""
@@ -138,13 +155,35 @@ async def test_same_window_twice_is_one_job(client: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.usefixtures("idle")
-async def test_window_that_ends_a_little_later_is_the_same_job(client: httpx.AsyncClient) -> None:
-    """Who asks again until now means the same; one that reaches a page further is another."""
-    ends = [WINDOW["end"], WINDOW["end"] + 2 * MINUTE_MS, WINDOW["end"] + PAGE_MS]
+async def test_job_for_less_than_was_asked_for_is_another(client: httpx.AsyncClient) -> None:
+    """One candle less is less; a job that fills more does."""
+    end = WINDOW["end"]
+    ends = [end, end + MINUTE_MS, end - MINUTE_MS]
     answers = [await client.post("/backfills", json=job_request(end=end)) for end in ends]
     ids = [answer.json()["jobs"][0]["job"] for answer in answers]
 
-    assert ids[0] == ids[1] != ids[2]
+    assert ids[0] == ids[2] != ids[1]
+
+
+@pytest.mark.usefixtures("idle")
+@pytest.mark.parametrize(("minutes", "is_same"), [(50, True), (70, False)])
+async def test_asking_again_until_now_is_the_same_job_for_an_hour(
+    services: Services, client: httpx.AsyncClient, minutes: int, *, is_same: bool
+) -> None:
+    """Whether now is said by no end or by one that is not reached yet."""
+    until_now = job_request(end=None)
+    (planned,) = (await client.post("/backfills", json={**until_now, "dry_run": True})).json()[
+        "jobs"
+    ]
+    series = await services.metadata.series("binance", "perp", "ETH-USDT", "1m")
+    before = from_ms(planned["end"] - minutes * MINUTE_MS)
+    made = await services.jobs.open(series.id, Window(from_ms(START_MS), before), timedelta(0))
+    later = job_request(end=planned["end"] + 10 * MINUTE_MS)
+    answers = [await client.post("/backfills", json=asked) for asked in (until_now, later)]
+    ids = [answer.json()["jobs"][0]["job"] for answer in answers]
+
+    assert ids[0] == ids[1]
+    assert (ids[0] == made) is is_same
 
 
 async def test_job_that_is_cancelled_while_it_runs_stops_soon(
@@ -307,9 +346,8 @@ async def test_dry_run_tells_what_is_then_spent(
     start, end = from_ms(now_ms - 4000 * HOUR_MS), from_ms(now_ms - 30 * HOUR_MS)
     some = CandleQuery(exchange, market, symbol, "1h", from_ms(now_ms - 2000 * HOUR_MS), limit=50)
     await services.candles.get(some)
-    (planned,) = await services.backfills.plan(
-        [SeriesName(exchange, market, symbol, "1h")], start, end
-    )
+    name = SeriesName(exchange, market, symbol, "1h")
+    (planned,) = (await services.backfills.plan([name], start, end)).planned
     sandbox.clear()
     series, window = planned.series, planned.window
     async for step in services.bulk.steps(series, window, OldestFirst(), Priority.BACKFILL):

@@ -129,7 +129,8 @@ def test_backfill_that_did_not_get_all_says_so(
     """A wrong row and a history that was forgotten: exit code 1, and what is missing by name."""
     sandbox.fault("ohlc_violation", times=1000, startTime=str(START_MS))
     wrong = run(environment, *backfill(symbols="ETH-USDT"))
-    forgotten = run(environment, "backfill", "hyperliquid", "perp", "ETH", "1h", "--dry-run")
+    since = ["hyperliquid", "perp", "ETH", "1h", "--start", "2024-01-01", "--dry-run"]
+    forgotten = run(environment, "backfill", *since)
     unknown = run(environment, *backfill(symbols="NOPE-USDT"))
 
     assert wrong.returncode == 1
@@ -139,6 +140,58 @@ def test_backfill_that_did_not_get_all_says_so(
     assert "the exchange no longer has" in forgotten.stdout
     assert (unknown.returncode, unknown.stdout) == (1, "")
     assert "unknown symbol 'NOPE-USDT'" in unknown.stderr
+
+
+@pytest.mark.parametrize("server", ["plain"], indirect=True)
+@pytest.mark.usefixtures("sandbox")
+def test_all_that_the_exchange_still_has_is_all(environment: Mapping[str, str]) -> None:
+    """Without --start nobody asked for what was forgotten: the plan names it, and the code is 0."""
+    got = run(environment, "backfill", "hyperliquid", "perp", "ETH", "1h,1h", "--json")
+    plan, *_, series, end = [json.loads(line) for line in got.stdout.splitlines()]
+
+    assert got.returncode == 0
+    assert len(plan["series"]) == 1
+    assert len(plan["series"][0]["beyond_memory"]) == 1
+    assert series["missing"] == []
+    assert (end["event"], end["complete"]) == ("end", True)
+    assert end["done"] == end["wanted"] >= 4980
+
+
+@pytest.mark.parametrize("server", ["plain"], indirect=True)
+def test_series_that_fails_does_not_keep_the_others_back(
+    environment: Mapping[str, str], sandbox: Sandbox
+) -> None:
+    """One can't be asked where it begins: the other is filled, the code is 1, and it is said."""
+    sandbox.fault("server_error", times=100, symbol="ETHUSDT")
+    got = run(environment, *backfill("--json"))
+    plan, *_, end = [json.loads(line) for line in got.stdout.splitlines()]
+
+    assert got.returncode == 1
+    assert [each["symbol"] for each in plan["series"]] == ["1000PEPE-USDT"]
+    assert [(each["symbol"], each["code"]) for each in plan["failed"]] == [
+        ("ETH-USDT", "upstream_unavailable")
+    ]
+    assert (end["complete"], end["done"]) == (False, 4 * 499)
+
+
+@pytest.mark.parametrize("server", ["plain"], indirect=True)
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["backfill", "binance", "perp", "", "1m"], 2, "no symbols"),
+        (["backfill", "binance", "perp", "BTC-USDT", " ,"], 2, "no intervals"),
+        (["coverage", "binanse"], 1, "unknown exchange 'binanse'"),
+    ],
+)
+@pytest.mark.usefixtures("sandbox")
+def test_command_that_names_nothing_is_no_success(
+    environment: Mapping[str, str], arguments: list[str], code: int, said: str
+) -> None:
+    """A variable that is not set, a slip of the pen: said, and told by the exit code."""
+    done = run(environment, *arguments)
+
+    assert (done.returncode, done.stdout) == (code, "")
+    assert said in done.stderr
 
 
 async def test_coverage_of_a_billion_candles_is_told_at_once(

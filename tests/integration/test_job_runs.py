@@ -1,5 +1,6 @@
 """Claims of scheduled runs, one statement at a time: who may run what, and who may say so."""
 
+import time
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime, timedelta
 
@@ -66,6 +67,43 @@ async def test_run_that_ended_is_never_run_again(
     assert not await runs.claim(KEY, "two")
     assert not await runs.beat(KEY, "one")
     assert await runs.left() == []
+
+
+async def test_latest_runs_of_every_job_are_told(runs: JobRuns) -> None:
+    """So many of each as there are, and no more than asked for; the latest first."""
+    due = [NOON + timedelta(minutes=n) for n in range(3)]
+    keys = [RunKey(job, at) for job in ("warm", "keep", "refresh") for at in due]
+    for key in [*keys, RunKey("once", NOON)]:
+        await runs.claim(key, "one")
+    found = [(run.job, run.due_at) for run in await runs.latest(2)]
+
+    assert found == [
+        ("keep", due[2]),
+        ("keep", due[1]),
+        ("once", NOON),
+        ("refresh", due[2]),
+        ("refresh", due[1]),
+        ("warm", due[2]),
+        ("warm", due[1]),
+    ]
+
+
+async def test_latest_runs_are_found_without_reading_the_history(
+    runs: JobRuns, database: psycopg.Connection
+) -> None:
+    """`/health` is public: what a month of runs makes it cost, anybody can ask for."""
+    database.execute(
+        "INSERT INTO job_runs (job, due_at, worker, ended_at) "
+        "SELECT 'job ' || n % 10, now() - n * interval '1 second', 'one', now() "
+        "FROM generate_series(1, 100000) AS n"
+    )
+    database.execute("VACUUM ANALYZE job_runs")
+    begun = time.monotonic()
+    for _ in range(10):
+        assert len(await runs.latest(3)) == 30
+    took = time.monotonic() - begun
+
+    assert took < 0.5
 
 
 async def test_only_the_latest_run_that_was_left_is_made_up_for(

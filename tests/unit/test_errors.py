@@ -26,6 +26,7 @@ BRANCHES = {errors.MdpError, errors.InvalidQuery, errors.ExchangeError}
 STABLE = {
     "InvalidParameter": (422, "invalid_parameter"),
     "InvalidWindow": (422, "invalid_window"),
+    "NothingClosed": (422, "invalid_window"),
     "LimitTooLarge": (422, "limit_too_large"),
     "WindowTooLarge": (422, "window_too_large"),
     "HistoryUnavailable": (422, "history_unavailable"),

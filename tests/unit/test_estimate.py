@@ -1,5 +1,7 @@
 """What a fill takes, and in which order it is done: told before, and complete."""
 
+import time
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -8,12 +10,12 @@ from hypothesis import strategies as st
 from unit_strategies import utc
 
 from mdp_core.chunks import Apart, ChunkGrid, NewestFirst, OldestFirst, Order
-from mdp_core.estimate import Estimate, Terms, estimate
+from mdp_core.estimate import Estimate, Terms, estimate, page_hull
 from mdp_core.exchanges.binance import BinanceFuturesAdapter
 from mdp_core.exchanges.hyperliquid import HyperliquidPerpAdapter
 from mdp_core.intervals import Interval, epoch_grid
-from mdp_core.model import Window
-from mdp_core.planner import Reach, subtract
+from mdp_core.model import Window, hull
+from mdp_core.planner import Reach, adjacent_runs, common, plan, subtract
 
 GRID = epoch_grid(Interval.ONE_MINUTE)
 PAGE = 499
@@ -111,6 +113,57 @@ gaps = st.lists(st.integers(-2000, 4000), min_size=2, max_size=12, unique=True).
         slots(*pair) for pair in zip(sorted(edges)[::2], sorted(edges)[1::2], strict=False)
     ]
 )
+
+
+@pytest.mark.parametrize("terms", [BINANCE, HYPERLIQUID])
+@given(
+    missing=gaps,
+    window=st.tuples(st.integers(-2500, 4500), st.integers(0, 3000)),
+    edges=st.tuples(st.integers(-2500, 1000), st.integers(0, 2000), st.integers(0, 4000)),
+    pages=st.integers(1, 30),
+)
+def test_estimate_is_what_counting_every_page_gives(
+    terms: Terms,
+    missing: list[Window],
+    window: tuple[int, int],
+    edges: tuple[int, int, int],
+    pages: int,
+) -> None:
+    """As the planner makes them: each page of what is wanted, in requests of neighbours."""
+    size = PAGE // pages
+    terms = replace(terms, page_size=size)
+    asked = slots(window[0], sum(window))
+    within = reach(edges[0], sum(edges[:2]), sum(edges))
+    lies_in = plan([asked.clip(within.begins, within.closed)], GRID, size, within)
+    around = hull([page.window for page in lies_in]) if lies_in else Window(START, START)
+    known = asked.clip(within.begins, within.closed)
+    both = Window(min(known.start, around.start), max(known.end, around.end)) if lies_in else known
+    missing = common(missing, both)
+    wanted = common(missing, known.clip(within.earliest, within.closed))
+    counted = plan(wanted, GRID, size, within)
+    requests = adjacent_runs(counted, terms.pages_per_request)
+    lacking = [common(missing, hull([page.window for page in run])) for run in requests]
+    weights = [
+        terms.request_weight(GRID.count(hull(each).start, hull(each).end)) for each in lacking
+    ]
+    found = estimate(asked, missing, GRID, within, terms)
+
+    assert (found.pages, found.requests) == (len(counted), len(requests))
+    assert found.weight == sum(weights)
+    if lies_in:
+        assert page_hull(known, GRID, size, within) == around
+
+
+def test_estimate_of_decades_takes_no_time() -> None:
+    """A hundred thousand pages are counted as fast as one: nobody else waits meanwhile."""
+    first, stop = slots(-40_000 * PAGE, 0), slots(10, 60_000 * PAGE)
+    within = reach(-40_000 * PAGE, -40_000 * PAGE, 60_000 * PAGE)
+    begun = time.process_time()
+    found = estimate(Window(first.start, stop.end), [first, stop], GRID, within, BINANCE)
+    took = time.process_time() - begun
+
+    assert (found.pages, found.weight) == (100_000, 200_000.0)
+    assert took < 0.01
 
 
 @pytest.mark.parametrize("kind", [OldestFirst, NewestFirst, Apart])

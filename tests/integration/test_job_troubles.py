@@ -1,0 +1,262 @@
+"""Fill jobs that go wrong: each is told as it is, and holds up none of the others."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+from conftest import (
+    MINUTE_MS,
+    Sandbox,
+    app_of,
+    connected,
+    one_kind_of_database,
+    opened_services,
+    token_of,
+)
+
+from mdp_core.chunks import OldestFirst
+from mdp_core.clock import Clock, to_ms
+from mdp_core.model import Window
+from mdp_core.priority import Priority
+from mdp_core.settings import ExchangeSettings, Settings
+from mdp_core.wiring import Services, open_services
+from syncer.app import running_syncer
+
+pytestmark = one_kind_of_database
+
+PATIENCE_SECONDS = 60
+PAGE_MS = 499 * MINUTE_MS
+START_MS = 1_709_251_200_000 // PAGE_MS * PAGE_MS
+OPEN = ("queued", "running")
+
+
+def job_request(symbol: str = "ETH-USDT", **changes: object) -> dict[str, object]:
+    """Describe two pages of a series of Binance for POST."""
+    wanted = {"exchange": "binance", "market_type": "perp", "symbols": [symbol]}
+    bounds = {"start": START_MS, "end": START_MS + 2 * PAGE_MS}
+    return {**wanted, "intervals": ["1m"], **bounds, **changes}
+
+
+async def posted(client: httpx.AsyncClient, **changes: object) -> dict[str, Any]:
+    """Ask for a job; give it."""
+    answer = await client.post("/backfills", json=job_request(**changes))  # type: ignore[arg-type]
+    return answer.raise_for_status().json()["jobs"][0]
+
+
+async def ended(client: httpx.AsyncClient, job: dict[str, Any]) -> dict[str, Any]:
+    """Follow a job to its end."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while (now := (await client.get(job["status_url"])).json())["state"] in OPEN:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    return now
+
+
+@pytest.fixture
+async def idle(services: Services) -> AsyncGenerator[None]:
+    """Have a syncer count as alive that does no work."""
+    await services.runs.live("idle")
+    yield
+    await services.runs.leave("idle")
+
+
+@pytest.mark.usefixtures("idle")
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        {"start": "2024-01-01T12:00:10Z", "end": "2024-01-01T12:00:50Z"},
+        {"start": "2024-01-01", "end": "2024-01-01"},
+        {"start": "2100-01-01", "end": None},
+        {"start": "now", "end": None},
+    ],
+    ids=["between two candles", "nothing", "in the future", "just now"],
+)
+async def test_window_without_a_closed_candle_is_refused(
+    client: httpx.AsyncClient, bounds: dict[str, object]
+) -> None:
+    """As often as it is asked for, and for a dry run too; what is asked for after it is done."""
+    now = {"start": to_ms(Clock()())} if bounds["start"] == "now" else {}
+    asked = job_request(**{**bounds, **now})  # type: ignore[arg-type]
+    answers = [
+        await client.post("/backfills", json={**asked, "dry_run": dry_run})
+        for dry_run in (True, False, False)
+    ]
+    good = await client.post("/backfills", json=job_request())
+
+    assert {(each.status_code, each.json()["code"]) for each in answers} == {
+        (422, "invalid_window")
+    }
+    assert good.status_code == 202
+    assert len((await client.get("/backfills")).json()["backfills"]) == 1
+
+
+def test_database_refuses_a_job_without_a_window(
+    database: psycopg.Connection, services: Services
+) -> None:
+    """Whatever the code does: such a row could be neither listed nor worked on."""
+    del services
+    with pytest.raises(psycopg.errors.CheckViolation, match="ck_backfills_span"):
+        database.execute(
+            "WITH x AS (INSERT INTO exchanges VALUES ('x', 'X') RETURNING code), "
+            "s AS (INSERT INTO symbols (exchange, market_type, name, native, base, quote, "
+            "multiplier, active) SELECT code, 'perp', 'A-B', 'AB', 'A', 'B', 1, true FROM x "
+            "RETURNING id), one AS (INSERT INTO series (symbol_id, interval) SELECT id, '1m' "
+            "FROM s RETURNING id) INSERT INTO backfills (series_id, span) SELECT id, 'empty' "
+            "FROM one"
+        )
+
+
+async def test_job_that_is_not_understood_fails_and_the_next_goes_on(
+    services: Services, client: httpx.AsyncClient, database: psycopg.Connection
+) -> None:
+    """Candles outside coverage, as after a clumsy restore: a mistake that nobody foresaw."""
+    async with running_syncer(services):
+        first = await ended(client, await posted(client))
+        database.execute("UPDATE series SET coverage = '{}'")
+        broken = await ended(client, await posted(client))
+        other = await ended(client, await posted(client, symbol="BTC-USDT"))
+
+    assert [each["state"] for each in (first, broken, other)] == ["done", "failed", "done"]
+    assert "UniqueViolation" in broken["error"]
+
+
+async def test_job_that_can_not_go_on_lets_others_go_first(
+    services: Services, client: httpx.AsyncClient, sandbox: Sandbox
+) -> None:
+    """The exchange fails for one symbol only: the one queued behind it is done meanwhile."""
+    jobs = [await _made(services, client, symbol) for symbol in ("ETH-USDT", "BTC-USDT")]
+    sandbox.fault("server_error", times=100_000, symbol="ETHUSDT")
+    async with running_syncer(services):
+        other = await ended(client, jobs[1])
+        stuck = (await client.get(jobs[0]["status_url"])).json()
+        sandbox.clear_faults()
+        later = await ended(client, jobs[0])
+
+    assert (other["state"], stuck["state"], later["state"]) == ("done", "running", "done")
+
+
+async def _made(services: Services, client: httpx.AsyncClient, symbol: str) -> dict[str, Any]:
+    await services.runs.live("idle")
+    job = await posted(client, symbol=symbol)
+    await services.runs.leave("idle")
+    return job
+
+
+async def test_jobs_are_told_and_cancelled_while_the_exchange_is_away(
+    settings: Settings, sandbox: Sandbox, database: psycopg.Connection
+) -> None:
+    """By a process that never reached it; of a series that is no more all but progress is told."""
+    async with _client_of(settings, sandbox.url) as client:
+        jobs = [await posted(client), await posted(client, symbol="BTC-USDT", end=None)]
+        strange = await posted(client, symbol="SOL-USDT")
+        database.execute("UPDATE symbols SET market_type = 'gone' WHERE name = 'SOL-USDT'")
+    async with _client_of(settings, "http://127.0.0.1:9") as client:
+        cancelled = await client.delete(jobs[1]["status_url"])
+        listed = await client.get("/backfills")
+        told = await client.get(jobs[0]["status_url"])
+
+    assert (cancelled.status_code, cancelled.json()["state"]) == (200, "cancelled")
+    assert [each["job"] for each in listed.json()["backfills"]] == [3, 2, 1]
+    assert listed.json()["backfills"][0]["progress"] is None
+    assert listed.json()["backfills"][0]["estimate"] is None
+    assert listed.json()["backfills"][0]["job"] == strange["job"]
+    assert told.json()["progress"] == {"slots": 2 * 499, "covered": 0, "share": 0.0}
+    assert told.json()["estimate"]["pages"] == 2
+
+
+@asynccontextmanager
+async def _client_of(settings: Settings, exchanges: str) -> AsyncGenerator[httpx.AsyncClient]:
+    """Give a client of a process of its own, beside a syncer that counts as alive."""
+
+    def exchange_settings(name: str) -> ExchangeSettings:
+        return ExchangeSettings(url=f"{exchanges}/{name}", share=1.0)
+
+    async with (
+        open_services(settings, exchange_settings=exchange_settings) as services,
+        connected(app_of(services), token_of(settings)) as client,
+    ):
+        await services.runs.live("idle")
+        yield client
+
+
+@pytest.mark.usefixtures("idle")
+async def test_series_that_can_not_be_planned_has_no_job_and_the_others_do(
+    client: httpx.AsyncClient, sandbox: Sandbox
+) -> None:
+    """Where the one begins can't be asked: it is named, with the code of an answer."""
+    sandbox.fault("server_error", times=100, symbol="ETHUSDT")
+    asked = job_request(symbols=["BTC-USDT", "ETH-USDT"])
+    answer = await client.post("/backfills", json=asked)
+    alone = await client.post("/backfills", json=job_request())
+    body = answer.json()
+
+    assert answer.status_code == 202
+    assert [each["symbol"] for each in body["jobs"]] == ["BTC-USDT"]
+    assert [(each["symbol"], each["code"]) for each in body["failed"]] == [
+        ("ETH-USDT", "upstream_unavailable")
+    ]
+    assert (alone.status_code, alone.json()["code"]) == (503, "upstream_unavailable")
+
+
+@pytest.mark.usefixtures("idle")
+async def test_interval_that_is_named_twice_counts_once(client: httpx.AsyncClient) -> None:
+    """And a symbol that is named in two ways."""
+    asked = job_request(symbols=["ETH-USDT", "eth-usdt", "ETHUSDT"], intervals=["1m", "1m"])
+    planned = (await client.post("/backfills", json={**asked, "dry_run": True})).json()
+
+    assert len(planned["jobs"]) == 1
+    assert planned["estimate"]["pages"] == 2
+
+
+@pytest.mark.usefixtures("idle")
+async def test_wait_behind_a_job_counts_what_the_exchange_still_has(
+    client: httpx.AsyncClient,
+) -> None:
+    """Hyperliquid: the job ahead asks for years, and takes what five thousand candles take."""
+    asked = {"exchange": "hyperliquid", "market_type": "perp", "intervals": ["1m"]}
+    first = await client.post("/backfills", json={**asked, "symbols": ["BTC"]})
+    second = await client.post("/backfills", json={**asked, "symbols": ["ETH"]})
+    alone, behind = (each.json()["jobs"][0]["estimate"]["eta_s"] for each in (first, second))
+
+    assert 1.7 * alone < behind < 2.3 * alone
+    jobs = (await client.get("/backfills")).json()["backfills"]
+    assert [job["estimate"]["eta_s"] for job in jobs] == pytest.approx([behind, alone], rel=0.1)
+
+
+async def test_step_that_brings_nothing_is_not_tried_again_at_once(
+    settings: Settings, sandbox: Sandbox
+) -> None:
+    """Where candles settle later than they can be late: a job ends where both are over."""
+    delays = {"settle_seconds": 600, "absence_grace_seconds": 300}
+    async with opened_services(settings, sandbox, **delays) as services:
+        series = await services.metadata.series("binance", "perp", "ETH-USDT", "1m")
+        now = series.grid.floor(Clock()())
+        window = await services.bulk.window(series, now - timedelta(hours=1), None)
+        fill = services.bulk.steps(series, window, OldestFirst(), Priority.BACKFILL)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            steps = [step async for step in fill]
+
+        assert now - timedelta(minutes=11) <= window.end <= now - timedelta(minutes=9)
+        assert [(step.delay, list(step.lost)) for step in steps] == [(None, [])]
+
+
+async def test_step_that_changed_nothing_is_followed_by_a_pause(
+    settings: Settings, sandbox: Sandbox
+) -> None:
+    """A window that reaches into what has not settled: the database is left in peace."""
+    async with opened_services(settings, sandbox, settle_seconds=600) as services:
+        series = await services.metadata.series("binance", "perp", "ETH-USDT", "1m")
+        now = series.grid.floor(Clock()())
+        window = Window(now - timedelta(minutes=5), now)
+        fill = services.bulk.steps(series, window, OldestFirst(), Priority.BACKFILL)
+        begun = time.monotonic()
+        async with aclosing(fill):
+            for _ in range(3):
+                await anext(fill)
+
+        assert time.monotonic() - begun >= 2

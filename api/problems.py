@@ -14,7 +14,7 @@ _A_SERIES = "binance perp BTC-USDT 1m"
 
 EXAMPLES: tuple[Exception, ...] = (
     errors.InvalidParameter(
-        "start=1714521600 looks like seconds: write epoch milliseconds or ISO-8601"
+        "start=1714521600 looks like seconds: write epoch milliseconds or ISO-8601 with dashes"
     ),
     errors.InvalidWindow(datetime(2024, 5, 2, tzinfo=UTC), _A_TIME),
     errors.NothingClosed(_A_TIME, datetime(2024, 5, 2, tzinfo=UTC)),

@@ -27,7 +27,8 @@ CROSS JOIN LATERAL (
 WHERE covered.parts > 0
   AND (%(exchange)s::text IS NULL OR symbols.exchange = %(exchange)s)
   AND (%(market_type)s::text IS NULL OR symbols.market_type = %(market_type)s)
-ORDER BY symbols.exchange, symbols.market_type, symbols.name, series.id
+ORDER BY symbols.exchange, symbols.market_type, symbols.name,
+         array_position(%(intervals)s::text[], series.interval)
 """
 
 
@@ -56,12 +57,18 @@ class HoldingFilter:
 
 
 async def read_holdings(database: Database, wanted: HoldingFilter) -> list[Holding]:
-    """Give what is covered of each series that has anything, by exchange, market type and symbol.
+    """Give what is covered of each series that has anything.
+
+    By exchange, market type and symbol, and then the shortest interval first.
 
     Raises:
         StoreUnavailable: The database does not answer.
     """
-    what = {"exchange": wanted.exchange, "market_type": wanted.market_type}
+    what = {
+        "exchange": wanted.exchange,
+        "market_type": wanted.market_type,
+        "intervals": [each.value for each in Interval],
+    }
     async with database.connection() as connection:
         rows = await (await connection.execute(_COVERED, what)).fetchall()
     return [

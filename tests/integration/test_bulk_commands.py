@@ -194,6 +194,18 @@ def test_command_that_names_nothing_is_no_success(
     assert said in done.stderr
 
 
+async def test_coverage_is_told_in_one_order(
+    services: Services, database: psycopg.Connection
+) -> None:
+    """By the length of the interval, whichever series was asked for first."""
+    for interval in ("1d", "1m", "1h"):
+        await services.metadata.series("binance", "perp", "ETH-USDT", interval)
+    database.execute("UPDATE series SET coverage = '{[2024-01-01, 2024-01-02)}'")
+    holdings = await read_holdings(services.database, HoldingFilter())
+
+    assert [each.interval for each in holdings] == ["1m", "1h", "1d"]
+
+
 async def test_coverage_of_a_billion_candles_is_told_at_once(
     services: Services, database: psycopg.Connection
 ) -> None:

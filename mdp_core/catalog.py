@@ -19,6 +19,10 @@ from mdp_core.model import Series, Symbol
 
 _SYMBOLS = schema.symbols
 _SERIES = schema.series
+# Without its coverage, which may be long.
+_WHAT_A_SERIES_IS = [
+    _SERIES.c[name] for name in ("id", "symbol_id", "interval", "grid_phase_ms", "history_begins")
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +125,22 @@ class Catalog:
 
     async def series(self, listing: Listing, interval: Interval, usual: Grid) -> Series | None:
         """Give the stored series of a symbol, on its own grid; None if there is none yet."""
-        query = select(_SERIES).where(
-            _SERIES.c.symbol_id == listing.id, _SERIES.c.interval == interval.value
+        kept = await self.all_series([listing], {interval: usual})
+        return kept[0] if kept else None
+
+    async def all_series(
+        self, listings: Sequence[Listing], usual: Mapping[Interval, Grid]
+    ) -> list[Series]:
+        """Give the stored series of these symbols and intervals, each on its own grid."""
+        symbols = {listing.id: listing.symbol for listing in listings}
+        query = select(*_WHAT_A_SERIES_IS).where(
+            _SERIES.c.symbol_id.in_(symbols), _SERIES.c.interval.in_([each.value for each in usual])
         )
         async with self._connection() as connection:
-            row = (await connection.execute(query)).mappings().one_or_none()
-        return None if row is None else _series(row, listing.symbol, usual)
+            return [
+                _series(row, symbols[row["symbol_id"]], usual[Interval(row["interval"])])
+                for row in (await connection.execute(query)).mappings()
+            ]
 
     async def save_beginning(self, series: Series, beginning: Beginning) -> None:
         """Learn where the history of a kept series begins, unless that is known."""

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from weakref import WeakValueDictionary
@@ -146,6 +147,34 @@ class Metadata:
         async with self._resolving.setdefault(key, asyncio.Lock()):
             return self._believed_series(key) or await self._resolve(key)
 
+    async def look_up(self, adapter: ExchangeAdapter, names: Sequence[tuple[str, str]]) -> None:
+        """Read many kept series of a market at once, so that `series` has them at hand.
+
+        Args:
+            adapter: Of the market.
+            names: Symbol (canonical, active) and interval of each; others are left to `series`.
+        """
+        facts = adapter.facts
+        wanted, symbols = set(names), {symbol for symbol, _ in names}
+        listings = [
+            listing
+            for listing in await self._believed_listings(adapter)
+            if listing.symbol.active and listing.symbol.name in symbols
+        ]
+        counted = Counter(listing.symbol.name for listing in listings)
+        intervals = {interval for _, interval in names}
+        usual = {each: of.grid for each, of in facts.intervals.items() if each.value in intervals}
+        for series in await self._catalog.all_series(listings, usual):
+            name = (series.symbol.name, series.interval.value)
+            is_known = series.history_begins or not facts.probes_beginning
+            if is_known and name in wanted and counted[name[0]] == 1:
+                self._believe((facts.name, facts.market_type, *name), series)
+
+    def _believe(self, key: SeriesKey, series: Series) -> None:
+        if len(self._known) >= _MOST_KNOWN:
+            self._known.clear()
+        self._known[key] = (series, time.monotonic() + _BELIEVED_SECONDS)
+
     def _believed_series(self, key: SeriesKey) -> Series | None:
         known, until = self._known.get(key, (None, 0.0))
         return known if time.monotonic() < until else None
@@ -156,9 +185,7 @@ class Metadata:
         offered = _offered(adapter, interval)
         listing = await self._listing(adapter, symbol)
         series = await self._beginnings.series(adapter, listing, offered)
-        if len(self._known) >= _MOST_KNOWN:
-            self._known.clear()
-        self._known[key] = (series, time.monotonic() + _BELIEVED_SECONDS)
+        self._believe(key, series)
         return series
 
     async def refresh_symbols(self, adapter: ExchangeAdapter) -> int | None:

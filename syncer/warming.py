@@ -80,6 +80,7 @@ class Warming:
         async with asyncio.timeout_at(until):
             await self._wait_until_settled()
             names, unknown = await self._names()
+            await self._services.metadata.look_up(self._adapter, names)
         found = await _all_at_once(self._series, names, until)
         due = await self._lacking(found.results)
         capacity = self._market.weight_per_second * _MINUTE_SECONDS * _LARGEST_SHARE

@@ -191,6 +191,25 @@ async def test_beginning_that_no_exchange_tells_is_found(services: Services, row
     assert series["history_begins"].year == 2016
 
 
+@on_one_server
+async def test_many_series_are_looked_up_at_once(
+    settings: Settings, sandbox: Sandbox, database: psycopg.Connection
+) -> None:
+    """What is kept of them; the rest is left to whoever asks for it."""
+    names = [("BTC-USDT", "1m"), ("ETH-USDT", "1h"), ("SOL-USDT", "1m"), ("NO-SUCH", "1m")]
+    async with opened_services(settings, sandbox) as services:
+        kept = [await services.metadata.series("binance", "perp", *name) for name in names[:2]]
+    async with opened_services(settings, sandbox) as services:
+        await services.metadata.look_up(services.metadata.adapter("binance", "perp"), names)
+        database.execute("ALTER TABLE series RENAME TO away")
+        found = [await services.metadata.series("binance", "perp", *name) for name in names[:2]]
+        database.execute("ALTER TABLE away RENAME TO series")
+        started = await services.metadata.series("binance", "perp", *names[2])
+
+    assert found == kept
+    assert started.history_begins
+
+
 async def test_keeping_what_nobody_forgets_is_refused(settings: Settings, sandbox: Sandbox) -> None:
     """A mistake in MDP_KEEP is said at the start, not found out years later."""
     mistaken = settings.model_copy(update={"keep": "binance:*:1m"})

@@ -182,9 +182,9 @@ async def test_warming_gives_up_at_the_end_of_its_minute(services: Services) -> 
     bucket = Budget(services.database, "binance", "default", Tariff(240, 36), share=1.0)
     await bucket.block(300, "HTTP 418")
     begun = time.monotonic()
-    ran = await _warming(services, "binance:BTC-USDT,ETH-USDT:1m", patience_seconds=1.0).run()
+    ran = await _warming(services, "binance:BTC-USDT,ETH-USDT:1m", patience_seconds=5.0).run()
 
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 30
     assert (ran.rows, ran.waiting, ran.error) == (0, 2, None)
 
 

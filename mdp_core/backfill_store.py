@@ -13,7 +13,7 @@ from psycopg.types.json import Jsonb
 from psycopg.types.range import Range
 
 from mdp_core.clock import from_ms, to_ms
-from mdp_core.database import Database
+from mdp_core.database import Database, storable
 from mdp_core.errors import StoreUnavailable
 from mdp_core.model import Window
 
@@ -234,7 +234,7 @@ class BackfillStore:
             {
                 "start": to_ms(each.window.start),
                 "end": to_ms(each.window.end),
-                "reason": _storable(each.reason),
+                "reason": storable(each.reason),
             }
             for each in losses
         ]
@@ -242,7 +242,7 @@ class BackfillStore:
 
     async def end(self, job: int, state: State, error: str | None = None) -> None:
         """Bring an open job to its end; one that has ended stays as it is."""
-        why = None if error is None else _storable(error)
+        why = None if error is None else storable(error)
         await self._execute(_END, {"id": job, "state": state.value, "error": why})
 
     async def _execute(self, query: LiteralString, what: Mapping[str, object]) -> None:
@@ -269,11 +269,6 @@ def _job(row: tuple[Any, ...]) -> Job:
         error=error,
         losses=_losses(missing),
     )
-
-
-def _storable(text: str) -> str:
-    """Give a text without what no text in Postgres may hold, whoever sent it."""
-    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def _losses(listed: list[dict[str, Any]]) -> list[Loss]:

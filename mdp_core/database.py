@@ -242,3 +242,8 @@ async def _reset(connection: _PooledConnection) -> None:
 async def _check_if_idle(connection: _PooledConnection) -> None:
     if time.monotonic() > connection.returned_at + _SURELY_ALIVE_SECONDS:
         await AsyncConnectionPool.check_connection(connection)
+
+
+def storable(text: str) -> str:
+    """Give a text without what no text in Postgres may hold, whoever sent it."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")

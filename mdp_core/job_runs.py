@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import LiteralString
 
-from mdp_core.database import Database
+from mdp_core.database import Database, storable
 
 HEARTBEAT_SECONDS = 3.0
 SILENT_SECONDS = 10.0
@@ -163,7 +163,8 @@ class JobRuns:
 
     async def end(self, key: RunKey, worker: str, result: RunResult) -> None:
         """Write down what came of it."""
-        came = {"rows": result.rows, "waiting": result.waiting, "error": result.error}
+        error = None if result.error is None else storable(result.error)
+        came = {"rows": result.rows, "waiting": result.waiting, "error": error}
         async with self._database.connection() as connection:
             await connection.execute(_END, {**_key(key, worker), **came})
 

@@ -56,6 +56,14 @@ async def test_run_of_who_fell_silent_is_taken_over(
     assert (await runs.latest(1))[0].rows == 2
 
 
+async def test_run_ends_whatever_its_error_holds(runs: JobRuns) -> None:
+    """An exchange may have sent the text; a run that could not end would be run again for ever."""
+    await runs.claim(KEY, "one")
+    await runs.end(KEY, "one", RunResult(0, error="refused: \0"))
+
+    assert (await runs.latest(1))[0].error == "refused: \N{REPLACEMENT CHARACTER}"
+
+
 async def test_run_that_ended_is_never_run_again(
     runs: JobRuns, database: psycopg.Connection
 ) -> None:

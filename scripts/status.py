@@ -47,7 +47,9 @@ def _extension(status: Status) -> str:
 def _schema(status: Status) -> str:
     if status.revision == status.newest_revision:
         return f"{status.revision}, the newest"
-    return schema_problem(status.revision) or f"{status.revision}, of a later version than this one"
+    if schema_problem(status.revision):
+        return f"{status.revision or 'none'}, not {status.newest_revision}: run `mdp db upgrade`"
+    return f"{status.revision}, of a later version than this one"
 
 
 def _role(name: str, can_login: bool) -> str:  # noqa: FBT001 - of a dictionary's item

@@ -130,7 +130,8 @@ async def test_status_of_an_empty_server_says_what_to_do(
     database.execute("DROP TABLE alembic_version")
     text = await report(DatabaseSettings(database_url=server_url(database)))
 
-    assert "none; `mdp db upgrade`" in text
+    assert "schema    none, not 0" in text
+    assert "run `mdp db upgrade`" in text
     del opened
 
 

@@ -96,7 +96,7 @@ class _Text(Format):
 
     @override
     def cut(self, rows: Rows, window: Window, columns: Sequence[str]) -> Rows:
-        assert rows.bounds is not None, "encode gave them"  # noqa: S101
+        assert rows.bounds is not None, "encode gave them"  # noqa: S101 - for the type checker
         first, stop = rows.span(window)
         data = memoryview(rows.data)[rows.bounds[first] : rows.bounds[stop]]
         return Rows(data, rows.time[first:stop])

@@ -77,7 +77,7 @@ def _let_log_in(connection: Connection[TupleRow], role: str, password: str) -> N
 
 def _let_in(connection: Connection[TupleRow], roles: list[str]) -> None:
     place = connection.execute(_PLACE).fetchone()
-    assert place, "a select without from has one row"  # noqa: S101
+    assert place, "a select without from has one row"  # noqa: S101 - for the type checker
     names = sql.SQL(", ").join(map(sql.Identifier, roles))
     for pattern in _LET_IN:
         where = {"database": sql.Identifier(place[0]), "schema": sql.Identifier(place[1])}

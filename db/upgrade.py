@@ -71,7 +71,7 @@ def _upgrade(connection: Connection, passwords: Mapping[str, str]) -> None:
 def newest_revision() -> str:
     """Give the revision that the code expects."""
     head = ScriptDirectory.from_config(_config()).get_current_head()
-    assert head, "there is at least one migration"  # noqa: S101
+    assert head, "there is at least one migration"  # noqa: S101 - for the type checker
     return head
 
 

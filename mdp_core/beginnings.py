@@ -143,7 +143,7 @@ class Beginnings:
         A longer candle holds its first one. Of a shorter interval the first traded candle is asked
         for, where the exchange still remembers that time.
         """
-        assert told.history_begins, "the caller looked"  # noqa: S101
+        assert told.history_begins, "the caller looked"  # noqa: S101 - for the type checker
         grid = adapter.facts.intervals[interval].grid
         floor = grid.floor(told.history_begins)
         if grid.next(floor) >= told.grid.next(told.history_begins):
@@ -184,12 +184,12 @@ class Beginnings:
         offered = adapter.facts.intervals[interval]
         await self._catalog.add_series(listing, interval, _own_grid(offered, beginning), beginning)
         series = await self._catalog.series(listing, interval, offered.grid)
-        assert series, "it was added a moment ago and is never deleted"  # noqa: S101
+        assert series, "it was added a moment ago and is never deleted"  # noqa: S101 - for the type checker
         return series
 
     async def _keep(self, series: Series, rows: Candles, settled: datetime) -> None:
         """Store what is final, up to the first slot that is absent or wrong: pages see to those."""
-        assert series.history_begins, "there are rows"  # noqa: S101
+        assert series.history_begins, "there are rows"  # noqa: S101 - for the type checker
         grid = series.grid
         window = Window(min(series.history_begins, settled), settled)
         candles = sift(rows, grid, window).candles

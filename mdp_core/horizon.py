@@ -136,7 +136,7 @@ class Horizon:
                     self._offset = await self._ask()
         elif time.monotonic() >= known.until and self._is_idle():
             self._asking_again = asyncio.create_task(self._ask_again(known))
-        assert self._offset, "it was asked for"  # noqa: S101
+        assert self._offset, "it was asked for"  # noqa: S101 - for the type checker
         return self._clock() + self._offset.ahead
 
     async def aclose(self) -> None:

@@ -87,5 +87,5 @@ def _slots(interval: str, seconds: float, months: int | None) -> int:
     grid = epoch_grid(Interval(interval))
     if isinstance(grid, FixedGrid):
         return timedelta(seconds=seconds) // grid.step
-    assert months is not None, "only months have no fixed length"  # noqa: S101
+    assert months is not None, "only months have no fixed length"  # noqa: S101 - for the type checker
     return months

@@ -21,29 +21,27 @@ from mdp_core.intervals import Int64s
 from mdp_core.model import Candles, RejectedRow, Window
 from mdp_core.planner import common, subtract
 
-# What of these windows is not covered, with nobody else saving until the transaction ends?
-# Everybody locks series in one order.
-_LOCK_MISSING: LiteralString = """
-SELECT series.id, asked.windows - series.coverage
-FROM series JOIN (
+# The windows of `as_columns`, as one multirange for each series.
+_WINDOWS: LiteralString = """
     SELECT id, range_agg(tstzrange(opens, ends)) AS windows
     FROM unnest(%(ids)s::int[], %(starts)s::timestamptz[], %(ends)s::timestamptz[])
-        AS asked(id, opens, ends)
+        AS each(id, opens, ends)
     GROUP BY id
-) AS asked USING (id)
-ORDER BY series.id FOR UPDATE OF series
 """
 
+# What of these windows is not covered, with nobody else saving until the transaction ends?
+# Everybody locks series in one order.
+_LOCK_MISSING: LiteralString = f"""
+SELECT series.id, asked.windows - series.coverage
+FROM series JOIN ({_WINDOWS}) AS asked USING (id)
+ORDER BY series.id FOR UPDATE OF series
+"""  # noqa: S608 - of constants only
+
 # From now on the store equals the exchange in these windows.
-_COVER: LiteralString = """
+_COVER: LiteralString = f"""
 UPDATE series SET coverage = coverage + fresh.windows
-FROM (
-    SELECT id, range_agg(tstzrange(opens, ends)) AS windows
-    FROM unnest(%(ids)s::int[], %(starts)s::timestamptz[], %(ends)s::timestamptz[])
-        AS fresh(id, opens, ends)
-    GROUP BY id
-) AS fresh WHERE series.id = fresh.id
-"""
+FROM ({_WINDOWS}) AS fresh WHERE series.id = fresh.id
+"""  # noqa: S608 - of constants only
 
 # Remember rows that can't be right.
 _REJECT: LiteralString = """

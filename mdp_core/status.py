@@ -90,7 +90,7 @@ async def read_status(database: Database) -> Status:
     """
     async with database.connection() as connection:
         server = await (await connection.execute(_SERVER)).fetchone()
-        assert server, "a select without from has one row"  # noqa: S101
+        assert server, "a select without from has one row"  # noqa: S101 - for the type checker
         postgres, timescaledb, license_, size_bytes = server
         roles = await (await connection.execute(_ROLES, [list(ROLES)])).fetchall()
         try:

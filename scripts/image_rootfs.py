@@ -130,7 +130,7 @@ class _Builder:
 
     def execute(self, instruction: str, value: str) -> None:
         """Do what one line of the Dockerfile says."""
-        print(f"  {self.stage.user:5} {instruction} {value}", flush=True)  # noqa: T201
+        print(f"  {self.stage.user:5} {instruction} {value}", flush=True)  # noqa: T201 - the point of it
         steps = {
             "FROM": self._begin,
             "ENV": self._set,
@@ -210,7 +210,7 @@ def _base(work: Path, python: Path | None) -> Path:
     draft = work / "base.draft"
     shutil.rmtree(draft, ignore_errors=True)
     include = _LIBRARIES if python else f"{_LIBRARIES},{_DEBIAN_PYTHON}"
-    print(f"  making Debian {local_apt.SUITE}, once: one or two minutes", flush=True)  # noqa: T201
+    print(f"  making Debian {local_apt.SUITE}, once: one or two minutes", flush=True)  # noqa: T201 - the point of it
     with tempfile.TemporaryDirectory(dir=work) as folder:
         script, environment = _debootstrap(Path(folder))
         options = ["--variant=minbase", f"--include={include}"]
@@ -269,7 +269,7 @@ def _wheels(work: Path, python: Path | None, base: Path) -> Path:
 
 def _version(stage: Stage) -> str:
     command = stage.enter(["python", "--version"], {}, "ro", None)
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout  # noqa: S603
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout  # noqa: S603 - our own program
     return said.replace("Python", "CPython").strip()
 
 

@@ -81,9 +81,9 @@ class EngineImage:
 def main() -> None:
     """Hold the trial; the exit code says whether all went well."""
     try:
-        print("building the image", flush=True)  # noqa: T201
+        print("building the image", flush=True)  # noqa: T201 - the point of it
         image: Image = EngineImage() if _has_engine() else image_rootfs.build(_WORK)
-        print(f"built with {image.kind}", flush=True)  # noqa: T201
+        print(f"built with {image.kind}", flush=True)  # noqa: T201 - the point of it
         with tempfile.TemporaryDirectory(prefix="mdp-trial-") as name:
             folder = Path(name)
             folder.chmod(0o755)  # the database of root runs as somebody else
@@ -98,10 +98,10 @@ def _try(image: Image, stack: Stack) -> None:
     if said != ["mdp", ""]:
         message = f"inside it should be user mdp, read-only, without tools: {said}"
         raise TrialError(message)
-    print("inside: user mdp, nothing can be written but /tmp, no build tools")  # noqa: T201
+    print("inside: user mdp, nothing can be written but /tmp, no build tools")  # noqa: T201 - the point of it
     for arguments in (["db", "upgrade"], ["check"], ["alive"]):
         _succeed(image.run(arguments, stack.env))
-        print(f"mdp {' '.join(arguments)}: exit code 0")  # noqa: T201
+        print(f"mdp {' '.join(arguments)}: exit code 0")  # noqa: T201 - the point of it
     with _serving(image, stack) as url:
         answer = httpx.get(
             f"{url}/candles/binance/perp/SOL-USDT/1h",
@@ -113,7 +113,7 @@ def _try(image: Image, stack: Stack) -> None:
             message = f"the request was answered {answer.status_code}: {answer.text[:300]}"
             raise TrialError(message)
     cache = answer.headers["X-Cache"]
-    print(f"GET /candles: 200, {_CANDLES} candles, X-Cache: {cache}")  # noqa: T201
+    print(f"GET /candles: 200, {_CANDLES} candles, X-Cache: {cache}")  # noqa: T201 - the point of it
 
 
 @contextmanager
@@ -130,7 +130,7 @@ def _serving(image: Image, stack: Stack) -> Generator[str]:
             if (code := process.wait(_STOP_SECONDS)) not in _TERMINATED:
                 message = f"after SIGTERM the service ended with exit code {code}"
                 raise TrialError(message)
-            print(f"SIGTERM: ended with {code}")  # noqa: T201
+            print(f"SIGTERM: ended with {code}")  # noqa: T201 - the point of it
         finally:
             process.kill()
 

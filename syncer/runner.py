@@ -70,7 +70,7 @@ class Runner:
         if job.name in self._running:
             return
         task = asyncio.current_task()
-        assert task, "a coroutine runs in a task"  # noqa: S101
+        assert task, "a coroutine runs in a task"  # noqa: S101 - for the type checker
         self._running[job.name] = task
         try:
             await self._run_claimed(job, RunKey(job.name, due_at))

@@ -170,7 +170,7 @@ def _has_containers() -> bool:
     if docker is None:
         return False
     try:
-        asked = subprocess.run([docker, "info"], capture_output=True, timeout=20, check=False)  # noqa: S603
+        asked = subprocess.run([docker, "info"], capture_output=True, timeout=20, check=False)  # noqa: S603 - our own program
     except subprocess.TimeoutExpired:
         return False
     return asked.returncode == 0
@@ -305,11 +305,11 @@ class Sandbox:
         answer = self._http.get(f"/binance{_KLINES}", params=params).raise_for_status()
         return [[row[0], *map(float, row[1:6])] for row in answer.json()]
 
-    def ask(self, path: str, params: Mapping[str, Any] | None = None) -> Any:  # noqa: ANN401
+    def ask(self, path: str, params: Mapping[str, Any] | None = None) -> Any:  # noqa: ANN401 - JSON
         """Ask an exchange itself, e.g. for `/coinbase/products`; give its JSON."""
         return self._http.get(path, params=params).raise_for_status().json()
 
-    def post(self, path: str, body: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    def post(self, path: str, body: Mapping[str, Any]) -> Any:  # noqa: ANN401 - JSON
         """Ask an exchange itself with a body; give its JSON."""
         return self._http.post(path, json=body).raise_for_status().json()
 

@@ -53,7 +53,7 @@ def _fill(stack: Stack, processes: Processes) -> list[Figure]:
     """Measure what needs the service as it runs; then end it, lest it works amid the rest."""
     target = Target(stack.url, {"Authorization": f"Bearer {stack.token}"})
     fetch(target, f"{SERIES}?limit=1")
-    assert stack.sandbox_url, "there is one"  # noqa: S101
+    assert stack.sandbox_url, "there is one"  # noqa: S101 - for the type checker
     api = psutil.Process(processes["the API"].pid)
     figures = asyncio.run(measure_fills(stack.sandbox_url, target, api))
     figures.append(asyncio.run(measure_writes(stack.database_url)))

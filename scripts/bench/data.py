@@ -135,5 +135,5 @@ def psql_copy(base: Base, window: Window) -> None:
 def _one(url: str, query: str, **values: object) -> int:
     with psycopg.connect(url, autocommit=True) as connection:
         row = connection.execute(query.encode(), values).fetchone()
-    assert row, "there is one"  # noqa: S101
+    assert row, "there is one"  # noqa: S101 - for the type checker
     return int(row[0])

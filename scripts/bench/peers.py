@@ -24,7 +24,7 @@ def arctic_seconds(parquet: bytes) -> tuple[float, str]:
         file.write(parquet)
         file.flush()
         command = [str(_ARCTIC), "scripts/bench/arctic.py", file.name]
-        ended = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own program
     if ended.returncode:
         raise PeerMissing((ended.stderr.splitlines() or ["it ended without a word"])[-1])
     seconds, version = ended.stdout.split()

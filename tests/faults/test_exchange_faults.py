@@ -56,7 +56,7 @@ async def client(settings: Settings, sandbox: Sandbox) -> AsyncGenerator[httpx.A
     before = {"end": START_MS - PAGE_MS, "limit": 1}
     async with serving(impatient, sandbox) as connected_client:
         # On a busy machine it may fail; what is on its way then must not meet a test's fault.
-        while (await connected_client.get(PATH, params=before)).status_code != 200:  # noqa: ASYNC110
+        while (await connected_client.get(PATH, params=before)).status_code != 200:  # noqa: ASYNC110 - nobody signals it
             await asyncio.sleep(0.1)
         sandbox.clear()
         yield connected_client

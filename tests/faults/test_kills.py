@@ -82,7 +82,7 @@ def _asking(url: str, headers: Mapping[str, str]) -> Generator[None]:
     """Have a request under way, whose answer nobody will get."""
     asking = [sys.executable, "-c", _ASK, f"{url}{PATH}", headers["Authorization"]]
     arguments = [f"{name}={value}" for name, value in WINDOW.items()]
-    with subprocess.Popen([*asking, *arguments], stderr=subprocess.DEVNULL) as client:  # noqa: S603
+    with subprocess.Popen([*asking, *arguments], stderr=subprocess.DEVNULL) as client:  # noqa: S603 - our own program
         try:
             yield
         finally:

@@ -54,7 +54,7 @@ async def client(services: Services) -> AsyncGenerator[httpx.AsyncClient]:
 async def ended(client: httpx.AsyncClient, status_url: str) -> dict[str, Any]:
     """Follow a job to its end."""
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while (job := (await client.get(status_url)).json())["state"] in OPEN:  # noqa: ASYNC110
+        while (job := (await client.get(status_url)).json())["state"] in OPEN:  # noqa: ASYNC110 - nobody signals it
             await asyncio.sleep(0.05)
     return job
 

@@ -258,7 +258,7 @@ _UNCOUNTED = 1000
 def _round_trips(services: Services, folder: Path) -> Generator[list[int]]:
     """Count what goes to Postgres on the connections that there are; with others, nothing fits."""
     pool: Any = services.database._pool  # noqa: SLF001 - there is no other way in
-    connections, counted = [*pool._pool], list[int]()  # noqa: SLF001
+    connections, counted = [*pool._pool], list[int]()  # noqa: SLF001 - nothing public tells
     files = [(folder / str(number)).open("w+") for number in range(len(connections))]
     for connection, file in zip(connections, files, strict=True):
         connection.pgconn.trace(file.fileno())
@@ -271,7 +271,7 @@ def _round_trips(services: Services, folder: Path) -> Generator[list[int]]:
         asked = [line for line in sent if "\tSync" in line or "\tQuery\t" in line]
         counted.append(sum('""' not in line for line in asked))
         file.close()
-    if {*pool._pool} != {*connections}:  # noqa: SLF001
+    if {*pool._pool} != {*connections}:  # noqa: SLF001 - nothing public tells
         counted.append(_UNCOUNTED)
 
 
@@ -444,7 +444,7 @@ async def _asked(
 
 
 def _reads(services: Services) -> int:
-    return services.database._pool.get_stats()["requests_num"]  # noqa: SLF001
+    return services.database._pool.get_stats()["requests_num"]  # noqa: SLF001 - nothing public tells
 
 
 @pytest.mark.parametrize("behaviour", ["stops reading", "reads a byte now and then", "leaves"])

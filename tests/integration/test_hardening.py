@@ -33,7 +33,7 @@ async def client(services: Services, settings: Settings) -> AsyncGenerator[httpx
     app.add_api_route("/measure", measure, methods=["POST"])
     async with connected(app, token_of(settings)) as connected_client:
         # As a server does it: the answer goes out, the error goes to the log.
-        transport = connected_client._transport  # noqa: SLF001
+        transport = connected_client._transport  # noqa: SLF001 - nothing public tells
         assert isinstance(transport, httpx.ASGITransport)
         transport.raise_app_exceptions = False
         yield connected_client

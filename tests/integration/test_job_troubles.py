@@ -52,7 +52,7 @@ async def posted(client: httpx.AsyncClient, **changes: object) -> dict[str, Any]
 async def ended(client: httpx.AsyncClient, job: dict[str, Any]) -> dict[str, Any]:
     """Follow a job to its end."""
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while (now := (await client.get(job["status_url"])).json())["state"] in OPEN:  # noqa: ASYNC110
+        while (now := (await client.get(job["status_url"])).json())["state"] in OPEN:  # noqa: ASYNC110 - nobody signals it
             await asyncio.sleep(0.05)
     return now
 

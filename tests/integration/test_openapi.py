@@ -54,7 +54,7 @@ def running_api(database_url: str, sandbox: Sandbox, secret: str) -> Generator[s
     }
     environment = {**os.environ, "DATABASE_URL": database_url, "JWT_SECRET": secret, **exchanges}
     command = [sys.executable, "-m", "scripts.cli", "api", "--port", str(port)]
-    with subprocess.Popen(command, env=environment) as process:  # noqa: S603
+    with subprocess.Popen(command, env=environment) as process:  # noqa: S603 - our own program
         try:
             assert comes_true(lambda: answers(f"{url}/health"), seconds=30)
             yield url

@@ -62,7 +62,7 @@ def running_api(environment: dict[str, str]) -> Generator[str]:
     command = [sys.executable, "-m", "scripts.cli", "api", "--port", str(port)]
     if (program := Path(sys.executable).with_name("mdp")).exists():
         command = [str(program), "api", "--port", str(port)]
-    with subprocess.Popen(command, env={**os.environ, **environment}) as process:  # noqa: S603
+    with subprocess.Popen(command, env={**os.environ, **environment}) as process:  # noqa: S603 - our own program
         try:
             assert comes_true(lambda: _answers(url), seconds=30)
             yield url

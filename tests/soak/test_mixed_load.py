@@ -174,5 +174,5 @@ def _report(load: _Load, resident: list[float]) -> None:
     hits = sorted(load.hit_seconds)
     p50, p99 = (hits[int(len(hits) * part)] * 1000 for part in (0.5, 0.99))
     print(f"\n{SECONDS:.0f} s: {dict(load.verdicts)}")  # noqa: T201 - the figures of the trial
-    print(f"hits: p50 {p50:.1f} ms, p99 {p99:.1f} ms")  # noqa: T201
-    print(f"resident MB: {[round(each) for each in resident[::5]]}")  # noqa: T201
+    print(f"hits: p50 {p50:.1f} ms, p99 {p99:.1f} ms")  # noqa: T201 - the point of it
+    print(f"resident MB: {[round(each) for each in resident[::5]]}")  # noqa: T201 - the point of it

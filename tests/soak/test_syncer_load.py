@@ -202,7 +202,7 @@ def _report(runs: Rows, requests: Rows, took: Mapping[str, list[float]]) -> None
     for what, seconds in sorted(took.items()):
         median, most = statistics.median(seconds), max(seconds)
         lines.append(f"{what}: {len(seconds)} times, median {median:.3f} s, most {most:.3f} s")
-    print("\n".join(["", *lines]))  # noqa: T201
+    print("\n".join(["", *lines]))  # noqa: T201 - the point of it
 
 
 def _by_candle(warmed: list[tuple[str, int, int]]) -> dict[int, list[int]]:

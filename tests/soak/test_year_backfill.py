@@ -49,7 +49,7 @@ def test_year_that_was_killed_at_random_equals_one_filled_in_peace(
     planned = _plan(environment)
     sandbox.clear()
     begun, kills = time.monotonic(), _kill_until_done(environment)
-    print(f"killed {kills} times, {time.monotonic() - begun:.0f} s in all")  # noqa: T201
+    print(f"killed {kills} times, {time.monotonic() - begun:.0f} s in all")  # noqa: T201 - the point of it
     asked = _asked(sandbox)
     _report("killed", asked)
     assert kills > 5
@@ -72,7 +72,7 @@ def test_year_that_was_killed_at_random_equals_one_filled_in_peace(
         took = time.monotonic() - begun
         undisturbed = _asked(sandbox)
         _report("undisturbed", undisturbed)
-        print(f"{planned} {took:.0f} s, {planned['candles'] / took:.0f} candles/s")  # noqa: T201
+        print(f"{planned} {took:.0f} s, {planned['candles'] / took:.0f} candles/s")  # noqa: T201 - the point of it
         assert sum(undisturbed.values()) == planned["pages"]
         assert sum(map(_weight, sandbox.candle_requests())) == planned["weight"]
         for query in (_CONTENT, _COVERAGE):
@@ -126,7 +126,7 @@ def _weight(request: Mapping[str, Any]) -> int:
 
 
 def _report(what: str, asked: Counter[tuple[Any, Any]]) -> None:
-    print(f"{what}: {len(asked)} pages, {sum(asked.values())} requests")  # noqa: T201
+    print(f"{what}: {len(asked)} pages, {sum(asked.values())} requests")  # noqa: T201 - the point of it
 
 
 def _rows(url: str, query: str) -> list[tuple[object, ...]]:

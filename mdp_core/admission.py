@@ -45,6 +45,10 @@ class _Waiter:
     admitted: asyncio.Future[None]
 
 
+# While several wait for tokens the first waits so much longer for others to go with it: pages that
+# go together share their round trips to the database.
+_TOGETHER_SECONDS = 0.25
+
 # What is told to somebody whose time is up while there is no telling how long the others take.
 _RETRY_SECONDS = 1.0
 
@@ -133,9 +137,10 @@ class Admission:
         self._changed.set()
 
     def free_slot(self) -> None:
-        """Let another page have its turn."""
+        """Let another page have its turn; that is news only where none was free."""
         self._free_slots += 1
-        self._changed.set()
+        if self._free_slots == 1:
+            self._changed.set()
 
     def occupy_slot(self) -> None:
         """Go on with a turn, whether or not a slot is free: it has tokens and claims already."""
@@ -218,7 +223,8 @@ class Admission:
         if taken.count:
             return 0.0
         self._give_up(taken.wait_seconds)
-        return taken.wait_seconds * random.uniform(1.0, 1.1)  # noqa: S311 - not a secret
+        others = min(self._budget.refill_seconds(sum(weights[1:])), _TOGETHER_SECONDS)
+        return (taken.wait_seconds + others) * random.uniform(1.0, 1.1)  # noqa: S311 - not a secret
 
     def _give_up(self, wait_seconds: float) -> None:
         """Tell those who can't wait as long as the first of all has to."""

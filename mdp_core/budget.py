@@ -162,6 +162,10 @@ class Budget:
         self._is_open = row is not None
         return Taken(*row) if row else Taken(0, 0.0)
 
+    def refill_seconds(self, weight: float) -> float:
+        """Tell how long it takes until tokens for `weight` have come in."""
+        return weight / self._per_second
+
     async def settle(self, weight: float) -> None:
         """Give back what was taken and not spent (or, if negative, take what was spent more)."""
         async with self._database.connection() as connection:

@@ -334,8 +334,8 @@ async def test_window_inside_a_block_in_memory_is_cut_from_it(
 async def test_long_answer_from_memory_tells_its_length(
     services: Services, client: httpx.AsyncClient
 ) -> None:
-    """A client sees by it whether it got everything."""
-    window = _bounds(await _fill(services, 45_000))
+    """A client sees by it whether it got everything; more blocks than are made ahead."""
+    window = _bounds(await _fill(services, 150_000))
     for name in ("json", "ndjson", "csv", "arrow"):
         params = {**window, "format": name}
         first = await client.get(_BTC, params=params, headers=_PLAIN)

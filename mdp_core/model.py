@@ -32,7 +32,7 @@ class Window:
 
     def __str__(self) -> str:
         """Give both bounds as ISO-8601 writes an interval."""
-        return f"{self.start:%Y-%m-%dT%H:%M:%SZ}/{self.end:%Y-%m-%dT%H:%M:%SZ}"
+        return f"{self.start.isoformat()}/{self.end.isoformat()}".replace("+00:00", "Z")
 
     @property
     def is_empty(self) -> bool:

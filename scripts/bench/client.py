@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+import numpy as np
+
 _BUFFER_BYTES = 1 << 20
 _TIMEOUT_SECONDS = 300
 
@@ -37,12 +39,16 @@ def download(target: Target, path: str) -> int:
     return length
 
 
-def fetch(target: Target, path: str) -> bytes:
-    """Read an answer into memory."""
+def fetch(target: Target, path: str) -> memoryview:
+    """Read an answer into memory: into one piece where it tells its length."""
     connection, response = _open(target, path)
-    body = response.read()
+    if response.length is None:
+        return memoryview(response.read())
+    body, filled = memoryview(np.empty(response.length, np.uint8)), 0
+    while count := response.readinto(body[filled:]):
+        filled += count
     connection.close()
-    return body
+    return body[:filled]
 
 
 def _open(target: Target, path: str) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:

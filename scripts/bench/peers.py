@@ -11,7 +11,7 @@ class PeerMissing(Exception):
     """It can't be measured here; says why."""
 
 
-def arctic_seconds(parquet: bytes) -> tuple[float, str]:
+def arctic_seconds(parquet: memoryview) -> tuple[float, str]:
     """Have ArcticDB keep these candles and read them; give its median, and its version.
 
     Raises:

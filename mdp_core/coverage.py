@@ -1,8 +1,10 @@
 """What the store has of a series, and why the rest is not there."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice, pairwise
 
 import numpy as np
 
@@ -38,6 +40,14 @@ class Span:
     state: State
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """The first spans of a window, ascending and without holes, and what comes after them."""
+
+    spans: list[Span]
+    rest: Window
+
+
 class Coverage:
     """Tells what is stored, from coverage and not from candles."""
 
@@ -48,17 +58,22 @@ class Coverage:
         self._metadata = metadata
         self._markets = markets
 
-    async def spans(self, query: CandleQuery) -> list[Span]:
-        """Part the window (without bounds: from the beginning to now) into spans, ascending.
+    async def spans(self, query: CandleQuery, most: int) -> Told:
+        """Part the window (without bounds: from the beginning to now) into spans.
+
+        Args:
+            query: Of which series and window.
+            most: How many spans are told.
 
         Raises:
             InvalidWindow: `start` lies after `end`.
             MdpError: The series is unknown or the exchange's clock can't be read.
         """
         series, reach = await self._resolve(query)
-        return await self._spans(series, reach, _asked(query, series, reach))
+        window = _asked(query, series, reach)
+        return _told(window, await self._spans(series, reach, window), most)
 
-    async def detailed_spans(self, query: CandleQuery) -> list[Span]:
+    async def detailed_spans(self, query: CandleQuery, most: int) -> Told:
         """Part covered spans further, into slots with candles and without.
 
         Raises:
@@ -73,11 +88,9 @@ class Coverage:
             raise LimitTooLarge(slots, _MOST_SLOTS, what=what, advice=advice)
         candles = await self._store.read(series.id, window)
         occupied = series.grid.indices(candles.time)
-        parts: list[Span] = []
-        for span in await self._spans(series, reach, window):
-            is_covered = span.state is State.COVERED
-            parts += _by_slot(span.window, occupied, series.grid) if is_covered else [span]
-        return parts
+        spans = await self._spans(series, reach, window)
+        parts = _in_detail(spans, occupied, series.grid)
+        return await asyncio.to_thread(_told, window, parts, most)  # there may be thousands
 
     async def _resolve(self, query: CandleQuery) -> tuple[Series, Reach]:
         if query.start is not None and query.end is not None and query.start > query.end:
@@ -115,15 +128,26 @@ def _asked(query: CandleQuery, series: Series, reach: Reach) -> Window:
     return Window(start, max(start, end))
 
 
-def _by_slot(window: Window, occupied: Int64s, grid: Grid) -> list[Span]:
+def _told(window: Window, parts: Iterable[Span], most: int) -> Told:
+    spans = list(islice(parts, most))
+    end = spans[-1].window.end if spans else window.end
+    return Told(spans, Window(end, window.end))
+
+
+def _in_detail(spans: Iterable[Span], occupied: Int64s, grid: Grid) -> Iterator[Span]:
+    for span in spans:
+        if span.state is State.COVERED:
+            yield from _by_slot(span.window, occupied, grid)
+        else:
+            yield span
+
+
+def _by_slot(window: Window, occupied: Int64s, grid: Grid) -> Iterator[Span]:
     """Part a covered window at each change between slots with candles and without."""
-    slots = np.arange(grid.index(window.start), grid.index(window.end), dtype=np.int64)
-    has_candle = np.isin(slots, occupied)
+    first, stop = grid.index(window.start), grid.index(window.end)
+    has_candle = np.zeros(stop - first, np.bool_)
+    has_candle[occupied[(occupied >= first) & (occupied < stop)] - first] = True
     cuts = np.flatnonzero(np.diff(has_candle)) + 1
-    return [
-        Span(
-            Window(grid.at(int(run[0])), grid.at(int(run[-1]) + 1)),
-            State.CANDLES if has_candle[run[0] - slots[0]] else State.NO_CANDLES,
-        )
-        for run in np.split(slots, cuts)
-    ]
+    for begin, end in pairwise([0, *cuts.tolist(), stop - first]):
+        state = State.CANDLES if has_candle[begin] else State.NO_CANDLES
+        yield Span(Window(grid.at(first + begin), grid.at(first + end)), state)

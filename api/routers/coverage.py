@@ -1,5 +1,6 @@
 """`GET /coverage`: what the store has of a series, and why the rest is not there."""
 
+import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Security
@@ -11,7 +12,7 @@ from api.parameters import SERIES, SeriesPath, described, optional_time, path_wi
 from api.problems import problem_responses
 from mdp_core.answer import CandleQuery
 from mdp_core.clock import to_ms
-from mdp_core.coverage import Coverage, Span, State
+from mdp_core.coverage import Coverage, State, Told
 from mdp_core.errors import InvalidParameter
 
 router = APIRouter(tags=["candles"], responses=problem_responses(401, 403, 404, 422, 502, 503))
@@ -69,22 +70,21 @@ async def get_coverage(
         start=optional_time("start", parameters.start),
         end=optional_time("end", parameters.end),
     )
-    if not parameters.detail:
-        return _body(request, await coverage.spans(query))
-    if query.start is None or query.end is None:
+    if parameters.detail and (query.start is None or query.end is None):
         message = "detail=true needs start and end"
         raise InvalidParameter(message)
-    return _body(request, await coverage.detailed_spans(query))
+    tell = coverage.detailed_spans if parameters.detail else coverage.spans
+    told = await tell(query, _MOST_WINDOWS)
+    return await asyncio.to_thread(_body, request, told)  # there may be thousands
 
 
-def _body(request: Request, spans: list[Span]) -> CoverageBody:
-    shown, rest = spans[:_MOST_WINDOWS], spans[_MOST_WINDOWS:]
+def _body(request: Request, told: Told) -> CoverageBody:
     windows = [
         SpanBody(start=to_ms(span.window.start), end=to_ms(span.window.end), state=span.state)
-        for span in shown
+        for span in told.spans
     ]
-    following = None
-    if rest:
-        bounds = {"start": rest[0].window.start, "end": rest[-1].window.end}
-        following = path_with(request, {name: str(to_ms(time)) for name, time in bounds.items()})
-    return {"windows": windows, "next": following}
+    bounds = {"start": str(to_ms(told.rest.start)), "end": str(to_ms(told.rest.end))}
+    return {
+        "windows": windows,
+        "next": None if told.rest.is_empty else path_with(request, bounds),
+    }

@@ -3,7 +3,7 @@
 import asyncio
 import gc
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from importlib.metadata import version
 from typing import TypedDict
 
@@ -11,7 +11,8 @@ from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
 
 from api.auth import TokenVerifier, authorize
-from api.block_memory import BlockMemory
+from api.block_memory import BodyMemory, split_memory
+from api.blocks import Blocks
 from api.encoding import warm_up
 from api.errors import add_error_handlers
 from api.examples import show_examples
@@ -36,7 +37,8 @@ class State(TypedDict):
 
     services: Services
     verifier: TokenVerifier
-    memory: BlockMemory
+    blocks: Blocks
+    bodies: BodyMemory
 
 
 @asynccontextmanager
@@ -61,11 +63,16 @@ def create_app(open_: OpenServices = open_from_environment) -> FastAPI:
         await asyncio.to_thread(warm_up)
         async with open_() as services:
             settings = services.settings
-            yield State(
-                services=services,
-                verifier=TokenVerifier(settings),
-                memory=BlockMemory(settings.block_memory_mb << 20),
-            )
+            of_blocks, of_bodies = split_memory(settings.block_memory_mb << 20)
+            at_once = max(settings.pool_size // 2, 1)
+            blocks = Blocks(services.candles, of_blocks, at_once=at_once)
+            async with aclosing(blocks):
+                yield State(
+                    services=services,
+                    verifier=TokenVerifier(settings),
+                    blocks=blocks,
+                    bodies=of_bodies,
+                )
 
     app = FastAPIOffline(
         title="Market data platform",

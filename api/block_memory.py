@@ -1,14 +1,13 @@
-"""Encoded rows, kept so that they need not be read and encoded again.
+"""What can't change is kept, encoded, so that it need not be read, encoded or compressed again.
 
-Only what can't change is kept, and the series' epoch is part of the key: whoever looks rows up with
-the epoch that the store has now never gets what a repair has replaced. What was used least recently
-goes first.
+The series' epoch is part of every key: whoever looks something up with the epoch that the store has
+now never gets what a repair has replaced. What was used least recently goes first.
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Generic, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +18,15 @@ from mdp_core.model import Window
 
 Data: TypeAlias = bytes | memoryview
 
-# What a key and its entry take beside the rows, roughly.
+Key = TypeVar("Key")
+Kept = TypeVar("Kept")
+
+# What a key and its entry take beside what is kept, roughly.
 _ENTRY_BYTES = 1_000
 # One entry may take this part of the memory, at most.
 _LARGEST_PART = 8
+# This part of the memory is for whole bodies that are compressed, the rest for rows.
+_BODIES_PART = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +41,6 @@ class Rows:
         """Count them."""
         return len(self.time)
 
-    @property
-    def nbytes(self) -> int:
-        """Give the bytes of memory that they take."""
-        bounds = 0 if self.bounds is None else self.bounds.nbytes
-        return len(self.data) + self.time.nbytes + bounds
-
     def span(self, window: Window) -> tuple[int, int]:
         """Give the position of the first row that opens in `window`, and that after the last."""
         first, stop = np.searchsorted(self.time, (to_ms(window.start), to_ms(window.end)))
@@ -50,26 +48,48 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True)
-class RowsKey:
-    """Which rows: `kind` names how they are encoded."""
+class BlockKey:
+    """Which block of which series; `kind` names how its rows are encoded."""
 
     series_id: int
     epoch: int
-    window: Window
+    block: Window
     kind: str
     columns: Sequence[str]
 
 
-class BlockMemory:
-    """Keeps encoded rows within a budget of bytes; not for several threads.
+@dataclass(frozen=True, slots=True)
+class BlockPart:
+    """All rows of a block that open in `window`."""
+
+    window: Window
+    rows: Rows
+
+    def holds(self, window: Window) -> bool:
+        """Tell whether all of `window` is in it."""
+        return self.window.start <= window.start and window.end <= self.window.end
+
+
+@dataclass(frozen=True, slots=True)
+class WholeBody:
+    """All that is sent of an answer, and how many rows it has."""
+
+    content: bytes
+    rows: int
+
+
+class Memory(Generic[Key, Kept]):
+    """Keeps things within a budget of bytes; not for several threads.
 
     Args:
         budget: Bytes at the most; 0 keeps nothing.
+        size: Tells the bytes that a thing takes.
     """
 
-    def __init__(self, budget: int) -> None:
+    def __init__(self, budget: int, size: Callable[[Kept], int]) -> None:
         self._budget = budget
-        self._kept: OrderedDict[RowsKey, Rows] = OrderedDict()
+        self._size = size
+        self._kept: OrderedDict[Key, Kept] = OrderedDict()
         self._nbytes = 0
 
     @property
@@ -77,27 +97,50 @@ class BlockMemory:
         """Give the bytes that are taken now."""
         return self._nbytes
 
-    def get(self, key: RowsKey) -> Rows | None:
+    def get(self, key: Key) -> Kept | None:
         """Give what is kept under a key."""
-        rows = self._kept.get(key)
-        if rows is not None:
+        kept = self._kept.get(key)
+        if kept is not None:
             self._kept.move_to_end(key)
-        return rows
+        return kept
 
-    def keep(self, key: RowsKey, rows: Rows) -> None:
-        """Keep rows that can't change while the series' epoch is that of the key."""
-        if _size(rows) * _LARGEST_PART > self._budget:
+    def keep(self, key: Key, new: Kept) -> None:
+        """Keep what can't change as long as its key means the same, in place of what was there."""
+        size = self._entry_size(new)
+        if size * _LARGEST_PART > self._budget:
             return
         self._forget(key)
-        self._kept[key] = rows
-        self._nbytes += _size(rows)
+        self._kept[key] = new
+        self._nbytes += size
         while self._nbytes > self._budget:
             self._forget(next(iter(self._kept)))
 
-    def _forget(self, key: RowsKey) -> None:
-        if (rows := self._kept.pop(key, None)) is not None:
-            self._nbytes -= _size(rows)
+    def _forget(self, key: Key) -> None:
+        if (kept := self._kept.pop(key, None)) is not None:
+            self._nbytes -= self._entry_size(kept)
+
+    def _entry_size(self, kept: Kept) -> int:
+        return self._size(kept) + _ENTRY_BYTES
 
 
-def _size(rows: Rows) -> int:
-    return rows.nbytes + _ENTRY_BYTES
+BlockMemory: TypeAlias = Memory[BlockKey, BlockPart]
+"""Of each block the rows of one window, whatever part of it was asked for."""
+
+BodyMemory: TypeAlias = Memory[str, WholeBody]
+"""Compressed bodies by their `ETag`."""
+
+
+def split_memory(budget: int) -> tuple[BlockMemory, BodyMemory]:
+    """Make the memories of a process, which together take `budget` bytes at the most."""
+    of_bodies = budget // _BODIES_PART
+    return Memory(budget - of_bodies, _size_of_part), Memory(of_bodies, _size_of_body)
+
+
+def _size_of_part(part: BlockPart) -> int:
+    rows = part.rows
+    bounds = 0 if rows.bounds is None else rows.bounds.nbytes
+    return len(rows.data) + rows.time.nbytes + bounds
+
+
+def _size_of_body(body: WholeBody) -> int:
+    return len(body.content)

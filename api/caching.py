@@ -2,7 +2,7 @@
 
 import hashlib
 
-from api import encoding
+from api import compression, encoding
 from api.provenance import Provenance
 from mdp_core.answer import CandleQuery
 
@@ -46,5 +46,6 @@ def _is_fixed(query: CandleQuery, provenance: Provenance) -> bool:
 def _etag(query: CandleQuery, provenance: Provenance, form: tuple[str, ...]) -> str:
     answer = provenance.answer
     parts = (answer.series.id, answer.epoch, provenance.window(), query.limit)
-    text = repr((parts, provenance.columns, provenance.following, form, encoding.VERSION))
+    versions = encoding.VERSION, compression.VERSION
+    text = repr((parts, provenance.columns, provenance.following, form, versions))
     return f'"{hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}"'

@@ -11,6 +11,9 @@ _GZIP_LEVEL = 1
 _ZSTD_LEVEL = 1
 _GZIP_WINDOW = 31
 
+VERSION = f"zlib {zlib.ZLIB_RUNTIME_VERSION} zstd {'.'.join(map(str, zstandard.ZSTD_VERSION))}"
+"""Of another version the same body may be other bytes."""
+
 
 class Compressor(Protocol):
     """A stream; what it has been given can be read at once."""

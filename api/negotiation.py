@@ -1,6 +1,6 @@
 """What a client accepts (RFC 9110, section 12.5): media types and codings, by their quality."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 _ACCEPT, _ACCEPT_ENCODING = "Accept", "Accept-Encoding"
 
@@ -44,17 +44,21 @@ def best_coding(accept_encoding: str, offered: Sequence[str]) -> str | None:
     Raises:
         NotAcceptable: None of them is accepted, nor a body as it is.
     """
-    qualities = _qualities(accept_encoding)
+    qualities = _codings(accept_encoding)
     rest = qualities.get("*", 0.0)
     best = max(offered, key=lambda name: qualities.get(name, rest), default=None)
     coded = qualities.get(best, rest) if best else 0.0
-    # Not named, a body as it is stays acceptable, but is not asked for.
-    plain = qualities.get("identity", 0.0 if "*" in qualities and not rest else None)
+    plain = _plain_quality(qualities)
     if coded and coded >= (plain or 0.0):
         return best
     if plain == 0.0:
         raise NotAcceptable(_ACCEPT_ENCODING, (*offered, "identity"))
     return None
+
+
+def accepts_plain(accept_encoding: str) -> bool:
+    """Tell whether a body as it is will do, with or without being asked for."""
+    return _plain_quality(_codings(accept_encoding)) != 0.0
 
 
 def matches(if_none_match: str, etag: str | None) -> bool:
@@ -63,6 +67,18 @@ def matches(if_none_match: str, etag: str | None) -> bool:
         return False
     given = [each.strip().removeprefix("W/") for each in if_none_match.split(",")]
     return "*" in given or etag in given
+
+
+def _codings(accept_encoding: str) -> dict[str, float]:
+    """Read the qualities of codings; `x-gzip` is `gzip` (RFC 9110, section 8.4.1.3)."""
+    qualities = _qualities(accept_encoding)
+    return {name.removeprefix("x-"): quality for name, quality in qualities.items()}
+
+
+def _plain_quality(codings: Mapping[str, float]) -> float | None:
+    """Give that of a body as it is; not named it stays acceptable, but is not asked for: None."""
+    excluded = "*" in codings and not codings["*"]
+    return codings.get("identity", 0.0 if excluded else None)
 
 
 def _qualities(header: str) -> dict[str, float]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from mdp_core.answer import Answer, CandleQuery, Latest
-from mdp_core.errors import ExchangeUnavailable, MdpError, NoCandle
+from mdp_core.errors import ExchangeUnavailable, MdpError, NoCandle, SeriesRepaired
 from mdp_core.market import Market
 from mdp_core.metadata import Metadata
 from mdp_core.model import COLUMNS, Candle, Series, Window
@@ -63,10 +63,16 @@ class LiveEdge:
         return is_current and await self._candles.holds(answer)
 
     async def _find(self, query: CandleQuery) -> tuple[Answer, Candle]:
+        try:
+            return await self._find_once(query)
+        except SeriesRepaired:  # since its coverage was looked at
+            return await self._find_once(query)
+
+    async def _find_once(self, query: CandleQuery) -> tuple[Answer, Candle]:
         answer = await self._candles.get(replace(query, limit=1, pages=_PAGES_BACK))
         found = answer.edge
         if not len(found):
-            found = await self._candles.read(answer, answer.stored, COLUMNS)
+            found = (await self._candles.read(answer, answer.stored, COLUMNS)).candles
         if not len(found):
             raise NoCandle(str(answer.series), f"since {answer.window.start.isoformat()}")
         return answer, found.row(-1)

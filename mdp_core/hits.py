@@ -51,9 +51,10 @@ class Hits:
         grid, left = self._series.grid, asked.clip(self._reach.begins, self._reach.closed)
         if grid.count(asked.start, asked.end) <= rows:
             return await self._whole(asked, left)
-        last = min(grid.index(left.start) + _SPARSE * rows, grid.index(left.end))
-        search = Window(left.start, grid.at(last))
-        if search.is_empty or self._tails_in(search):
+        stored = _before(left, self._tails_in(left))
+        last = min(grid.index(stored.start) + _SPARSE * rows, grid.index(stored.end))
+        search = Window(stored.start, grid.at(last))
+        if search.is_empty:
             return None
         look = await self._reader.look_from_start(self._series.id, search, rows)
         if look.found:
@@ -71,19 +72,39 @@ class Hits:
         if grid.count(asked.start, asked.end) <= rows:
             return await self._whole(asked, left)
         tails = self._tails_in(left)
-        stored, edge = _before(left, tails), _candles(tails, left)
+        if not _are_whole(tails, left):
+            return None
+        edge = _candles(tails, left)
+        if len(edge) >= rows:
+            return await self._edge(asked, edge[len(edge) - rows :])
+        before = asked.clip(asked.start, _before(left, tails).end)
+        return await self._before_edge(asked, before, edge, rows - len(edge))
+
+    async def _edge(self, asked: Window, edge: Candles) -> Hit:
+        """Answer with candles of fresh tails alone; what is stored is looked at for its epoch."""
+        first = edge.row(0).time
+        look = await self._reader.look(self._series.id, Window(first, first))
+        found = Found(Window(first, asked.end), Window(first, first), edge, [])
+        return Hit(found, look.epoch)
+
+    async def _before_edge(
+        self, asked: Window, before: Window, edge: Candles, rows: int
+    ) -> Hit | None:
+        """Find the last `rows` stored candles of `before`, which the edge follows."""
+        grid = self._series.grid
+        stored = before.clip(self._reach.begins, before.end)
         first = max(grid.index(stored.end) - _SPARSE * rows, grid.index(stored.start))
         search = Window(grid.at(first), stored.end)
-        if search.is_empty or len(edge) >= rows or not _are_whole(tails, left):
+        if search.is_empty:
             return None
-        look = await self._reader.look_from_end(self._series.id, search, rows - len(edge))
+        look = await self._reader.look_from_end(self._series.id, search, rows)
         if look.found is None and search != stored:
             return None
         start = look.found or asked.start
         if common(look.missing, Window(start, stored.end)):
             return None
-        after = _before(asked, tails).clip(start, asked.end)
-        return Hit(Found(Window(start, asked.end), after, edge, []), look.epoch)
+        found = Found(Window(start, asked.end), Window(start, before.end), edge, [])
+        return Hit(found, look.epoch)
 
     async def _whole(self, asked: Window, left: Window) -> Hit | None:
         """Find all of `asked`, which has no more slots than there are rows wanted."""

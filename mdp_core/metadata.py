@@ -168,12 +168,12 @@ class Metadata:
             name = (series.symbol.name, series.interval.value)
             is_known = series.history_begins or not facts.probes_beginning
             if is_known and name in wanted and counted[name[0]] == 1:
-                self._believe((facts.name, facts.market_type, *name), series)
+                self._believe((facts.name, facts.market_type, *name), series, _BELIEVED_SECONDS)
 
-    def _believe(self, key: SeriesKey, series: Series) -> None:
+    def _believe(self, key: SeriesKey, series: Series, seconds: float) -> None:
         if len(self._known) >= _MOST_KNOWN:
             self._known.clear()
-        self._known[key] = (series, time.monotonic() + _BELIEVED_SECONDS)
+        self._known[key] = (series, time.monotonic() + seconds)
 
     def _believed_series(self, key: SeriesKey) -> Series | None:
         known, until = self._known.get(key, (None, 0.0))
@@ -185,7 +185,10 @@ class Metadata:
         offered = _offered(adapter, interval)
         listing = await self._listing(adapter, symbol)
         series = await self._beginnings.series(adapter, listing, offered)
-        self._believe(key, series)
+        # What has not begun to trade may begin at any moment, like any other candle.
+        is_awaited = series.history_begins is None and adapter.facts.probes_beginning
+        seconds = adapter.facts.tail_seconds if is_awaited else _BELIEVED_SECONDS
+        self._believe(key, series, seconds)
         return series
 
     async def refresh_symbols(self, adapter: ExchangeAdapter) -> int | None:

@@ -22,7 +22,7 @@ from mdp_core.metadata import Metadata
 from mdp_core.model import Candles, Series, Window
 from mdp_core.planner import Reach
 from mdp_core.priority import Priority
-from mdp_core.reader import CandleReader
+from mdp_core.reader import Block, CandleReader
 from mdp_core.settings import Limits
 from mdp_core.store import CandleStore
 from mdp_core.usage import Usage
@@ -95,7 +95,7 @@ class CandleService:
                     hit = await self._hit(query, request)
                 with _timed(timings, "fetch"):
                     hit, cache = (hit, "hit") if hit else await self._fetch(query, request)
-        found, asked, reach = hit.found, request.wanted.asked, request.reach
+        found, asked, reach = _known(hit.found, request), request.wanted.asked, request.reach
         answer = Answer(
             series=request.series,
             window=found.window,
@@ -113,10 +113,11 @@ class CandleService:
         _note(answer)
         return answer
 
-    async def read(self, answer: Answer, window: Window, columns: Collection[str]) -> Candles:
-        """Read those stored candles of an answer that open in `window`, ascending.
+    async def read(self, answer: Answer, window: Window, columns: Collection[str]) -> Block:
+        """Read the stored candles of an answer's series that open in `window`, ascending.
 
-        Only `columns` are sure to be read; of the others, those that few ask for are NaN.
+        Only `columns` are sure to be read; of the others, those that few ask for are NaN. Outside
+        of the answer there may be more to come, unless the whole window is covered.
 
         Raises:
             SeriesRepaired: They are no longer those that the answer speaks of.
@@ -125,7 +126,7 @@ class CandleService:
         block = await self._reader.read(answer.series.id, window, columns, epoch=answer.epoch)
         if block.epoch != answer.epoch:
             raise SeriesRepaired(str(answer.series))
-        return block.candles
+        return block
 
     async def holds(self, answer: Answer) -> bool:
         """Tell whether what is stored of an answer is what it was: nothing was repaired since."""
@@ -138,7 +139,7 @@ class CandleService:
         )
         market = self._markets[query.exchange, query.market_type]
         reach = await _reach(market, series, query)
-        asked = self._align(query, series, reach, rows)
+        asked = self._align(query, series, _final_reach(query, series, market, reach), rows)
         if priority is Priority.INTERACTIVE:
             self._usage.note(series.id, at_edge=asked.end >= reach.settled)
         pages = query.pages or self._limits.pages
@@ -176,8 +177,7 @@ class CandleService:
         Without a start, look back as many slots as rows are wanted, and 100 pages at least.
         """
         grid = series.grid
-        edge = min(reach.settled, reach.closed) if query.settled else reach.closed
-        end = edge if query.end is None else min(grid.ceil(query.end), edge)
+        end = reach.closed if query.end is None else min(grid.ceil(query.end), reach.closed)
         if query.start is not None:
             start = grid.ceil(query.start)
             return Window(start, max(start, end))
@@ -215,6 +215,26 @@ def pieces(answer: Answer) -> list[Piece]:
 async def _reach(market: Market, series: Series, query: CandleQuery) -> Reach:
     reach = await market.horizon.reach(series, query.end)
     return market.tails.narrowed(series, reach)
+
+
+def _final_reach(query: CandleQuery, series: Series, market: Market, reach: Reach) -> Reach:
+    """Cut a reach where finality ends, if nothing else is wanted: no fresh tail is final."""
+    if not query.settled:
+        return reach
+    tails = market.tails.fresh(series, Window(reach.begins, reach.closed))
+    starts = [tail.window.start for tail in tails]
+    return replace(reach, closed=min(reach.closed, reach.settled, *starts))
+
+
+def _known(found: Found, request: _Request) -> Found:
+    """Take nothing for final where the exchange has no first candle yet: it may have one any time.
+
+    What was found is that there is none, and that is stored nowhere.
+    """
+    has_begun = request.series.history_begins is not None
+    if has_begun or not request.market.adapter.facts.probes_beginning:
+        return found
+    return replace(found, stored=Window(found.window.start, found.window.start))
 
 
 def _note(answer: Answer) -> None:

@@ -11,14 +11,15 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.auth import authorize
-from api.block_memory import Data
+from api.block_memory import BodyMemory, Data, WholeBody
+from api.blocks import Wanted
 from api.caching import cache_headers
 from api.candle_bodies import CANDLE_RESPONSES
 from api.compression import CODINGS
 from api.delivery import Delivery
 from api.encoding import FORMATS
 from api.jobs import answer_accepted
-from api.negotiation import best_coding, best_media_type, matches
+from api.negotiation import accepts_plain, best_coding, best_media_type, matches
 from api.parameters import (
     SERIES,
     SeriesPath,
@@ -33,6 +34,7 @@ from api.provenance import Provenance
 from mdp_core.answer import Answer, CandleQuery
 from mdp_core.clock import to_ms
 from mdp_core.errors import InvalidParameter, SeriesRepaired, WindowTooLarge
+from mdp_core.logs import note
 from mdp_core.model import COLUMNS
 from mdp_core.service import CandleService
 
@@ -106,9 +108,10 @@ async def get_candles(request: Request) -> Response:
     form, columns = _form(request, parameters.format), _columns(parameters.fields)
     query = _query(path, parameters)
     try:
-        return await _answer(request, query, form, columns)
-    except SeriesRepaired:  # since its coverage was looked at; nothing is sent yet
-        return await _answer(request, query, form, columns)
+        try:
+            return await _answer(request, query, form, columns)
+        except SeriesRepaired:  # since its coverage was looked at; nothing is sent yet
+            return await _answer(request, query, form, columns)
     except WindowTooLarge:
         return answer_accepted(await request.state.services.backfills.request(query))
 
@@ -119,14 +122,17 @@ async def _answer(
     service: CandleService = request.state.services.candles
     answer = await service.get(query)
     provenance = Provenance(answer, columns, _next_path(request, answer))
-    delivery = Delivery(service, request.state.memory, answer, FORMATS[form.format], columns)
+    is_long = answer.series.grid.count(answer.window.start, answer.window.end) > _WHOLE_SLOTS
+    wanted = Wanted(answer, FORMATS[form.format], columns, is_patient=is_long)
+    delivery = Delivery(request.state.blocks, wanted)
     headers = _headers(query, provenance, form)
-    if matches(request.headers.get("If-None-Match", ""), headers.get("ETag")):
+    if matches(_header(request, "If-None-Match"), headers.get("ETag")):
         headers |= {"Server-Timing": _timing(delivery)}
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     if form.coding:
         headers |= {"Content-Encoding": form.coding}
-    return await _respond(delivery, provenance, form, headers)
+    respond = _in_chunks if is_long else _as_a_whole
+    return await respond(request, delivery, provenance, form, headers)
 
 
 def _headers(query: CandleQuery, provenance: Provenance, form: _Form) -> dict[str, str]:
@@ -142,30 +148,53 @@ def _timing(delivery: Delivery) -> str:
     return ", ".join([f"{step};dur={ms:.1f}" for step, ms in delivery.timings.items()])
 
 
-async def _respond(
-    delivery: Delivery, provenance: Provenance, form: _Form, headers: Mapping[str, str]
+async def _as_a_whole(
+    request: Request,
+    delivery: Delivery,
+    provenance: Provenance,
+    form: _Form,
+    headers: Mapping[str, str],
 ) -> Response:
-    """Send a short answer as a whole, a long one in chunks, after the first of them is ready."""
-    answer, format_ = provenance.answer, FORMATS[form.format]
-    grid, window, media_type = answer.series.grid, answer.window, format_.media_type
-    body = format_.body(provenance)
-    if grid.count(window.start, window.end) <= _WHOLE_SLOTS:
-        content = await delivery.whole(body, form.coding)
-        headers = {**headers, "Server-Timing": _timing(delivery)}
-        return Response(content, media_type=media_type, headers=headers)
-    chunks = delivery.chunks(body, form.coding)
+    """Send a short answer with its length; what was compressed once is kept for others."""
+    bodies: BodyMemory = request.state.bodies
+    tag, format_ = headers.get("ETag") if form.coding else None, FORMATS[form.format]
+    kept = bodies.get(tag) if tag else None
+    if kept is None:
+        content = await delivery.whole(format_.body(provenance), form.coding)
+        kept = WholeBody(content, delivery.rows)
+        if tag:
+            bodies.keep(tag, kept)
+    note(rows=kept.rows)
+    headers = {**headers, "Server-Timing": _timing(delivery)}
+    return Response(kept.content, media_type=format_.media_type, headers=headers)
+
+
+async def _in_chunks(
+    _: Request,
+    delivery: Delivery,
+    provenance: Provenance,
+    form: _Form,
+    headers: Mapping[str, str],
+) -> Response:
+    """Send a long answer, once the first of it is ready; with its length if all is in memory."""
+    format_ = FORMATS[form.format]
+    chunks = delivery.chunks(format_.body(provenance), form.coding)
     first = await anext(chunks)
     headers = {**headers, "Server-Timing": _timing(delivery)}
     if form.coding is None and (length := delivery.length(format_.body(provenance))) is not None:
         headers["Content-Length"] = str(length)
-    return StreamingResponse(_chain(first, chunks), media_type=media_type, headers=headers)
+    body = _chain(first, chunks, delivery)
+    return StreamingResponse(body, media_type=format_.media_type, headers=headers)
 
 
-async def _chain(first: Data, rest: AsyncGenerator[Data]) -> AsyncIterator[Data]:
+async def _chain(
+    first: Data, rest: AsyncGenerator[Data], delivery: Delivery
+) -> AsyncIterator[Data]:
     async with aclosing(rest):
         yield first
         async for chunk in rest:
             yield chunk
+    note(rows=delivery.rows)
 
 
 def _query(path: SeriesPath, parameters: CandleParameters) -> CandleQuery:
@@ -183,10 +212,12 @@ def _query(path: SeriesPath, parameters: CandleParameters) -> CandleQuery:
 
 
 def _form(request: Request, name: str | None) -> _Form:
-    """Choose what the client likes best; a format that is compressed already stays as it is."""
+    """Choose what the client likes best; a format that is compressed already stays as it may."""
     name = name or _BY_MEDIA_TYPE[best_media_type(_header(request, "Accept"), [*_BY_MEDIA_TYPE])]
-    codings = [] if FORMATS[name].is_packed else [*CODINGS]
-    return _Form(name, best_coding(_header(request, "Accept-Encoding"), codings))
+    codings = _header(request, "Accept-Encoding")
+    if FORMATS[name].is_packed and accepts_plain(codings):
+        return _Form(name, None)
+    return _Form(name, best_coding(codings, [*CODINGS]))
 
 
 def _header(request: Request, name: str) -> str:

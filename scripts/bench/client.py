@@ -44,7 +44,7 @@ def fetch(target: Target, path: str) -> memoryview:
     connection, response = _open(target, path)
     if response.length is None:
         return memoryview(response.read())
-    body, filled = memoryview(np.empty(response.length, np.uint8)), 0
+    body, filled = np.empty(response.length, np.uint8).data, 0
     while count := response.readinto(body[filled:]):
         filled += count
     connection.close()

@@ -7,7 +7,14 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
-from conftest import Sandbox, one_kind_of_database, opened_services, running_sandbox, serving
+from conftest import (
+    Sandbox,
+    eventually,
+    one_kind_of_database,
+    opened_services,
+    running_sandbox,
+    serving,
+)
 
 from mdp_core.answer import CandleQuery
 from mdp_core.clock import Clock, from_ms, to_ms
@@ -156,3 +163,33 @@ async def test_client_that_leaves_does_not_end_the_question_that_others_wait_for
     assert first.cancelled()
     assert len(answer.edge) + (answer.stored.end > answer.stored.start) >= 1
     assert len(sandbox.probes()) == 1
+
+
+async def test_series_that_has_not_begun_is_never_taken_for_an_empty_one(
+    settings: Settings,
+) -> None:
+    """An answer from before the first candle is no answer for after it, in any cache."""
+    listed = datetime(2023, 3, 23, 14, tzinfo=UTC)
+    clock = Clock.starting_at(listed - timedelta(minutes=4), speed=40)
+    told = settings.model_copy(update={"clock": clock})
+    path = "/candles/binance/perp/ARB-USDT/1m"
+    window = {"start": to_ms(listed), "end": to_ms(listed + timedelta(minutes=2))}
+    day = {"start": to_ms(listed - DAY), "end": to_ms(listed - timedelta(hours=1))}
+    with running_sandbox(SandboxOptions(clock=clock, limits=False)) as sandbox:
+        async with serving(told, sandbox) as client:
+            before = await client.get(path, params=day)
+            await eventually(lambda: clock() > listed + timedelta(minutes=4))
+            after = {
+                name: await client.get(path, params={**window, "format": name})
+                for name in ("json", "csv")
+            }
+
+    assert (before.status_code, before.json()["count"]) == (200, 0)
+    assert "ETag" not in before.headers
+    assert before.json()["settled_until"] == day["start"]
+    assert [row[0] for row in after["json"].json()["candles"]] == [
+        window["start"],
+        window["start"] + 60_000,
+    ]
+    assert after["csv"].text.count("\n") == 3
+    assert "ETag" in after["json"].headers

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +128,42 @@ async def test_compressed_body_is_the_same_body(
     assert coded.headers["Content-Encoding"] == coding
     assert coded.content == plain.content
     assert coded.headers["ETag"] != plain.headers["ETag"]
+
+
+async def test_compressed_body_is_made_once_and_logged_as_any_other(
+    client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever asks for the same in the same coding gets what was made before."""
+    headers = {"Accept-Encoding": "gzip"}
+    with caplog.at_level(logging.INFO, "mdp.requests"):
+        answers = [await client.get(_BTC, params=_DAY, headers=headers) for _ in range(2)]
+    steps = [answer.headers["Server-Timing"].split(", ") for answer in answers]
+
+    assert answers[0].content == answers[1].content
+    assert [vars(record)["rows"] for record in caplog.records] == [1440, 1440]
+    assert steps[1][2:] == ["read;dur=0.0", "encode;dur=0.0"]
+
+
+async def test_any_of_several_lines_of_tags_is_matched(client: httpx.AsyncClient) -> None:
+    """Lines of one header are one list."""
+    tag = (await client.get(_BTC, params=_DAY)).headers["ETag"]
+    headers = [("If-None-Match", '"another"'), ("If-None-Match", tag)]
+    again = await client.get(_BTC, params=_DAY, headers=headers)
+
+    assert again.status_code == 304
+
+
+async def test_parquet_is_coded_only_for_those_who_take_nothing_else(
+    client: httpx.AsyncClient,
+) -> None:
+    """It is compressed in itself; but to refuse would help nobody."""
+    params = {**_DAY, "format": "parquet"}
+    usual = await client.get(_BTC, params=params, headers={"Accept-Encoding": "gzip"})
+    odd = await client.get(_BTC, params=params, headers={"Accept-Encoding": "gzip, identity;q=0"})
+
+    assert "Content-Encoding" not in usual.headers
+    assert odd.headers["Content-Encoding"] == "gzip"
+    assert odd.content == usual.content
 
 
 async def test_settled_answer_is_kept_and_found_unchanged(client: httpx.AsyncClient) -> None:
@@ -283,6 +319,7 @@ async def _cheapest(
     for _ in range(3):
         with _round_trips(services, folder) as counted:
             answer = await ask()
+            await asyncio.sleep(0.05)  # the pool takes a connection back in the background
         asked.append((sum(counted), answer))
     return min(trips for trips, _ in asked), asked[-1][1]
 
@@ -316,6 +353,25 @@ async def test_hit_costs_two_round_trips_and_from_memory_one(
     assert (stored, kept) == (2, 1)
 
 
+@pytest.mark.parametrize(
+    ("params", "most"),
+    [({"limit": 1}, 1), ({"limit": 5}, 2), ({"start": -20, "limit": 10}, 2)],
+    ids=["newest", "newest five", "first of a window that reaches the edge"],
+)
+async def test_hit_with_an_unsettled_tail_costs_as_little(
+    services: Services, client: httpx.AsyncClient, tmp_path: Path, params: dict[str, int], most: int
+) -> None:
+    """At Coinbase the newest minute is unsettled nearly always."""
+    path = "/candles/coinbase/spot/BTC-USD/1m"
+    if "start" in params:
+        params = {**params, "start": int(time.time()) * 1000 + params["start"] * 60_000}
+    await client.get(path, params={"limit": 500})
+    trips, hit = await _cheapest(services, tmp_path, partial(client.get, path, params=params))
+
+    assert hit.status_code == 200
+    assert trips <= most
+
+
 async def test_window_inside_a_block_in_memory_is_cut_from_it(
     services: Services, client: httpx.AsyncClient, tmp_path: Path
 ) -> None:
@@ -329,6 +385,107 @@ async def test_window_inside_a_block_in_memory_is_cut_from_it(
 
         assert trips == 1
         assert _times(cut.content, name) == list(range(to_ms(part.start), to_ms(part.end), 60_000))
+
+
+async def test_parts_of_a_block_that_are_asked_for_in_turn_grow_together(
+    services: Services, client: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    """What lies between two of them is read with the second, and is in memory then."""
+    window = await _fill(services, 20_000)
+    start = to_ms(window.start)
+
+    async def ask(first: int, stop: int) -> httpx.Response:
+        bounds = {"start": start + first * 60_000, "end": start + stop * 60_000}
+        return await client.get(_BTC, params=bounds, headers=_PLAIN)
+
+    await ask(1_000, 2_000)
+    await ask(8_000, 9_000)
+    trips = list[int]()
+    for first, stop in ((7_000, 8_500), (1_500, 3_000), (5_000, 6_000)):
+        with _round_trips(services, tmp_path) as counted:
+            answer = await ask(first, stop)
+            await asyncio.sleep(0.05)
+        trips.append(sum(counted))
+        times = _times(answer.content, "json")
+
+        assert times == list(range(start + first * 60_000, start + stop * 60_000, 60_000))
+    assert min(trips) == 1  # timers use the database too
+
+
+async def test_what_is_not_covered_between_two_parts_is_never_taken_for_empty(
+    client: httpx.AsyncClient,
+) -> None:
+    """Two days of one block are stored, a week apart; then the week is asked for."""
+    first, last = ({"start": f"2024-04-{day}", "end": f"2024-04-{day + 1}"} for day in (21, 28))
+    week = {"start": first["start"], "end": last["end"]}
+    for params in (first, last, first):
+        part = await client.get(_BTC, params=params, headers=_PLAIN)
+        assert part.json()["count"] == 1440
+    whole = await client.get(_BTC, params=week, headers=_PLAIN)
+
+    assert (whole.headers["X-Cache"], whole.json()["count"]) == ("partial", 8 * 1440)
+
+
+async def test_clients_that_ask_for_the_same_share_each_reading(
+    services: Services, client: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    """However many come at once, every block is read once."""
+    window = _bounds(await _fill(services, 100_000))
+
+    async def ask_together(field: str) -> list[httpx.Response]:
+        params = {**window, "fields": field}
+        asks = (client.get(_BTC, params=params, headers=_PLAIN) for _ in range(20))
+        return await asyncio.gather(*asks)
+
+    await ask_together("open")  # the pool grows to what this takes
+    with _round_trips(services, tmp_path) as counted:
+        answers = await ask_together("high")
+        await asyncio.sleep(0.05)
+    blocks = {answer.content for answer in answers}
+
+    assert len(blocks) == 1
+    # Six blocks at the most, the look that all share, and a timer's now and then.
+    assert sum(counted) < 15
+
+
+async def test_long_answers_leave_connections_to_others(
+    settings: Settings, sandbox: Sandbox
+) -> None:
+    """Streams wait for their turn outside the pool, where nobody is told to come back."""
+    few = settings.model_copy(update={"pool_size": 6, "block_memory_mb": 0})
+    async with opened_services(few, sandbox) as services:
+        window = _bounds(await _fill(services, 100_000))
+        pool: Any = services.database._pool  # noqa: SLF001 - there is no other way in
+        waiting = list[int]()
+        async with connected(app_of(services), token_of(few)) as client:
+            fields = ("open", "high", "low", "close", "volume", "open,high", "open,low")
+            streams = [
+                asyncio.create_task(
+                    client.get(_BTC, params={**window, "fields": each}, headers=_PLAIN)
+                )
+                for each in fields
+            ]
+            while not all(stream.done() for stream in streams):
+                waiting.append(pool.get_stats()["requests_waiting"])
+                await asyncio.sleep(0.005)
+
+    assert {stream.result().status_code for stream in streams} == {200}
+    assert max(waiting) <= 3
+
+
+async def test_client_that_leaves_takes_no_reading_from_others(
+    services: Services, client: httpx.AsyncClient
+) -> None:
+    """Two wait for the same; one of them goes."""
+    window = _bounds(await _fill(services, 100_000))
+    ask = partial(client.get, _BTC, params={**window, "fields": "low"}, headers=_PLAIN)
+    leaving, staying = asyncio.create_task(ask()), asyncio.create_task(ask())
+    await asyncio.sleep(0.02)
+    leaving.cancel()
+    answer = await staying
+
+    assert (answer.status_code, answer.json()["count"]) == (200, 100_000)
+    await eventually(lambda: checked_out(services) == 0)
 
 
 async def test_long_answer_from_memory_tells_its_length(
@@ -539,11 +696,22 @@ def _watchdog() -> Generator[list[tuple[float, str]]]:
         yield long
 
 
-async def test_nothing_blocks_the_event_loop(settings: Settings, services: Services) -> None:
-    """No callback takes 20 ms, from Postgres or from memory, in any format or coding.
+async def _is_blocked(ask: Callable[[], httpx.Response]) -> list[list[tuple[float, str]]]:
+    """Ask twice; give what blocked both times, if anything did.
 
     What blocks does so every time; a pause that comes once is the collector's or the machine's.
     """
+    blocked: list[list[tuple[float, str]]] = []
+    for _ in range(2):
+        with _watchdog() as long:
+            answer = await asyncio.to_thread(ask)
+        assert answer.status_code == 200, answer.text
+        blocked.append(long)
+    return blocked if all(blocked) else []
+
+
+async def test_nothing_blocks_the_event_loop(settings: Settings, services: Services) -> None:
+    """No callback takes 20 ms, from Postgres or from memory, in any format or coding."""
     window = _bounds(await _fill(services, 100_000))
     async with _served(services) as port:
         url = f"http://{HOST}:{port}{_BTC}"
@@ -551,10 +719,49 @@ async def test_nothing_blocks_the_event_loop(settings: Settings, services: Servi
         for name, coding in product(_FORMATS, ("identity", "identity", "gzip", "zstd")):
             headers = {"Authorization": authorization, "Accept-Encoding": coding}
             params = {**window, "format": name}
-            blocked: list[list[tuple[float, str]]] = []
-            for _ in range(2):
-                with _watchdog() as long:
-                    await asyncio.to_thread(httpx.get, url, params=params, headers=headers)
-                blocked.append(long)
+            assert not await _is_blocked(partial(httpx.get, url, params=params, headers=headers))
 
-            assert not all(blocked), (name, coding, blocked)
+
+async def test_nothing_else_blocks_the_event_loop(
+    settings: Settings, services: Services, database: psycopg.Connection
+) -> None:
+    """Coverage whose every slot is another window than the next, long lists, a plan for all."""
+    window = _bounds(await _fill(services, 100_000))
+    database.execute("DELETE FROM candles WHERE extract(minute FROM time)::int % 2 = 0")
+    every = {"exchange": "binance", "market_type": "perp", "symbols": ["*"], "intervals": ["1h"]}
+    headers = {"Authorization": f"Bearer {token_of(settings)}"}
+    async with _served(services) as port:
+        client = httpx.Client(base_url=f"http://{HOST}:{port}", headers=headers, timeout=60)
+        coverage = f"/coverage{_BTC.removeprefix('/candles')}"
+        asks: list[Callable[[], httpx.Response]] = [
+            partial(client.get, coverage, params={**window, "detail": True}),
+            partial(client.get, "/meta/symbols", params={"limit": 5000}),
+            partial(client.post, "/backfills", json={**every, "dry_run": True}),
+        ]
+        with client:
+            for ask in asks:
+                assert not await _is_blocked(ask)
+
+
+async def test_coverage_in_detail_is_told_page_by_page(
+    services: Services, client: httpx.AsyncClient, database: psycopg.Connection
+) -> None:
+    """All pages together are the whole window, without holes and without an end amid a slot."""
+    window = _bounds(await _fill(services, 25_000))
+    database.execute("DELETE FROM candles WHERE extract(minute FROM time)::int % 2 = 0")
+    bounds = f"start={window['start']}&end={window['end']}&detail=true"
+    path: str | None = f"/coverage{_BTC.removeprefix('/candles')}?{bounds}"
+    windows, pages = list[dict[str, Any]](), 0
+    while path:
+        body = (await client.get(path)).json()
+        windows, path, pages = windows + body["windows"], body["next"], pages + 1
+
+    assert pages == 3
+    assert len(windows) == 25_000
+    assert windows[0]["start"] == window["start"]
+    assert windows[-1]["end"] == window["end"]
+    assert all(one["end"] == other["start"] for one, other in pairwise(windows))
+    assert {(w["start"] // 60_000 % 2, w["state"]) for w in windows} == {
+        (0, "no_candles"),
+        (1, "candles"),
+    }

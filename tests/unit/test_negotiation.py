@@ -2,7 +2,7 @@
 
 import pytest
 
-from api.negotiation import NotAcceptable, best_coding, best_media_type, matches
+from api.negotiation import NotAcceptable, accepts_plain, best_coding, best_media_type, matches
 
 _TYPES = ["application/json", "text/csv", "application/vnd.apache.arrow.stream"]
 _CODINGS = ["zstd", "gzip"]
@@ -52,6 +52,7 @@ def test_nothing_acceptable_is_an_error(accept: str) -> None:
         ("gzip;q=0.5, identity", None),
         ("gzip;q=0.5, identity;q=0.1", "gzip"),
         ("gzip, identity;q=0", "gzip"),
+        ("x-gzip", "gzip"),
         ("zstd, *;q=0", "zstd"),
         ("identity, *;q=0", None),
     ],
@@ -59,6 +60,15 @@ def test_nothing_acceptable_is_an_error(accept: str) -> None:
 def test_coding_is_that_of_the_highest_quality(accepted: str, chosen: str | None) -> None:
     """A body as it is stays acceptable unless it is excluded."""
     assert best_coding(accepted, _CODINGS) == chosen
+
+
+@pytest.mark.parametrize(
+    ("accepted", "will_do"),
+    [("", True), ("gzip", True), ("identity;q=0", False), ("*;q=0", False), ("*;q=0.1", True)],
+)
+def test_body_as_it_is_will_do_unless_it_is_excluded(accepted: str, *, will_do: bool) -> None:
+    """By its name, or with everything that has none."""
+    assert accepts_plain(accepted) is will_do
 
 
 @pytest.mark.parametrize("accepted", ["identity;q=0", "*;q=0", "br, identity;q=0"])

@@ -12,6 +12,7 @@ from mdp_core.market import Market
 from mdp_core.metadata import Metadata
 from mdp_core.model import COLUMNS, Candle, Series, Window
 from mdp_core.service import CandleService
+from mdp_core.usage import Usage
 from mdp_core.validation import sift
 
 # How far back the newest closed candle is looked for.
@@ -26,12 +27,14 @@ class LiveEdge:
         candles: CandleService,
         metadata: Metadata,
         markets: Mapping[tuple[str, str], Market],
+        usage: Usage,
         *,
         deadline_seconds: float,
     ) -> None:
         self._candles = candles
         self._metadata = metadata
         self._markets = markets
+        self._usage = usage
         self._deadline_seconds = deadline_seconds
         self._newest: dict[int, tuple[Answer, Candle]] = {}
         self._forming: dict[int, tuple[Latest | MdpError, float]] = {}
@@ -49,7 +52,9 @@ class LiveEdge:
         )
         now = await self._market(series).horizon.now()
         newest = self._newest.get(series.id)
-        if newest is None or not await self._is_newest(newest[0], now):
+        if newest and await self._is_newest(newest[0], now):
+            self._usage.note(series.id, at_edge=True)
+        else:
             newest = await self._find(query)
         answer, candle = newest
         if answer.is_final:
@@ -89,6 +94,7 @@ class LiveEdge:
         series = await self._metadata.series(
             query.exchange, query.market_type, query.symbol, query.interval
         )
+        self._usage.note(series.id, at_edge=True)
         async with self._asking.setdefault(series.id, asyncio.Lock()):
             latest, until = self._forming.get(series.id, (None, 0.0))
             if latest is None or time.monotonic() >= until:

@@ -84,7 +84,8 @@ class PageFetcher:
     ) -> Window:
         """Begin with the first candle where memory ends: before it nothing is known.
 
-        It ends later than when this was planned: the request had to wait for its turn.
+        It ends later than when this was planned: the request had to wait for its turn. Of a coin
+        that is traded no more nothing may come at all.
         """
         grid = series.grid
         if self.facts.memory is None:
@@ -94,9 +95,10 @@ class PageFetcher:
             return final
         first = grid.index(final.start)
         leading = int((absent == np.arange(first, first + len(absent))).sum())
-        if 0 < leading < grid.count(final.start, final.end):
-            self._tails.keep_forgotten(series, grid.at(first + leading))
-        return final.clip(grid.at(first + leading), final.end)
+        begins = min(grid.at(first + leading), final.end)
+        if begins > final.start:
+            self._tails.keep_forgotten(series, begins)
+        return final.clip(begins, final.end)
 
     async def _ask(self, series: Series, window: Window, reach: Reach, turn: Turn) -> Sifted:
         """Ask for `window`, and once more for absent slots that would count as "no candle"."""

@@ -13,7 +13,8 @@ from mdp_core.names import matches
 # fixed length, are counted where they are of use: taking dates apart is slow.
 _COVERED: LiteralString = """
 SELECT symbols.exchange, symbols.market_type, symbols.name, series.interval,
-       lower(coverage), upper(coverage), covered.parts, covered.seconds, covered.months
+       lower(coverage), upper(coverage), covered.parts, covered.seconds, covered.months,
+       symbols.native
 FROM series
 JOIN symbols ON symbols.id = series.symbol_id
 CROSS JOIN LATERAL (
@@ -48,7 +49,10 @@ class Holding:
 
 @dataclass(frozen=True, slots=True)
 class HoldingFilter:
-    """Which series: None or no patterns stand for all; symbols may be globs, in any case."""
+    """Which series: None or no patterns stand for all.
+
+    Symbols may be globs, in any case, of our names or the exchange's.
+    """
 
     exchange: str | None = None
     market_type: str | None = None
@@ -72,15 +76,15 @@ async def read_holdings(database: Database, wanted: HoldingFilter) -> list[Holdi
     async with database.connection() as connection:
         rows = await (await connection.execute(_COVERED, what)).fetchall()
     return [
-        Holding(*row[:7], slots=_slots(*row[3:4], *row[7:]))
+        Holding(*row[:7], slots=_slots(row[3], *row[7:9]))
         for row in rows
-        if _matches(row[2], row[3], wanted)
+        if _is_wanted((row[2], row[9]), wanted.symbols)
+        and (not wanted.intervals or row[3] in wanted.intervals)
     ]
 
 
-def _matches(symbol: str, interval: str, wanted: HoldingFilter) -> bool:
-    is_wanted = any(matches(symbol, pattern) for pattern in wanted.symbols or ("*",))
-    return is_wanted and (not wanted.intervals or interval in wanted.intervals)
+def _is_wanted(names: Sequence[str], patterns: Sequence[str]) -> bool:
+    return any(matches(name, pattern) for name in names for pattern in patterns or ("*",))
 
 
 def _slots(interval: str, seconds: float, months: int | None) -> int:

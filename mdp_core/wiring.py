@@ -135,6 +135,7 @@ async def open_services(
                 service,
                 metadata,
                 markets,
+                usage,
                 deadline_seconds=settings.request_deadline_seconds,
             ),
             Coverage(shared.store, metadata, markets),

@@ -10,7 +10,8 @@ import typer
 
 from mdp_core.clock import to_ms
 from mdp_core.database import open_database
-from mdp_core.errors import UnknownExchange
+from mdp_core.errors import UnknownExchange, UnknownMarketType, UnsupportedInterval
+from mdp_core.intervals import Interval
 from mdp_core.inventory import Holding, HoldingFilter, read_holdings
 from mdp_core.names import split_names
 from mdp_core.settings import DatabaseSettings
@@ -37,8 +38,8 @@ def coverage(
     with clear_errors():
         settings = DatabaseSettings()  # pyright: ignore[reportCallIssue]
         holdings = asyncio.run(_holdings(settings, wanted))
-        if exchange is not None and not holdings:
-            _require_exchange(exchange)
+        if not holdings:
+            _require_known(wanted)
     lines = map(_json, holdings) if as_json else _table(holdings)
     sys.stdout.write("".join(f"{line}\n" for line in lines))
 
@@ -53,13 +54,20 @@ async def _holdings(settings: DatabaseSettings, wanted: HoldingFilter) -> list[H
         return await read_holdings(database, wanted)
 
 
-def _require_exchange(exchange: str) -> None:
-    """Tell a slip of the pen from an exchange of which nothing is stored."""
+def _require_known(wanted: HoldingFilter) -> None:
+    """Tell a slip of the pen from something of which nothing is stored."""
     from mdp_core.wiring import installed_adapters  # noqa: PLC0415 - it takes long to load
 
-    names = sorted({name for name, _ in installed_adapters()})
-    if exchange not in names:
-        raise UnknownExchange(exchange, names)
+    adapters = installed_adapters()
+    exchanges = sorted({name for name, _ in adapters})
+    if wanted.exchange is not None and wanted.exchange not in exchanges:
+        raise UnknownExchange(wanted.exchange, exchanges)
+    kinds = sorted({kind for name, kind in adapters if wanted.exchange in (None, name)})
+    if wanted.market_type is not None and wanted.market_type not in kinds:
+        raise UnknownMarketType(wanted.exchange or "any exchange", wanted.market_type, kinds)
+    for interval in wanted.intervals:
+        if interval not in (known := [each.value for each in Interval]):
+            raise UnsupportedInterval(wanted.exchange or "any exchange", interval, known)
 
 
 def _table(holdings: Sequence[Holding]) -> list[str]:

@@ -14,13 +14,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
-from typing import TypeAlias
 
 import httpx
 from pydantic import SecretStr
@@ -39,11 +38,57 @@ _TOKEN_LIFETIME = timedelta(days=30)
 _POLL_SECONDS = 0.1
 
 
-Processes: TypeAlias = dict[str, subprocess.Popen[bytes]]
+# What ends by itself is started again after so long; without anything else nothing works.
+# Of a syncer's runs another one, if there is one, has taken over what this one ran by then.
+_API, _SYNCER, _SANDBOX = "the API", "the syncer", "the sandbox"
+_RESTART_SECONDS = {_API: 1.0, _SYNCER: 15.0}
 
 
 class StackError(Exception):
     """Something could not be started, or ended by itself."""
+
+
+class Processes:
+    """The processes of a stack, by name; they end with the context that `stack` is of."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self._starts: dict[str, Callable[[], subprocess.Popen[bytes]]] = {}
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._restarts: dict[str, float] = {}
+
+    def __getitem__(self, name: str) -> subprocess.Popen[bytes]:
+        """Give a process."""
+        return self._running[name]
+
+    def start(self, name: str, arguments: Sequence[str], env: Mapping[str, str]) -> None:
+        """Run another `mdp` in an environment of its own."""
+        self._starts[name] = lambda: self._stack.enter_context(_process(arguments, env))
+        self._running[name] = self._starts[name]()
+
+    def ended(self) -> Mapping[str, int]:
+        """Give the exit codes of those that have ended."""
+        codes = {name: process.poll() for name, process in self._running.items()}
+        return {name: code for name, code in codes.items() if code is not None}
+
+    def look_after(self) -> None:
+        """Start again, in time, what has ended.
+
+        Raises:
+            StackError: Something ended without which nothing works.
+        """
+        now = time.monotonic()
+        for name, code in self.ended().items():
+            what = f"{name} ended with exit code {code}"
+            if name not in _RESTART_SECONDS:
+                raise StackError(what)
+            if name not in self._restarts:
+                seconds = _RESTART_SECONDS[name]
+                self._restarts[name] = now + seconds
+                print(f"mdp: {what}; it is started again in {seconds:g} s", file=sys.stderr)  # noqa: T201 - for whoever runs it
+            elif now >= self._restarts[name]:
+                del self._restarts[name]
+                self._running[name] = self._starts[name]()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +119,7 @@ def serve(data_dir: Path, port: int, sandbox: SandboxRequest | None) -> None:
         sandbox: None for the live exchanges, or whatever `MDP_*_URL` name.
 
     Raises:
-        StackError: A part could not be started or ended by itself.
+        StackError: A part could not be started, or ended without which nothing works.
         LocalDatabaseError: There is no database to be had.
     """
     stopping, is_serving = threading.Event(), threading.Event()
@@ -95,10 +140,7 @@ def serve(data_dir: Path, port: int, sandbox: SandboxRequest | None) -> None:
             _write_ready(ready, stack)
             _greet(stack, sandbox)
             while not stopping.wait(_POLL_SECONDS):
-                for name, process in processes.items():
-                    if process.poll() is not None:
-                        message = f"{name} ended with exit code {process.returncode}"
-                        raise StackError(message)
+                processes.look_after()
         finally:
             ready.unlink(missing_ok=True)
 
@@ -126,22 +168,21 @@ def open_stack(
         StackError, LocalDatabaseError: As `serve`.
     """
     _check_port(port)
-    processes: Processes = {}
     env = {**_inherited(), "JWT_SECRET": _secret(data_dir)}
     url, sandbox_url = f"http://{_HOST}:{port}", None
     with ExitStack() as stack:
+        processes = Processes(stack)
         if sandbox:
             sandbox_port = free_port()
             sandbox_url = f"http://{_HOST}:{sandbox_port}"
-            arguments = _sandbox_arguments(sandbox, sandbox_port)
-            processes["the sandbox"] = stack.enter_context(_process(arguments, env))
+            processes.start(_SANDBOX, _sandbox_arguments(sandbox, sandbox_port), env)
             env |= _sandbox_environment(sandbox_url, sandbox.clock)
         env["DATABASE_URL"] = os.environ.get("DATABASE_URL") or (
             stack.enter_context(open_local_database(data_dir)).url
         )
         upgrade(env["DATABASE_URL"])
-        processes["the syncer"] = stack.enter_context(_process(["syncer"], env))
-        processes["the API"] = stack.enter_context(_process(["api", "--port", str(port)], env))
+        processes.start(_SYNCER, ["syncer"], env)
+        processes.start(_API, ["api", "--port", str(port)], env)
         if sandbox_url:
             _wait_for(f"{sandbox_url}/_sandbox/settings", processes)
         _wait_for(f"{url}/health", processes)
@@ -207,10 +248,9 @@ def _wait_for(url: str, processes: Processes) -> None:
     deadline = time.monotonic() + _START_SECONDS
     with httpx.Client(trust_env=False, verify=False) as client:  # noqa: S501 - loopback, no TLS
         while time.monotonic() < deadline:
-            for name, process in processes.items():
-                if process.poll() is not None:
-                    message = f"{name} could not be started: it says why above"
-                    raise StackError(message)
+            for name in processes.ended():
+                message = f"{name} could not be started: it says why above"
+                raise StackError(message)
             with suppress(httpx.HTTPError):
                 if client.get(url).is_success:
                     return

@@ -107,8 +107,10 @@ def _scheduler(jobs: Sequence[ScheduledJob], runner: Runner) -> AsyncIOScheduler
             max_instances=2,  # the runner has each run once, and says nothing of one that lasts
             coalesce=True,
             misfire_grace_time=None,  # however late: a run does what is due when it runs
-            next_run_time=_real_time(),
+            next_run_time=job.schedule.next_start(_real_time()) if job.at_start else _real_time(),
         )
+        if job.at_start:
+            scheduler.add_job(runner.run_now, args=[job], misfire_grace_time=None)  # pyright: ignore[reportUnknownMemberType]
     return scheduler
 
 

@@ -62,7 +62,7 @@ def _refreshing(services: Services, adapter: ExchangeAdapter) -> ScheduledJob:
         return RunResult(symbols)
 
     schedule = Schedule(_REFRESH_EVERY, services.settings.clock)
-    return ScheduledJob(_name("refresh", adapter), schedule, 10.0, run)
+    return ScheduledJob(_name("refresh", adapter), schedule, 10.0, run, at_start=True)
 
 
 async def patiently(
@@ -95,7 +95,8 @@ def _keeping(
     services: Services, adapter: ExchangeAdapter, keep: Sequence[Selection]
 ) -> ScheduledJob:
     schedule = Schedule(_KEEP_EVERY, services.settings.clock)
-    return ScheduledJob(_name("keep", adapter), schedule, 1.0, Keeper(services, adapter, keep).run)
+    run = Keeper(services, adapter, keep).run
+    return ScheduledJob(_name("keep", adapter), schedule, 1.0, run, at_start=True)
 
 
 def _searching(services: Services, adapter: ExchangeAdapter) -> ScheduledJob:

@@ -26,13 +26,15 @@ class ScheduledJob:
     """A job: its name, when it is due, and what it does.
 
     `jitter_seconds` is how much later at the most it is started, so that syncers don't all try at
-    once. `run` may be called by any syncer, and again after one that died in the middle.
+    once. `run` may be called by any syncer, and again after one that died in the middle. With
+    `at_start` every syncer runs it once more when it starts: it may have been told other things.
     """
 
     name: str
     schedule: Schedule
     jitter_seconds: float
     run: Callable[[], Coroutine[Any, Any, RunResult]]
+    at_start: bool = False
 
 
 class Runner:
@@ -45,8 +47,11 @@ class Runner:
 
     async def run_due(self, job: ScheduledJob) -> None:
         """Run the run that is due, unless another syncer does."""
-        run = asyncio.create_task(self._run(job, job.schedule.last_due(_real_time())))
-        await asyncio.wait({run})  # that it is cancelled when this stops is no mistake
+        await self._run_apart(job, job.schedule.last_due(_real_time()))
+
+    async def run_now(self, job: ScheduledJob) -> None:
+        """Run it, whenever it is due."""
+        await self._run_apart(job, _real_time())
 
     async def take_over(self, jobs: Sequence[ScheduledJob]) -> None:
         """Look for runs that dead syncers left, and run them, until this is cancelled."""
@@ -58,6 +63,10 @@ class Runner:
                     for key in await self._runs.left():
                         if key.job in known and key.job not in self._running:
                             group.create_task(self._run(known[key.job], key.due_at))
+
+    async def _run_apart(self, job: ScheduledJob, due_at: datetime) -> None:
+        run = asyncio.create_task(self._run(job, due_at))
+        await asyncio.wait({run})  # that it is cancelled when this stops is no mistake
 
     async def stop(self) -> None:
         """Cancel what runs; other syncers may have it at once."""

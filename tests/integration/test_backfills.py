@@ -293,6 +293,19 @@ async def test_what_the_exchange_forgot_is_named_and_holds_nobody_up(
     assert 4980 <= job["progress"]["slots"] == job["progress"]["covered"] <= 5000
 
 
+async def test_job_for_a_coin_that_is_traded_no_more_comes_to_its_end(
+    services: Services, client: httpx.AsyncClient
+) -> None:
+    """Nothing comes where memory ends, however often it is asked."""
+    wanted = {"exchange": "hyperliquid", "symbols": ["MATIC"], "intervals": ["15m"]}
+    async with running_syncer(services):
+        posted = (await client.post("/backfills", json=wanted)).json()
+        job = await ended(client, posted["jobs"][0]["status_url"])
+
+    assert (job["state"], job["error"], job["missing"]) == ("done", None, [])
+    assert job["beyond_memory"]
+
+
 @pytest.mark.parametrize(
     ("body", "status", "code"),
     [

@@ -181,6 +181,8 @@ def test_series_that_fails_does_not_keep_the_others_back(
         (["backfill", "binance", "perp", "", "1m"], 2, "no symbols"),
         (["backfill", "binance", "perp", "BTC-USDT", " ,"], 2, "no intervals"),
         (["coverage", "binanse"], 1, "unknown exchange 'binanse'"),
+        (["coverage", "binance", "spot"], 1, "unknown market type 'spot' for binance: one of perp"),
+        (["coverage", "binance", "perp", "*", "1q"], 1, "'1q'"),
     ],
 )
 @pytest.mark.usefixtures("sandbox")
@@ -192,6 +194,20 @@ def test_command_that_names_nothing_is_no_success(
 
     assert (done.returncode, done.stdout) == (code, "")
     assert said in done.stderr
+
+
+async def test_coverage_is_found_by_either_name(
+    services: Services, database: psycopg.Connection
+) -> None:
+    """By the names that a backfill takes: ours, and the exchange's own."""
+    await services.metadata.series("binance", "perp", "ETH-USDT", "1d")
+    database.execute("UPDATE series SET coverage = '{[2024-01-01, 2024-01-02)}'")
+    found = {
+        name: len(await read_holdings(services.database, HoldingFilter(symbols=[name])))
+        for name in ("ETH-USDT", "ethusdt", "ETHU*", "ETH")
+    }
+
+    assert found == {"ETH-USDT": 1, "ethusdt": 1, "ETHU*": 1, "ETH": 0}
 
 
 async def test_coverage_is_told_in_one_order(

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,6 +128,28 @@ def test_another_api_joins_with_the_environment_of_the_first(demo: Demo) -> None
     assert first.json()["candles"] == _file(window)
     assert (joined.status_code, joined.headers["X-Cache"]) == (200, "hit")
     assert joined.content == first.content
+
+
+@pytest.mark.parametrize("part", ["syncer", "api"])
+def test_part_that_dies_is_replaced_and_takes_nothing_with_it(demo: Demo, part: str) -> None:
+    """SIGKILL for the syncer, or the API: the others go on, and there is a new one soon."""
+    (killed,) = _parts(demo, part)
+    killed.kill()
+
+    assert comes_true(lambda: _parts(demo, part) not in ([], [killed]), seconds=40)
+    assert comes_true(lambda: answers(f"{demo.ready['url']}/health"), seconds=20)
+    assert json.loads((demo.folder / "ready.json").read_text()) == demo.ready
+    assert demo.process.poll() is None
+
+
+def _parts(demo: Demo, command: str) -> list[psutil.Process]:
+    """Find the processes of a demo that run one command, among those that live."""
+    found = list[psutil.Process]()
+    for process in demo.family():
+        with suppress(psutil.Error):
+            if "scripts.cli" in (line := process.cmdline()) and command in line:
+                found.append(process)
+    return found
 
 
 def test_second_demo_of_one_folder_is_refused(demo: Demo, kind: str) -> None:

@@ -80,6 +80,20 @@ async def test_metadata_of_every_exchange_is_there_without_a_request(
     assert rows("SELECT FROM syncers") == []
 
 
+async def test_metadata_is_refreshed_at_every_start(services: Services, sandbox: Sandbox) -> None:
+    """Also where the run of these ten minutes is done: the exchange may be another one now."""
+    for _ in range(2):
+        sandbox.clear()
+        async with running_syncer(services):
+            await eventually(lambda: _lists_asked_for(sandbox) == 3, seconds=PATIENCE_SECONDS)
+
+
+def _lists_asked_for(sandbox: Sandbox) -> int:
+    asked = [each for each in sandbox.requests() if each["status"] == 200]
+    paths = {"/fapi/v1/exchangeInfo", "/products"}
+    return sum(each["path"] in paths or each["params"].get("type") == "meta" for each in asked)
+
+
 @on_one_server
 @pytest.mark.parametrize("clock", [FAST], indirect=True)
 async def test_series_asked_for_once_is_kept_warm(
@@ -111,6 +125,19 @@ async def test_series_asked_for_once_is_kept_warm(
     assert all(int(each["params"]["limit"]) < 100 for each in asked)
     assert parts == [{"n": 1}]
     assert warmed[0]["n"] >= 6
+
+
+@on_one_server
+async def test_every_way_to_ask_for_what_is_newest_counts_as_use(
+    services: Services, rows: Rows
+) -> None:
+    """Also where the newest candle is in hand, and where it is the forming one."""
+    query = CandleQuery("binance", "perp", "SOL-USDT", "1d")
+    for _ in range(3):
+        await services.edge.closed(query)
+        await services.edge.forming(query)
+    used = "SELECT requests FROM series_usage WHERE last_at_edge IS NOT NULL"
+    await eventually(lambda: rows(used) == [{"requests": 6}])
 
 
 async def test_older_hole_is_not_bridged(services: Services, rows: Rows) -> None:

@@ -520,6 +520,20 @@ async def test_delisted_coins_give_what_there_is(
     assert (render["count"], render["complete"]) == (0, True)
 
 
+async def test_delisted_coin_is_silent_to_the_end_of_memory_and_no_error(
+    today: tuple[httpx.AsyncClient, Sandbox],
+) -> None:
+    """Where memory ends nothing comes: that is forgotten, not unstable."""
+    path = f"{HYPERLIQUID}/MATIC/1h"
+    body = await candles(today[0], path, limit=30)
+    older = await today[0].get(f"/candles/{path}", params={"start": "2024-01-01", "limit": 30})
+    spans = (await today[0].get(f"/coverage/{path}")).json()["windows"]
+
+    assert (body["count"], body["complete"]) == (0, True)
+    assert (older.status_code, older.json()["code"]) == (422, "history_unavailable")
+    assert [span["state"] for span in spans] == ["beyond_memory", "covered", "not_fetched"]
+
+
 async def test_coin_without_history_is_not_searched_at_every_request(
     today: tuple[httpx.AsyncClient, Sandbox],
 ) -> None:

@@ -89,13 +89,14 @@ def _find_patchelf() -> Path:
     raise LocalDatabaseError(message)
 
 
-def download(work: Path, packages: Sequence[str], what: str) -> list[Path]:
-    """Download packages of Debian's suite and all they depend on, down to libc.
+def download(work: Path, packages: Sequence[str], what: str, *, suite: str = SUITE) -> list[Path]:
+    """Download packages of one of Debian's suites and all they depend on, down to libc.
 
     Args:
         work: A folder for apt's own state and the packages; made if need be.
         packages: Their names.
         what: Tells whoever waits what is being done.
+        suite: Whose packages; a sources file that was given is used as it is.
 
     Raises:
         LocalDatabaseError: apt can't do it; the message says why.
@@ -103,7 +104,7 @@ def download(work: Path, packages: Sequence[str], what: str) -> list[Path]:
     for part in ("state/lists/partial", "cache/archives/partial"):
         (work / part).mkdir(parents=True)
     (work / "state/status").touch()
-    (work / "debian.sources").write_text(_sources(), encoding="utf-8")
+    (work / "debian.sources").write_text(_sources(suite), encoding="utf-8")
     apt = ["apt-get", "--quiet", "--yes", *_isolation(work)]
     # Hooks of the machine's own configuration may fail here, and an index that was not asked for
     # may be missing: what counts is whether the packages come.
@@ -195,15 +196,15 @@ def _relocate(patchelf: Path, folder: Path, final: Path) -> None:
             _run([patchelf, "--force-rpath", "--set-rpath", rpath, program])
 
 
-def _sources() -> str:
+def _sources(suite: str = SUITE) -> str:
     """Return the sources file apt is to use."""
     if override := os.environ.get(SOURCES_VARIABLE):
         return Path(override).read_text(encoding="utf-8")
-    stanzas = [_for_suite(stanza) for stanza in _machine_stanzas() if _is_debian(stanza)]
+    stanzas = [_for_suite(stanza, suite) for stanza in _machine_stanzas() if _is_debian(stanza)]
     if not stanzas:
         message = (
             "this machine's apt sources name no Debian mirror; "
-            f"name a sources file of Debian {SUITE} in {SOURCES_VARIABLE}"
+            f"name a sources file of Debian {suite} in {SOURCES_VARIABLE}"
         )
         raise LocalDatabaseError(message)
     return "\n".join(stanzas)
@@ -263,12 +264,12 @@ def _is_debian(stanza: Mapping[str, str]) -> bool:
     )
 
 
-def _for_suite(stanza: Mapping[str, str]) -> str:
+def _for_suite(stanza: Mapping[str, str], suite: str) -> str:
     kept = {name: value for name, value in stanza.items() if name not in _REWRITTEN_FIELDS}
     fields = {
         "types": "deb",
         "uris": stanza["uris"],
-        "suites": SUITE,
+        "suites": suite,
         "components": "main",
         **kept,
     }

@@ -1,6 +1,7 @@
 """The compose file, the image's recipe and `.env.example`, against the specification and the code.
 
-The compose program is the machine's, or that of Debian's packages; nothing here needs an engine.
+The compose programs are the machine's and those of Debian's packages, the one of 1.29 among them;
+nothing here needs an engine.
 """
 
 import ast
@@ -9,18 +10,17 @@ import re
 import secrets
 import shutil
 import subprocess
-import tempfile
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pytest
+import yaml
+from compose_programs import find_compose, offered
 from conftest import IMAGE, PROJECT
 from pydantic_settings import BaseSettings
 
-from db import local_apt, local_programs
 from mdp_core.settings import ExchangeSettings
 from mdp_core.wiring import installed_adapters
 from scripts import cli
@@ -39,24 +39,10 @@ _VARIABLE = re.compile(r"(MDP|JWT|DATABASE|POSTGRES)_[A-Z_]*[A-Z]")
 _OF_POSTGRES = {"POSTGRES_DB", "POSTGRES_USER"}
 
 
-@pytest.fixture(scope="session")
-def compose() -> list[str]:
-    """The command of a compose program that reads files as `docker compose` does."""
-    if found := shutil.which("docker-compose"):
-        return [found]
-    if shutil.which("apt-get") is None:
-        pytest.skip("no compose program here, and no apt to get one with")
-    program = local_programs.default_cache() / "docker-compose"
-    if not program.exists():
-        program.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=program.parent) as name:
-            folder = Path(name)
-            packages = local_apt.download(folder / "apt", ["docker-compose"], "docker-compose")
-            package = next(path for path in packages if path.name.startswith("docker-compose_"))
-            local_apt.unpack(package, folder)
-            unpacked = folder.glob("usr/libexec/**/docker-compose")
-            next(unpacked).rename(program)
-    return [str(program)]
+@pytest.fixture(scope="module", params=offered())
+def compose(request: pytest.FixtureRequest) -> Sequence[str]:
+    """The command of a compose program: the file must do for each."""
+    return find_compose(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -73,11 +59,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def services(compose: list[str], folder: Path) -> Mapping[str, Any]:
+def services(compose: Sequence[str], folder: Path) -> Mapping[str, Any]:
     """The services as the compose program understands them."""
-    done = _config(compose, folder, "--format", "json")
+    done = _config(compose, folder)
     assert done.returncode == 0, done.stderr
-    return orjson.loads(done.stdout)["services"]
+    return yaml.safe_load(done.stdout)["services"]
 
 
 def test_compose_file_keeps_the_specification() -> None:
@@ -113,21 +99,37 @@ def test_database_is_pinned_private_and_kept(services: Mapping[str, Any]) -> Non
     postgres = services["postgres"]
 
     assert postgres["image"] == IMAGE
-    assert {port["host_ip"] for port in postgres["ports"]} == {"127.0.0.1"}
-    assert [volume["type"] for volume in postgres["volumes"]] == ["volume"]
+    assert {_first(port, "host_ip") for port in postgres["ports"]} == {"127.0.0.1"}
+    assert [_first(volume, "source") for volume in postgres["volumes"]] == ["postgres-data"]
     assert "max_locks_per_transaction=512" in postgres["command"]
 
 
 def test_services_can_write_nowhere_and_are_limited(services: Mapping[str, Any]) -> None:
-    """Read-only root, no capability, a bound of memory; all on the one bridge network."""
+    """Read-only root, no capability, bounds on what is used; all on the one bridge network."""
     for name, service in services.items():
         assert set(service["networks"]) == {"mdp_network"}
-        assert {"cpus", "memory"} <= set(service["deploy"]["resources"]["limits"])
+        assert {"cpus", "mem_limit", "pids_limit"} <= set(service)
         assert service["restart"] == ("no" if name == "migrate" else "unless-stopped")
         if name != "postgres":
             assert service["read_only"] is True
             assert service["cap_drop"] == ["ALL"]
             assert service["security_opt"] == ["no-new-privileges:true"]
+
+
+def test_smallest_machine_can_start_every_service(services: Mapping[str, Any]) -> None:
+    """An engine refuses a container that may take more CPUs than there are."""
+    assert {float(service["cpus"]) for service in services.values()} == {1.0}
+
+
+def test_services_get_the_cpus_that_are_set(compose: Sequence[str], folder: Path) -> None:
+    """Each its own, in fractions too."""
+    given = {"MDP_DATABASE_CPUS": "4", "MDP_API_CPUS": "2.5", "MDP_SYNCER_CPUS": "0.5"}
+    done = _config(compose, folder, environment=given)
+    assert done.returncode == 0, done.stderr
+    services = yaml.safe_load(done.stdout)["services"]
+
+    limits = {name: float(service["cpus"]) for name, service in services.items()}
+    assert limits == {"postgres": 4, "migrate": 1, "api-service": 2.5, "syncer-service": 0.5}
 
 
 def test_secrets_reach_only_who_needs_them(services: Mapping[str, Any], folder: Path) -> None:
@@ -147,7 +149,9 @@ def test_secrets_reach_only_who_needs_them(services: Mapping[str, Any], folder: 
 
 
 @pytest.mark.parametrize("name", ["POSTGRES_PASSWORD", "MDP_SERVICE_PASSWORD"])
-def test_nothing_starts_with_an_empty_password(compose: list[str], folder: Path, name: str) -> None:
+def test_nothing_starts_with_an_empty_password(
+    compose: Sequence[str], folder: Path, name: str
+) -> None:
     """The program says which one is missing and where to set it."""
     done = _config(compose, folder, environment={name: ""})
 
@@ -181,17 +185,22 @@ def test_image_gets_every_package() -> None:
 
 
 def _config(
-    compose: list[str], folder: Path, *options: str, environment: Mapping[str, str] | None = None
+    compose: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     inherited = {name: it for name, it in os.environ.items() if not _VARIABLE.fullmatch(name)}
     return subprocess.run(  # noqa: S603 - a compose program, on our own file
-        [*compose, "config", *options],
+        [*compose, "config"],
         cwd=folder,
         env={**inherited, **(environment or {})},
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def _first(described: Mapping[str, str] | str, name: str) -> str:
+    """Give what a port or a volume begins with; new programs part it into members."""
+    return described.partition(":")[0] if isinstance(described, str) else described[name]
 
 
 def _settings() -> set[str]:

@@ -13,9 +13,9 @@ from fastapi_offline import FastAPIOffline
 from api.auth import TokenVerifier, authorize
 from api.block_memory import BodyMemory, split_memory
 from api.blocks import Blocks
+from api.description import complete_description
 from api.encoding import warm_up
 from api.errors import add_error_handlers
-from api.examples import show_examples
 from api.guard import Guard
 from api.head import Head
 from api.request_id import RequestId
@@ -29,6 +29,10 @@ _DESCRIPTION = """
 Historical candles (OHLCV) of many exchanges from one place. A 200 is complete: every closed candle
 that the exchange has for the window, none invented, none forming. Anything less is an error that
 names what is missing. Times are UTC: ISO-8601 or epoch milliseconds in, epoch milliseconds out.
+
+Errors are problem bodies (RFC 9457). Beside those that each operation lists: a path that is not
+here is answered 404 `not_found`, a method that a path does not take 405 `method_not_allowed`, with
+the header `Allow`.
 """
 
 
@@ -89,5 +93,5 @@ def create_app(open_: OpenServices = open_from_environment) -> FastAPI:
     add_error_handlers(app)
     for module in (candles, latest, coverage, backfills, meta, health):
         app.include_router(module.router)
-    show_examples(app)
+    complete_description(app)
     return app

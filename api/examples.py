@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from fastapi import FastAPI
-
 _SERIES: dict[str, Any] = {
     "exchange": "binance",
     "market_type": "perp",
@@ -161,7 +159,8 @@ _OUT_OF_REACH: dict[str, Any] = {
 
 
 _SERIES_PATH = "{exchange}/{market_type}/{symbol}/{interval}"
-_EXAMPLES: dict[tuple[str, str, str], dict[str, Any]] = {
+# By method, path and status.
+EXAMPLES: dict[tuple[str, str, str], dict[str, Any]] = {
     ("get", f"/candles/{_SERIES_PATH}", "200"): CANDLES,
     ("get", f"/candles/{_SERIES_PATH}", "202"): _ACCEPTED,
     ("get", f"/latest/{_SERIES_PATH}", "200"): _LATEST,
@@ -177,20 +176,3 @@ _EXAMPLES: dict[tuple[str, str, str], dict[str, Any]] = {
     ("get", "/health", "200"): _HEALTH,
     ("get", "/health", "503"): _OUT_OF_REACH,
 }
-
-
-def show_examples(app: FastAPI) -> None:
-    """Have the description of an application show every answer.
-
-    Afterwards, for what a route is told to show is shown without its nulls.
-    """
-    describe = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        document = describe()
-        for (method, path, status), body in _EXAMPLES.items():
-            answer = document["paths"][path][method]["responses"][status]
-            answer["content"]["application/json"]["example"] = body
-        return document
-
-    app.openapi = openapi

@@ -1,11 +1,11 @@
 """Errors as OpenAPI describes them: every code of a status, and what each looks like."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from api.auth import Forbidden, Unauthorized
-from api.errors import PROBLEM_TYPE, Kind, details_of, every_kind, kind_of, problem_body
+from api.errors import KINDS, PROBLEM_TYPE, Kind, details_of, every_kind, kind_of, problem_body
 from api.negotiation import NotAcceptable
 from mdp_core import errors
 
@@ -43,6 +43,14 @@ EXAMPLES: tuple[Exception, ...] = (
 )
 """One of each; what they say is what is answered."""
 
+UNKNOWN_SERIES = (
+    errors.UnknownExchange,
+    errors.UnknownMarketType,
+    errors.UnknownSymbol,
+    errors.UnsupportedInterval,
+)
+"""What can be wrong with the words that name a series."""
+
 # Whatever is asked for, it may be too long, or a mistake of ours may come to light.
 _EVERYWHERE = (414, 431, 500)
 
@@ -51,47 +59,60 @@ _MS = {"type": "integer", "description": "Epoch ms."}
 _NAMES = {"type": "array", "items": _TEXT}
 _PARAMETER = {"type": "object", "properties": {"parameter": _TEXT, "problem": _TEXT}}
 # What some bodies have beside the members of all.
-_DETAILS: dict[int, dict[str, Any]] = {
-    404: {
-        "known": {**_NAMES, "description": "With `unknown_exchange` and `unknown_market_type`."},
-        "near": {**_NAMES, "description": "With `unknown_symbol`: the nearest first."},
-        "supported": {**_NAMES, "description": "With `unsupported_interval`."},
+_DETAILS: dict[str, dict[str, Any]] = {
+    "unknown_exchange": {"known": {**_NAMES, "description": "What there is."}},
+    "unknown_market_type": {"known": {**_NAMES, "description": "What there is."}},
+    "unknown_symbol": {"near": {**_NAMES, "description": "With `unknown_symbol`: nearest first."}},
+    "unsupported_interval": {
+        "supported": {**_NAMES, "description": "With `unsupported_interval`."}
     },
-    422: {
-        "parameters": {"type": "array", "items": _PARAMETER},
-        "earliest": {**_MS, "description": "With `history_unavailable`, epoch ms."},
+    "invalid_parameter": {"parameters": {"type": "array", "items": _PARAMETER}},
+    "history_unavailable": {
+        "earliest": {**_MS, "description": "With `history_unavailable`, epoch ms."}
     },
-    502: {"times": {"type": "array", "items": _MS, "description": "Slots with rejected rows."}},
+    "upstream_bad_data": {
+        "times": {"type": "array", "items": _MS, "description": "Slots with rejected rows."}
+    },
 }
-_REQUEST_ID = {"X-Request-Id": {"required": True, "schema": _TEXT}}
 _HEADERS: dict[int, dict[str, Any]] = {
     401: {"WWW-Authenticate": {"required": True, "schema": _TEXT}},
     503: {"Retry-After": {"required": True, "schema": {"type": "integer", "minimum": 1}}},
 }
 
 
-def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Describe the problem bodies of a route for OpenAPI, those of every route among them."""
-    return {status: _describe(status) for status in sorted({*statuses, *_EVERYWHERE})}
+def problem_responses(*given: int | type[Exception]) -> dict[int | str, dict[str, Any]]:
+    """Describe the problem bodies of a route for OpenAPI, those of every route among them.
+
+    Args:
+        given: A status stands for every code that it has; an error for its own code alone.
+    """
+    kinds: dict[int, set[Kind]] = {}
+    for each in (*given, *_EVERYWHERE):
+        for kind in _of_status(each) if isinstance(each, int) else [KINDS[each]]:
+            kinds.setdefault(kind.status, set()).add(kind)
+    return {status: _describe(sorted(kinds[status], key=_code)) for status in sorted(kinds)}
 
 
-def _describe(status: int) -> dict[str, Any]:
-    kinds = sorted((each for each in every_kind() if each.status == status), key=_code)
+def _of_status(status: int) -> list[Kind]:
+    return [kind for kind in every_kind() if kind.status == status]
+
+
+def _describe(kinds: Sequence[Kind]) -> dict[str, Any]:
     content = {"schema": _schema(kinds), "examples": _examples(kinds)}
     return {
         "description": ", ".join(f"`{kind.code}`" for kind in kinds),
-        "headers": _REQUEST_ID | _HEADERS.get(status, {}),
+        "headers": _HEADERS.get(kinds[0].status, {}),
         "content": {PROBLEM_TYPE: content},
     }
 
 
-def _schema(kinds: Iterable[Kind]) -> dict[str, Any]:
+def _schema(kinds: Sequence[Kind]) -> dict[str, Any]:
     codes = [kind.code for kind in kinds]
-    (status,) = {kind.status for kind in kinds}
+    details = [_DETAILS.get(code, {}) for code in codes]
     always: dict[str, Any] = {
         "type": {"const": "about:blank"},
         "title": _TEXT,
-        "status": {"const": status},
+        "status": {"const": kinds[0].status},
         "code": {"enum": codes},
         "detail": {**_TEXT, "description": "What is wrong and what to do, for people."},
         "request_id": {**_TEXT, "description": "As in the header and the log."},
@@ -99,12 +120,12 @@ def _schema(kinds: Iterable[Kind]) -> dict[str, Any]:
     return {
         "type": "object",
         "required": [*always],
-        "properties": always | _DETAILS.get(status, {}),
+        "properties": always | {name: it for each in details for name, it in each.items()},
         "additionalProperties": False,
     }
 
 
-def _examples(kinds: Iterable[Kind]) -> dict[str, Any]:
+def _examples(kinds: Sequence[Kind]) -> dict[str, Any]:
     """Give a body for every code; what no error stands for is said by the server itself."""
     said = {kind_of(error): (str(error), details_of(error)) for error in reversed(EXAMPLES)}
     bodies = {

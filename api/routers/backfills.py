@@ -17,9 +17,9 @@ from api.jobs import (
     describe_planned,
 )
 from api.parameters import optional_time, path_with
-from api.problems import problem_responses
+from api.problems import UNKNOWN_SERIES, problem_responses
 from mdp_core.backfills import Backfills
-from mdp_core.errors import InvalidParameter
+from mdp_core.errors import InvalidParameter, InvalidWindow, StoreUnavailable, UnknownBackfill
 from mdp_core.selection import Selection
 
 _MOST_SERIES = 1000
@@ -31,7 +31,7 @@ _READ = [Security(authorize, scopes=["candles:read"])]
 router = APIRouter(
     prefix="/backfills",
     tags=["backfills"],
-    responses=problem_responses(401, 403, 404, 422, 502, 503),
+    responses=problem_responses(401, 403, InvalidParameter, StoreUnavailable),
 )
 
 _Names = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
@@ -78,7 +78,7 @@ class JobFilter(BaseModel):
             "model": AcceptedJobs,
             "description": "Jobs; what is open already is that job.",
         },
-        **problem_responses(413),
+        **problem_responses(413, *UNKNOWN_SERIES, InvalidParameter, InvalidWindow, 502, 503),
     },
 )
 async def post_backfills(request: Request, wanted: BackfillRequest) -> Response:
@@ -114,13 +114,20 @@ async def get_backfills(request: Request, wanted: Annotated[JobFilter, Query()])
     return {"backfills": [describe_job(each) for each in jobs], "next": following}
 
 
-@router.get("/{job}", dependencies=_READ, summary="One job")
+@router.get(
+    "/{job}", dependencies=_READ, summary="One job", responses=problem_responses(UnknownBackfill)
+)
 async def get_backfill(request: Request, job: _JobId) -> Job:
     """Tell how far a job has come, read from coverage, and how long it will still take."""
     return describe_job(await request.state.services.backfills.get(job))
 
 
-@router.delete("/{job}", dependencies=_WRITE, summary="Cancel a job")
+@router.delete(
+    "/{job}",
+    dependencies=_WRITE,
+    summary="Cancel a job",
+    responses=problem_responses(UnknownBackfill),
+)
 async def delete_backfill(request: Request, job: _JobId) -> Job:
     """Have nobody work on it any more; what was fetched stays. One that has ended stays as is."""
     return describe_job(await request.state.services.backfills.cancel(job))

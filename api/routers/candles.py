@@ -29,7 +29,7 @@ from api.parameters import (
     query_parameters,
     series_path,
 )
-from api.problems import problem_responses
+from api.problems import UNKNOWN_SERIES, problem_responses
 from api.provenance import Provenance
 from mdp_core.answer import Answer, CandleQuery
 from mdp_core.clock import to_ms
@@ -40,7 +40,10 @@ from mdp_core.service import CandleService
 
 router = APIRouter(
     tags=["candles"],
-    responses={**CANDLE_RESPONSES, **problem_responses(401, 403, 404, 406, 422, 502, 503)},
+    responses={
+        **CANDLE_RESPONSES,
+        **problem_responses(401, 403, *UNKNOWN_SERIES, 406, 422, 502, 503),
+    },
 )
 
 _DEFAULT_COLUMNS = ("time", "open", "high", "low", "close", "volume")

@@ -9,13 +9,19 @@ from typing_extensions import TypedDict
 
 from api.auth import authorize
 from api.parameters import SERIES, SeriesPath, described, optional_time, path_with, series_path
-from api.problems import problem_responses
+from api.problems import UNKNOWN_SERIES, problem_responses
 from mdp_core.answer import CandleQuery
 from mdp_core.clock import to_ms
 from mdp_core.coverage import Coverage, State, Told
-from mdp_core.errors import InvalidParameter
+from mdp_core.errors import InvalidParameter, InvalidWindow, LimitTooLarge
 
-router = APIRouter(tags=["candles"], responses=problem_responses(401, 403, 404, 422, 502, 503))
+router = APIRouter(
+    tags=["candles"],
+    responses=problem_responses(
+        *(401, 403, *UNKNOWN_SERIES, 502, 503),
+        *(InvalidParameter, InvalidWindow, LimitTooLarge),
+    ),
+)
 
 _MOST_WINDOWS = 10_000
 

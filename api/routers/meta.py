@@ -13,6 +13,15 @@ from api.parameters import path_with
 from api.problems import problem_responses
 from mdp_core.catalog import describe_grid
 from mdp_core.clock import to_ms
+from mdp_core.errors import (
+    ExchangeUnavailable,
+    InvalidParameter,
+    Overloaded,
+    RateLimited,
+    StoreUnavailable,
+    UnknownExchange,
+    UnknownMarketType,
+)
 from mdp_core.exchanges.base import ExchangeAdapter
 from mdp_core.metadata import Metadata
 from mdp_core.model import Symbol
@@ -21,7 +30,7 @@ router = APIRouter(
     prefix="/meta",
     tags=["metadata"],
     dependencies=[Security(authorize, scopes=["meta:read"])],
-    responses=problem_responses(401, 403, 404, 422, 502, 503),
+    responses=problem_responses(401, 403, UnknownExchange, UnknownMarketType, InvalidParameter),
 )
 
 
@@ -117,7 +126,13 @@ async def get_exchanges(
     return {"exchanges": list(found.values()), "next": None}
 
 
-@router.get("/symbols", summary="Symbols, active or not")
+@router.get(
+    "/symbols",
+    summary="Symbols, active or not",
+    responses=problem_responses(
+        502, StoreUnavailable, ExchangeUnavailable, RateLimited, Overloaded
+    ),
+)
 async def get_symbols(request: Request, wanted: Annotated[SymbolFilter, Query()]) -> SymbolsBody:
     """List symbols by market and name; a catalog that is empty is filled first."""
     metadata: Metadata = request.state.services.metadata

@@ -29,6 +29,7 @@ from schemathesis.specs.openapi.checks import (
 from api.app import create_app
 from api.auth import SCOPES, issue_token
 from api.encoding import FORMATS
+from api.errors import PROBLEM_TYPE, every_kind
 from mdp_core.settings import Settings
 
 CHECKS = [
@@ -146,7 +147,77 @@ def test_formats_that_are_described_are_those_that_are_written() -> None:
 
 
 def test_errors_that_a_stranger_can_meet_are_described_everywhere() -> None:
-    """Whatever a route does, it can be asked wrongly, without a token or in vain."""
+    """Whatever a route does, it can be asked wrongly or without a token; most need the store."""
+    storeless = {"/meta/exchanges", "/meta/intervals"}
     for name, operation in operations():
-        expected = {"414", "431", "500"} | (set() if "/health" in name else {"401", "403", "503"})
+        path = name.partition(" ")[2]
+        expected = {"414", "431", "500"} | (set() if path == "/health" else {"401", "403"})
         assert expected <= {*operation["responses"]}, name
+        assert ("503" in operation["responses"]) is (path not in storeless), name
+
+
+def test_every_answer_is_described_with_its_request_id() -> None:
+    """A 200 and a 202 as well as an error."""
+    for name, operation in operations():
+        for status, answer in operation["responses"].items():
+            assert answer["headers"]["X-Request-Id"]["required"], (name, status)
+
+
+def test_only_what_is_public_needs_no_token() -> None:
+    """Programs made from the description send one everywhere else, with the scope that is named."""
+    needed = {name: operation["security"] for name, operation in operations()}
+
+    assert needed.pop("get /health") == []
+    assert all(len(scheme["HTTPBearer"]) == 1 for (scheme,) in needed.values())
+
+
+def test_every_error_is_described_somewhere() -> None:
+    """By an operation, or, where it belongs to none, by the text about all."""
+    text = create_app().openapi()["info"]["description"]
+    of_operations = {code for _, operation in operations() for code in codes(operation)}
+    elsewhere = {each.code for each in every_kind()} - of_operations
+
+    assert elsewhere == {"method_not_allowed"}
+    assert all(f"`{code}`" in text for code in elsewhere)
+    assert "405" in text
+
+
+ALWAYS = {"uri_too_long", "headers_too_large", "internal_error"}
+TOKEN = {"unauthorized", "forbidden"}
+MARKET = {"unknown_exchange", "unknown_market_type", "invalid_parameter"}
+ASKED_FOR_SYMBOLS = {
+    *("upstream_rejected", "upstream_bad_data"),
+    *("upstream_unavailable", "rate_limited", "overloaded", "store_unavailable"),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("get /health", set()),
+        ("get /meta/exchanges", TOKEN | MARKET),
+        ("get /meta/intervals", TOKEN | MARKET),
+        ("get /meta/symbols", TOKEN | MARKET | ASKED_FOR_SYMBOLS),
+        ("get /backfills", TOKEN | {"invalid_parameter", "store_unavailable"}),
+        ("get /backfills/{job}", TOKEN | {"invalid_parameter", "not_found", "store_unavailable"}),
+        (
+            "delete /backfills/{job}",
+            TOKEN | {"invalid_parameter", "not_found", "store_unavailable"},
+        ),
+    ],
+)
+def test_what_asks_for_no_candles_tells_of_none_of_their_errors(
+    name: str, expected: set[str]
+) -> None:
+    """Exactly what can come of it; a window is no part of these questions."""
+    assert codes(dict(operations())[name]) == ALWAYS | expected
+
+
+def codes(operation: dict[str, Any]) -> set[str]:
+    """Give the codes of the problem bodies that an operation describes."""
+    bodies = [
+        answer["content"][PROBLEM_TYPE]
+        for answer in operation["responses"].values()
+        if PROBLEM_TYPE in answer.get("content", {})
+    ]
+    return {code for body in bodies for code in body["schema"]["properties"]["code"]["enum"]}

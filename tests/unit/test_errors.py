@@ -269,3 +269,16 @@ def test_documented_problems_are_those_that_are_answered() -> None:
         for code, example in content["examples"].items():
             jsonschema.validate(example["value"], content["schema"])
             assert example["value"]["code"] == code
+
+
+def test_route_may_name_the_errors_of_a_status_that_it_can_give() -> None:
+    """An error stands for its code alone, with what its body holds beyond the members of all."""
+    described = problem_responses(errors.UnknownExchange, errors.StoreUnavailable)
+
+    assert set(described) == {404, 414, 431, 500, 503}
+    content = described[404]["content"]["application/problem+json"]
+    assert content["schema"]["properties"]["code"]["enum"] == ["unknown_exchange"]
+    assert "known" in content["schema"]["properties"]
+    assert not {"near", "supported"} & set(content["schema"]["properties"])
+    assert described[503]["description"] == "`store_unavailable`"
+    assert "Retry-After" in described[503]["headers"]

@@ -16,6 +16,7 @@ from api.negotiation import NotAcceptable
 from api.security_headers import security_headers
 from mdp_core import errors
 from mdp_core.clock import to_ms
+from mdp_core.logs import note
 
 _log = logging.getLogger(__name__)
 
@@ -148,7 +149,11 @@ def problem(
     headers: dict[str, str] | None = None,
     extra: dict[str, Any] | None = None,
 ) -> Response:
-    """Make the problem body: what went wrong, for programs (`code`) and for people (`detail`)."""
+    """Make the problem body: what went wrong, for programs (`code`) and for people (`detail`).
+
+    The request's log line has the code too.
+    """
+    note(code=kind.code)
     request_id = _request_id(request)
     body = problem_body(kind, detail, request_id) | (extra or {})
     # What fails unexpectedly is answered outside all middleware.

@@ -9,6 +9,8 @@ from typing import Any
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.errors import INTERNAL, kind_of
+from mdp_core.errors import MdpError
 from mdp_core.logs import log_fields
 
 _log = logging.getLogger("mdp.requests")
@@ -52,6 +54,12 @@ class RequestId:
 
         try:
             await self._app(scope, receive, send_with_id)
+        except Exception as error:
+            # The answer to it, if none has begun, is made outside of all middleware.
+            cause = error.__cause__ if isinstance(error.__cause__, MdpError) else error
+            fields.setdefault("status", INTERNAL.status)
+            fields["code"] = kind_of(cause).code
+            raise
         finally:
             # The query may hold what its sender did not mean to have written down.
             described = {"method": scope["method"], "path": scope["path"], **fields}

@@ -11,6 +11,7 @@ import numpy as np
 from mdp_core.answer import CandleQuery
 from mdp_core.errors import InvalidWindow, LimitTooLarge
 from mdp_core.intervals import Grid, Int64s
+from mdp_core.logs import note
 from mdp_core.market import Market
 from mdp_core.metadata import Metadata
 from mdp_core.model import Series, Window
@@ -69,8 +70,7 @@ class Coverage:
             InvalidWindow: `start` lies after `end`.
             MdpError: The series is unknown or the exchange's clock can't be read.
         """
-        series, reach = await self._resolve(query)
-        window = _asked(query, series, reach)
+        series, reach, window = await self._resolve(query)
         return _told(window, await self._spans(series, reach, window), most)
 
     async def detailed_spans(self, query: CandleQuery, most: int) -> Told:
@@ -80,8 +80,7 @@ class Coverage:
             LimitTooLarge: The window has more than 100,000 slots.
             MdpError: As `spans`.
         """
-        series, reach = await self._resolve(query)
-        window = _asked(query, series, reach)
+        series, reach, window = await self._resolve(query)
         slots = series.grid.count(window.start, window.end)
         if slots > _MOST_SLOTS:
             what, advice = "detail=true: the window's count of slots", "ask for a shorter window"
@@ -92,14 +91,18 @@ class Coverage:
         parts = _in_detail(spans, occupied, series.grid)
         return await asyncio.to_thread(_told, window, parts, most)  # there may be thousands
 
-    async def _resolve(self, query: CandleQuery) -> tuple[Series, Reach]:
+    async def _resolve(self, query: CandleQuery) -> tuple[Series, Reach, Window]:
         if query.start is not None and query.end is not None and query.start > query.end:
             raise InvalidWindow(query.start, query.end)
         series = await self._metadata.series(
             query.exchange, query.market_type, query.symbol, query.interval
         )
+        note(series=str(series))
         market = self._markets[query.exchange, query.market_type]
-        return series, await market.reach(series, query.end)
+        reach = await market.reach(series, query.end)
+        window = _asked(query, series, reach)
+        note(window=str(window))
+        return series, reach, window
 
     async def _spans(self, series: Series, reach: Reach, window: Window) -> list[Span]:
         known = window.clip(reach.begins, reach.closed)

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from mdp_core.answer import Answer, CandleQuery, Latest
 from mdp_core.errors import ExchangeUnavailable, MdpError, NoCandle, SeriesRepaired
+from mdp_core.logs import note
 from mdp_core.market import Market
 from mdp_core.metadata import Metadata
 from mdp_core.model import COLUMNS, Candle, Series, Window
@@ -50,6 +51,7 @@ class LiveEdge:
         series = await self._metadata.series(
             query.exchange, query.market_type, query.symbol, query.interval
         )
+        note(series=str(series))
         now = await self._market(series).horizon.now()
         newest = self._newest.get(series.id)
         if newest and await self._is_newest(newest[0], now):
@@ -57,6 +59,7 @@ class LiveEdge:
         else:
             newest = await self._find(query)
         answer, candle = newest
+        note(window=str(answer.window))
         if answer.is_final:
             self._newest[series.id] = newest
         is_settled = candle.time < answer.settled_until
@@ -95,6 +98,7 @@ class LiveEdge:
             query.exchange, query.market_type, query.symbol, query.interval
         )
         self._usage.note(series.id, at_edge=True)
+        note(series=str(series))
         async with self._asking.setdefault(series.id, asyncio.Lock()):
             latest, until = self._forming.get(series.id, (None, 0.0))
             if latest is None or time.monotonic() >= until:
@@ -119,6 +123,7 @@ class LiveEdge:
         market = self._market(series)
         now = await market.horizon.now()
         window = Window(series.grid.floor(now), series.grid.next(now))
+        note(window=str(window))
         rows = await market.adapter.fetch_page(series.symbol, series.interval, window)
         right = sift(rows, series.grid, window).candles
         if not len(right):

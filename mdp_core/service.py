@@ -137,9 +137,11 @@ class CandleService:
         series = await self._metadata.series(
             query.exchange, query.market_type, query.symbol, query.interval
         )
+        note(series=str(series))  # now: what fails below has its line too
         market = self._markets[query.exchange, query.market_type]
         reach = await _reach(market, series, query)
         asked = self._align(query, series, _final_reach(query, series, market, reach), rows)
+        note(window=str(asked))
         if priority is Priority.INTERACTIVE:
             self._usage.note(series.id, at_edge=asked.end >= reach.settled)
         pages = query.pages or self._limits.pages
@@ -238,9 +240,8 @@ def _known(found: Found, request: _Request) -> Found:
 
 
 def _note(answer: Answer) -> None:
-    """Have the request's log line say what was answered."""
+    """Have the request's log line say what was answered, which may be less than was asked for."""
     note(
-        series=str(answer.series),
         window=str(answer.window),
         cache=answer.cache,
         upstream_requests=answer.upstream_requests,

@@ -23,7 +23,7 @@ from mdp_core.coverage import Coverage
 from mdp_core.database import Database, open_database, open_replica
 from mdp_core.edge import LiveEdge
 from mdp_core.exchanges.base import ExchangeAdapter, ExchangeFacts
-from mdp_core.exchanges.http import ExchangeHttp
+from mdp_core.exchanges.http import ExchangeHttp, tell_of_retries
 from mdp_core.fetching import PageFetcher
 from mdp_core.filling import Bounds, PageFiller
 from mdp_core.horizon import Delays, Horizon
@@ -93,6 +93,7 @@ async def open_services(
     Raises:
         StoreUnavailable: The database does not answer.
     """
+    tell_of_retries()
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(
             open_database(

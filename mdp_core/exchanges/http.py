@@ -5,6 +5,7 @@ nobody knows that there is HTTP.
 """
 
 import asyncio
+import logging
 import math
 import time
 from collections.abc import Callable, Generator, Mapping
@@ -16,6 +17,7 @@ from typing import TypeVar
 import httpx
 import orjson
 import stamina
+from stamina.instrumentation import RetryDetails, set_on_retry_hooks
 
 from mdp_core.admission import Admission
 from mdp_core.errors import (
@@ -27,6 +29,8 @@ from mdp_core.errors import (
 )
 
 Parsed = TypeVar("Parsed")
+
+_log = logging.getLogger(__name__)
 
 _ATTEMPTS = 4
 _FIRST_WAIT_SECONDS = 0.25
@@ -49,6 +53,8 @@ class UpstreamCount:
 
 
 _count: ContextVar[UpstreamCount | None] = ContextVar("upstream_count", default=None)
+# What this task asks for: whoever tells of a retry is not told of which request.
+_path: ContextVar[str] = ContextVar("upstream_path", default="")
 
 
 @contextmanager
@@ -60,6 +66,11 @@ def counting_upstream_requests() -> Generator[UpstreamCount]:
         yield count
     finally:
         _count.reset(token)
+
+
+def tell_of_retries() -> None:
+    """Have a line for every attempt that is repeated; stamina's own names no exchange."""
+    set_on_retry_hooks([_log_retry])
 
 
 class ExchangeHttp:
@@ -153,6 +164,7 @@ class ExchangeHttp:
     ) -> Parsed:
         # The wait for tokens ends a little sooner than everything, so that it is told as such.
         until = asyncio.get_running_loop().time() + self._deadline_seconds * _WAITING_PART
+        _path.set(request.url.path)
         async for attempt in stamina.retry_context(
             on=_wait_before_retry,
             attempts=_ATTEMPTS,
@@ -193,6 +205,18 @@ class ExchangeHttp:
             return ExchangeUnavailable(self._exchange, f"answered HTTP {status}")
         body = response.text[:_SHOWN_BODY_CHARACTERS]
         return ExchangeRejected(self._exchange, f"refused the request: HTTP {status} {body}")
+
+
+def _log_retry(details: RetryDetails) -> None:
+    error = details.caused_by
+    extra = {
+        "exchange": error.exchange if isinstance(error, ExchangeError) else "",
+        "path": _path.get(),
+        "attempt": details.retry_num + 1,
+        "wait_seconds": round(details.wait_for, 3),
+        "reason": str(error),
+    }
+    _log.warning("asking the exchange again", extra=extra)
 
 
 def _wait_before_retry(error: Exception) -> bool | float:

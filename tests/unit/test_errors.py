@@ -1,9 +1,11 @@
 """Errors and their codes: what a client relies on does not change by accident."""
 
+import logging
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import httpx
 import jsonschema
 import orjson
 import pytest
@@ -11,12 +13,13 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from unit_strategies import utc
 
 from api.auth import Forbidden, Unauthorized
 from api.errors import KINDS, Kind, add_error_handlers, every_kind, kind_of
 from api.problems import EXAMPLES, problem_responses
+from api.request_id import RequestId
 from mdp_core import errors
 from mdp_core.clock import to_ms
 
@@ -282,3 +285,40 @@ def test_route_may_name_the_errors_of_a_status_that_it_can_give() -> None:
     assert not {"near", "supported"} & set(content["schema"]["properties"])
     assert described[503]["description"] == "`store_unavailable`"
     assert "Retry-After" in described[503]["headers"]
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "code"),
+    [("/fails", 500, "internal_error"), ("/breaks", 200, "store_unavailable")],
+)
+async def test_line_of_what_no_route_could_answer_has_the_code_too(
+    caplog: pytest.LogCaptureFixture, path: str, status: int, code: str
+) -> None:
+    """A mistake of ours, and an answer that was broken off after it had begun."""
+    transport = httpx.ASGITransport(_failing_app(), raise_app_exceptions=False)
+    with caplog.at_level(logging.INFO, "mdp.requests"):
+        async with httpx.AsyncClient(transport=transport, base_url="http://mdp") as failing:
+            await failing.get(path)
+    (line,) = [vars(each) for each in caplog.records if each.getMessage() == "request"]
+
+    assert (line["status"], line["code"]) == (status, code)
+
+
+def _failing_app() -> FastAPI:
+    app = FastAPI()
+    app.add_middleware(RequestId)
+    add_error_handlers(app)
+
+    async def half() -> AsyncIterator[bytes]:
+        yield b"half"
+        raise errors.SchemaMissing
+
+    @app.get("/fails")
+    async def fail() -> Response:
+        raise ZeroDivisionError
+
+    @app.get("/breaks")
+    async def begin() -> Response:
+        return StreamingResponse(half())
+
+    return app

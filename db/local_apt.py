@@ -264,7 +264,7 @@ def _is_debian(stanza: Mapping[str, str]) -> bool:
     )
 
 
-def _for_suite(stanza: Mapping[str, str], suite: str) -> str:
+def _for_suite(stanza: Mapping[str, str], suite: str = SUITE) -> str:
     kept = {name: value for name, value in stanza.items() if name not in _REWRITTEN_FIELDS}
     fields = {
         "types": "deb",

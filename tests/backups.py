@@ -11,12 +11,14 @@ from pathlib import Path
 import psycopg
 import pytest
 from conftest import PROJECT, SERVER_SETTINGS, Server, comes_true, free_port
+from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from db.local import _command, _spawn, _stop
 from db.local_account import give_to, run_as, server_account
 from db.local_cluster import Cluster
 from db.local_programs import find_programs
+from db.schema import metadata
 
 _PAGE = PROJECT / "docs" / "backup.md"
 
@@ -35,9 +37,32 @@ class SecondServer:
 
 
 def documented_commands(heading: str) -> list[str]:
-    """Give the blocks of commands below a heading of the page on backups."""
-    part = _PAGE.read_text().partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
-    return re.findall(r"```sh\n(.*?)```", part, re.DOTALL)
+    """Give the blocks of commands right below a heading of the page on backups."""
+    return commands_by_heading(_PAGE)[heading]
+
+
+def commands_by_heading(page: Path) -> dict[str, list[str]]:
+    """Give the blocks of commands of a page, as they stand below its headings."""
+    _, *parts = re.split(r"(?m)^##+ (.+)$", page.read_text())
+    headed = zip(parts[::2], parts[1::2], strict=True)
+    return {name: re.findall(r"(?s)```sh.*?\n(.*?)```", text) for name, text in headed}
+
+
+def content_of(url: str) -> dict[str, list[str]]:
+    """Give every row of every table of ours, as text."""
+    with psycopg.connect(url) as connection:
+        connection.execute("SET timezone = 'UTC'")
+        return {
+            table.name: [
+                row[0]
+                for row in connection.execute(
+                    sql.SQL("SELECT t::text FROM {} AS t ORDER BY 1").format(
+                        sql.Identifier(table.name)
+                    )
+                )
+            ]
+            for table in metadata.sorted_tables
+        }
 
 
 def programs_of(server: Server) -> Path:
@@ -59,7 +84,8 @@ def base_backup(server: Server, commands: str) -> Generator[Cluster]:
         home.mkdir(mode=0o700)
         give_to(account, home)
         cluster = Cluster(home, account, programs)
-        values = {"PATH": bin_dir, "DATABASE_URL": server.url, "MDP_BACKUP_DIR": cluster.data}
+        urls = dict.fromkeys(("DATABASE_URL", "REPLICATION_URL"), server.url)
+        values = {**urls, "PATH": bin_dir, "MDP_BACKUP_DIR": cluster.data}
         exports = [f"export {name}={shlex.quote(str(value))}" for name, value in values.items()]
         # No test outlives the power.
         script = "\n".join([*exports, f"{commands.rstrip()} --no-sync"])

@@ -7,36 +7,57 @@ from pathlib import Path
 
 import httpx
 import psycopg
-from backups import base_backup, documented_commands, programs_of, running
-from conftest import Sandbox, Server, serving
+import pytest
+from backups import (
+    base_backup,
+    commands_by_heading,
+    content_of,
+    documented_commands,
+    programs_of,
+    running,
+)
+from conftest import PROJECT, Sandbox, Server, serving
 from psycopg import sql
 
-from db.schema import metadata
 from mdp_core.settings import Settings
 
+_EXTENSION = 'psql "$DATABASE_URL" --command="CREATE EXTENSION timescaledb"'
 _ASKED = {
     "/candles/binance/perp/BTC-USDT/1d": {"start": "2023-01-01", "end": "2024-01-01"},
     "/candles/coinbase/spot/BTC-USD/1h": {"start": "2024-05-01", "end": "2024-05-08"},
 }
 
 
+@pytest.mark.parametrize("has_extension", [False, True], ids=["empty", "of a full template"])
 async def test_dump_brings_everything_back(
-    settings: Settings, sandbox: Sandbox, server: Server, tmp_path: Path
+    settings: Settings,
+    sandbox: Sandbox,
+    server: Server,
+    tmp_path: Path,
+    *,
+    has_extension: bool,
 ) -> None:
-    """The same rows in every table, coverage among them; what was asked for is a hit again."""
+    """The same rows in every table, coverage among them; what was asked for is a hit again.
+
+    A new database has the extension where template1 has it, as that of the image.
+    """
+    if has_extension and not server.has_timescaledb:
+        pytest.skip("plain Postgres has no extension that could be there already")
     url = settings.database_url
     dump, restore = documented_commands("One database: pg_dump")
     if not server.has_timescaledb:
         restore = _without_timescaledb(restore)
     before = await _fill(settings, sandbox)
-    content = _content(url)
+    content = content_of(url)
     _run(server, dump, tmp_path, url)
     _recreate(server, url)
+    if has_extension:
+        _run(server, _EXTENSION, tmp_path, url)
     _run(server, restore, tmp_path, url)
 
     assert content["candles"]
     assert content["series"]
-    assert _content(url) == content
+    assert content_of(url) == content
     await _assert_all_hits(settings, sandbox, before)
 
 
@@ -46,15 +67,31 @@ async def test_base_backup_brings_everything_back(
     """A server that runs on the files of the backup has what the first one had at the time."""
     url = settings.database_url
     before = await _fill(settings, sandbox)
-    content = _content(url)
+    content = content_of(url)
     (backup,) = documented_commands("The whole server: pg_basebackup")
     with base_backup(server, backup) as cluster:
         _recreate(server, url)
         with running(cluster, server) as second:
             assert content["candles"]
-            assert _content(second.url(url)) == content
+            assert content_of(second.url(url)) == content
             elsewhere = settings.model_copy(update={"database_url": second.url(url)})
             await _assert_all_hits(elsewhere, sandbox, before)
+
+
+def test_every_command_of_the_page_is_run() -> None:
+    """By a test here, or by one of those that stand for compose."""
+    in_compose = (PROJECT / "tests/integration/test_inside_compose.py").read_text()
+    tests = Path(__file__).read_text() + in_compose
+    found = commands_by_heading(PROJECT / "docs" / "backup.md")
+
+    assert {heading: len(blocks) for heading, blocks in found.items()} == {
+        "One database: pg_dump": 2,
+        "One database, in compose": 2,
+        "The whole server: pg_basebackup": 1,
+        "The whole server, in compose": 2,
+        "A replica for reading": 2,
+    }
+    assert all(f'documented_commands("{heading}")' in tests for heading in found)
 
 
 async def _fill(settings: Settings, sandbox: Sandbox) -> list[httpx.Response]:
@@ -72,23 +109,6 @@ async def _assert_all_hits(
 
     assert [answer.headers["X-Cache"] for answer in again] == ["hit"] * len(_ASKED)
     assert [answer.content for answer in again] == [answer.content for answer in before]
-
-
-def _content(url: str) -> dict[str, list[str]]:
-    """Give every row of every table of ours, as text."""
-    with psycopg.connect(url) as connection:
-        connection.execute("SET timezone = 'UTC'")
-        return {
-            table.name: [
-                row[0]
-                for row in connection.execute(
-                    sql.SQL("SELECT t::text FROM {} AS t ORDER BY 1").format(
-                        sql.Identifier(table.name)
-                    )
-                )
-            ]
-            for table in metadata.sorted_tables
-        }
 
 
 def _recreate(server: Server, url: str) -> None:

@@ -35,7 +35,7 @@ _REPLAYED = "SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn"
 
 @pytest.fixture(scope="module")
 def backup(server: Server) -> Generator[Cluster]:
-    (commands,) = documented_commands("A replica for reading")
+    _, commands = documented_commands("A replica for reading")
     with base_backup(server, commands) as cluster:
         yield cluster
 

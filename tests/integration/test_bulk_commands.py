@@ -120,6 +120,20 @@ def test_backfill_on_a_terminal_has_it_to_itself(environment: Mapping[str, str])
     assert all(f"binance perp {name}-USDT 1m" in written for name in ("ETH", "1000PEPE"))
     assert re.search(r"3,992 candles in 0:00:\d\d, [\d,]+ candles/s", written)
     assert "filled from the exchange" not in written
+    drawn = {_form(line) for line in re.split(r"[\r\n]+", written)}
+    assert {_form(line) for line in _drawn_on_the_page()} <= drawn
+
+
+def _drawn_on_the_page() -> list[str]:
+    page = (PROJECT / "docs" / "backfill.md").read_text()
+    (block,) = re.findall(r"(?s)```text tested-by=[^\n]*\n(.*?)```", page)
+    return block.splitlines()
+
+
+def _form(line: str) -> str:
+    """Give what stays of a line whatever the series, and however far it has come."""
+    line = re.sub(r"binance perp \S+ \w+", "SERIES", line)
+    return " ".join(re.sub(r"[━╸╺]+", "━", re.sub(r"[\d,]+", "0", line)).split())
 
 
 @pytest.mark.parametrize("server", ["plain"], indirect=True)

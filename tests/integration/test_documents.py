@@ -5,11 +5,13 @@ What a block is stands behind its language:
 - `demo`: run against a demo that all share, in order, one folder per page. The block has `$URL`,
   `$TOKEN` and everything with which another process joins the demo (`env` of `ready.json`).
 - `output`: what the block before it printed, whatever the white space; `…` stands for anything.
-- `tested-by=FILE`: a test of its own runs it, or is the code itself.
-- `make`: targets of the Makefile, which are run elsewhere.
+- `tested-by=FILE`: that file holds the text (`…` stands for anything), or is a test that reads the
+  page, to run the block or to compare it.
+- `make`: targets of the Makefile; what they would do is asked, not done.
 - `why-not=REASON`: nothing runs it here; words of the reason are joined by hyphens.
 """
 
+import ast
 import json
 import os
 import re
@@ -17,7 +19,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -87,7 +90,7 @@ def demo() -> Generator[Mapping[str, str]]:
         try:
             ready = folder / "demo" / "ready.json"
             assert comes_true(ready.exists, seconds=_START_SECONDS)
-            yield _environment(json.loads(ready.read_text()))
+            yield {**_environment(json.loads(ready.read_text())), "DEMO": str(ready.parent)}
         finally:
             process.terminate()
             process.wait(60)
@@ -108,7 +111,7 @@ def _environment(ready: Mapping[str, object]) -> Mapping[str, str]:
 @pytest.mark.parametrize("page", DEMO_PAGES)
 def test_blocks_run_and_print_what_the_page_says(page: str, demo: Mapping[str, str]) -> None:
     """One after the other, as a reader would paste them."""
-    with tempfile.TemporaryDirectory(prefix="mdp-test-") as folder:
+    with _folder_of_a_reader(demo) as folder:
         printed = ""
         for block in (block for block in BLOCKS if block.page == page):
             where = f"{page}:{block.line}"
@@ -118,6 +121,26 @@ def test_blocks_run_and_print_what_the_page_says(page: str, demo: Mapping[str, s
                 printed = done.stdout
             elif block.how == "output":
                 assert _is_like(printed, block.text), f"{where}: it printed\n{printed}"
+
+
+def test_first_block_of_the_guide_finds_the_demo(demo: Mapping[str, str]) -> None:
+    """From the folder in which it was started, and with nothing else at hand."""
+    block = next(block for block in BLOCKS if block.page == "docs/api.md")
+    shown = replace(block, text=f'{block.text}echo "$URL $TOKEN"')
+    stranger = {name: it for name, it in demo.items() if name not in {"URL", "TOKEN"}}
+    with _folder_of_a_reader(demo) as folder:
+        done = _run(shown, folder, stranger)
+
+    assert "export URL" in block.text
+    assert done.stdout.split() == [demo["URL"], demo["TOKEN"]], done.stderr
+
+
+@contextmanager
+def _folder_of_a_reader(demo: Mapping[str, str]) -> Generator[str]:
+    """Give a folder of which the demo could have been started."""
+    with tempfile.TemporaryDirectory(prefix="mdp-test-") as folder:
+        Path(folder, ".demo").symlink_to(demo["DEMO"])
+        yield folder
 
 
 def _run(
@@ -152,7 +175,7 @@ def test_block_says_how_it_is_kept_true(block: Block) -> None:
         case "output":
             assert _follows_a_run(block)
         case "tested-by":
-            assert (PROJECT / what).is_file()
+            assert _is_held(block, PROJECT / what), f"{what} has not this text and reads no page"
         case "make":
             _check_targets(block.text.splitlines())
         case "why-not":
@@ -165,7 +188,28 @@ def test_pages_with_tests_of_their_own_are_read_by_them() -> None:
     """Each is named by the test that runs its blocks."""
     for page, test in WHOLLY_TESTED_BY.items():
         if (PROJECT / page).exists():
-            assert Path(page).name in (PROJECT / test).read_text()
+            assert _reads(PROJECT / test, page)
+
+
+@pytest.mark.parametrize(
+    ("page", "text", "is_held"),
+    [
+        ("docs/backup.md", "no line of it", True),
+        ("docs/api.md", "no line of it", False),
+        ("docs/api.md", "def test_dump_brings_…_back", True),
+        ("docs/api.md", "def test_dump_brings…nothing_back", False),
+    ],
+)
+def test_block_whose_file_has_changed_is_found(page: str, text: str, *, is_held: bool) -> None:
+    """A file that neither holds the text nor reads the page keeps nothing true."""
+    block = Block(page, 1, "python", "", text)
+    assert _is_held(block, PROJECT / WHOLLY_TESTED_BY["docs/backup.md"]) is is_held
+
+
+def test_make_starts_the_commands_that_have_tests() -> None:
+    """Those of `test_demo.py` and `test_run.py`."""
+    for target in ("demo", "run"):
+        assert _dry_run(target).splitlines()[-1] == f".venv/bin/mdp {target}"
 
 
 def test_no_block_escapes() -> None:
@@ -315,6 +359,25 @@ def _check_targets(lines: Sequence[str]) -> None:
         command, target = line.split("#")[0].split()
         assert command == "make"
         assert target in _targets()
-        dry = ["make", "--dry-run", "--always-make", target]
-        done = subprocess.run(dry, cwd=PROJECT, capture_output=True, text=True, check=False)  # noqa: S603 - our own program
-        assert done.returncode == 0, done.stderr
+        assert _dry_run(target)
+
+
+def _dry_run(target: str) -> str:
+    """Give the commands that make would run."""
+    dry = ["make", "--dry-run", "--always-make", target]
+    done = subprocess.run(dry, cwd=PROJECT, capture_output=True, text=True, check=False)  # noqa: S603 - our own program
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def _is_held(block: Block, file: Path) -> bool:
+    return _reads(file, block.page) or _is_like(file.read_text(), f"…{block.text}…")
+
+
+def _reads(file: Path, page: str) -> bool:
+    """Tell whether a test names a page in its code; a word in a docstring is no reading."""
+    names = {page, Path(page).name}
+    return file.name.startswith("test_") and any(
+        isinstance(node, ast.Constant) and node.value in names
+        for node in ast.walk(ast.parse(file.read_text()))
+    )

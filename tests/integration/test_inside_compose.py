@@ -47,8 +47,10 @@ def filled(stand: ComposeStand) -> dict[str, list[str]]:
     return content
 
 
-def _of_operations() -> list[str]:
-    return commands_by_heading(PROJECT / "docs" / "operations.md")["Inside compose"]
+def _of_operations() -> tuple[str, str]:
+    """Give the block that makes a token, and the one that looks and loads."""
+    token, load = commands_by_heading(PROJECT / "docs" / "operations.md")["Inside compose"]
+    return token, load
 
 
 def test_first_token_is_one_that_the_api_takes(stand: ComposeStand) -> None:

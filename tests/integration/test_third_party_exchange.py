@@ -1,10 +1,12 @@
 """An exchange of another package: found through its entry point, and served like ours."""
 
 import os
+import re
 import secrets
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -12,7 +14,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import HOST, MINUTE_MS, comes_true, free_port, served_over_http
+from conftest import HOST, MINUTE_MS, PROJECT, comes_true, free_port, served_over_http
 from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -32,11 +34,15 @@ ROWS = [
 
 @pytest.fixture
 def packages(tmp_path: Path) -> Path:
-    """A folder in which a distribution is installed that names the adapter."""
+    """A folder in which a distribution is installed that names the adapter as the page says."""
+    page = (PROJECT / "docs" / "add-an-exchange.md").read_text()
+    (block,) = re.findall(r"(?s)```toml[^\n]*\n(.*?)```", page)
+    points = tomllib.loads(block)["project"]["entry-points"]["mdp.exchanges"]
+    named = "".join(f"{name} = {where}\n" for name, where in points.items())
     info = tmp_path / "mdp_lantern-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mdp-lantern\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[mdp.exchanges]\nlantern = lantern:LanternAdapter\n")
+    (info / "entry_points.txt").write_text(f"[mdp.exchanges]\n{named}")
     return tmp_path
 
 

@@ -1,11 +1,11 @@
 """Everything that a deployer can set, from the environment. Nothing is read at import time."""
 
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     PlainValidator,
@@ -27,8 +27,12 @@ def _postgres_url(url: str) -> str:
     return url
 
 
-def _postgres_url_if_any(url: object) -> str | None:
-    return _postgres_url(str(url)) if url else None  # Compose hands over empty what is not set
+def _http_url(url: str) -> str:
+    address = urlsplit(url)
+    if address.scheme not in {"http", "https"} or not address.hostname or " " in url:
+        message = "must be a http:// or https:// URL"
+        raise ValueError(message)
+    return url
 
 
 def _strong_secret(secret: SecretStr) -> SecretStr:
@@ -49,7 +53,7 @@ def _clock(value: object) -> Clock:
 
 
 _PostgresUrl = Annotated[str, AfterValidator(_postgres_url)]
-_OptionalPostgresUrl = Annotated[str | None, BeforeValidator(_postgres_url_if_any)]
+_HttpUrl = Annotated[str, AfterValidator(_http_url)]
 _Secret = Annotated[SecretStr, AfterValidator(_strong_secret)]
 _Clock = Annotated[Clock, NoDecode, PlainValidator(_clock)]
 
@@ -65,9 +69,9 @@ def problems_of(error: ValidationError, prefix: str = "MDP_") -> list[str]:
 class ExchangeSettings(BaseSettings):
     """What can be set per exchange, as `MDP_<EXCHANGE>_<FIELD>`; None leaves the adapter's fact."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_ignore_empty=True)
 
-    url: str | None = None
+    url: _HttpUrl | None = None
     """Base URL of its REST interface."""
     share: float = Field(default=0.8, gt=0, le=1)
     """The part of the exchange's limit that this service may use."""
@@ -98,6 +102,7 @@ _CONFIG = SettingsConfigDict(
     extra="forbid",
     populate_by_name=True,
     hide_input_in_errors=True,  # a refused secret is a secret still
+    env_ignore_empty=True,  # Compose hands over empty what nobody has set
 )
 
 
@@ -123,9 +128,6 @@ class DatabaseSettings(BaseSettings):
 
 class UpgradeSettings(DatabaseSettings):
     """What `mdp db upgrade` needs: the database, as its owner, and who else may log in."""
-
-    # Compose hands over empty what nobody has set.
-    model_config = SettingsConfigDict(env_ignore_empty=True)
 
     service_password: _Secret | None = None
     """Of the role `mdp_service`, which the services log in as; None leaves it as it is."""
@@ -155,13 +157,14 @@ class Settings(DatabaseSettings, TokenSettings, LogSettings):
 
     model_config = _CONFIG
 
-    database_read_url: _OptionalPostgresUrl = Field(
+    database_read_url: _PostgresUrl | None = Field(
         default=None, validation_alias="DATABASE_READ_URL", repr=False
     )
     """A streaming replica of it, which answers what it knows enough for."""
     pool_size: int = Field(default=10, ge=2)
     """Database connections of one process at the most."""
-    statement_timeout_seconds: float = Field(default=30, gt=0, allow_inf_nan=False)
+    # Whole milliseconds of 31 bits to the server, and none would be no limit.
+    statement_timeout_seconds: float = Field(default=30, ge=0.001, le=2_147_483)
     """How long one statement may take."""
     egress: str = Field(default="default", min_length=1)
     """Names the IP address that exchanges see: processes of one egress share one budget."""

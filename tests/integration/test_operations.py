@@ -226,6 +226,8 @@ def test_check_finds_nothing_wrong_with_what_serves(
         ({"MDP_POOL_SIZE": "one"}, "MDP_POOL_SIZE: "),
         ({"JWT_SECRET": f"short-{PASSWORD}"}, "JWT_SECRET: must have at least 32 characters"),
         ({"JWT_SECRET": None}, "JWT_SECRET must be set"),
+        ({"JWT_SECRET": ""}, "JWT_SECRET must be set"),
+        ({"DATABASE_URL": ""}, "DATABASE_URL: Field required"),
         ({"DATABASE_URL": None}, "DATABASE_URL: Field required"),
         (
             {"DATABASE_URL": f"postgresql://mdp:{PASSWORD}@{HOST}:1/mdp"},

@@ -7,10 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from pydantic_settings import BaseSettings
 from unit_strategies import steady, times, utc
 
 from mdp_core.clock import EPOCH, Clock, from_ms, to_ms
-from mdp_core.settings import ExchangeSettings, Settings, TokenSettings, UpgradeSettings
+from mdp_core.settings import (
+    ExchangeSettings,
+    Settings,
+    TokenSettings,
+    UpgradeSettings,
+    problems_of,
+)
 
 SECRET = "3f1c9a7be2d84056a1f7c03d9e6b58247c1de0f9"  # noqa: S105 - of the tests
 URL = "postgresql://mdp@localhost/mdp"
@@ -129,7 +136,7 @@ def test_clock_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     assert read().clock == Clock(utc(2020), utc(2024, 6, 10, 12, 30), 60.0)
 
 
-@pytest.mark.parametrize("text", ["", "yesterday", "0@0*nan"])
+@pytest.mark.parametrize("text", [" ", "yesterday", "0@0*nan"])
 def test_environment_without_a_readable_clock_is_refused(
     monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
@@ -148,7 +155,7 @@ def test_time_is_real_by_default() -> None:
 @pytest.mark.parametrize(
     "secret",
     [
-        pytest.param("", id="empty"),
+        pytest.param(" ", id="blank"),
         pytest.param(SECRET[:31], id="31 characters"),
         pytest.param("a" * 64, id="one letter"),
         pytest.param("abcdefg" * 8, id="seven letters"),
@@ -234,14 +241,15 @@ def test_database_must_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
         ("MDP_MAX_PAGES", "0"),
         ("MDP_CONCURRENT_PAGES", "0"),
         ("MDP_STATEMENT_TIMEOUT_SECONDS", "0"),
+        ("MDP_STATEMENT_TIMEOUT_SECONDS", "0.0001"),
+        ("MDP_STATEMENT_TIMEOUT_SECONDS", "2147484"),
+        ("MDP_STATEMENT_TIMEOUT_SECONDS", "nan"),
         ("MDP_REQUEST_DEADLINE_SECONDS", "-1"),
         ("MDP_REQUEST_DEADLINE_SECONDS", "inf"),
         ("MDP_FETCH_DEADLINE_SECONDS", "nan"),
         ("MDP_ATTEMPT_TIMEOUT_SECONDS", "soon"),
-        ("MDP_EGRESS", ""),
         ("MDP_JWT_ALGORITHM", "none"),
         ("MDP_JWT_ALGORITHM", "HS512"),
-        ("MDP_JWT_AUDIENCE", ""),
     ],
 )
 def test_setting_that_cannot_be_meant_is_refused(
@@ -317,12 +325,17 @@ def test_exchange_is_set_by_its_own_variables(monkeypatch: pytest.MonkeyPatch) -
         ("ABSENCE_GRACE_SECONDS", "-0.1"),
         ("ABSENCE_GRACE_SECONDS", "nan"),
         ("SETTLE_SECONDS", "inf"),
+        ("URL", "notaurl"),
+        ("URL", "fapi.binance.com"),
+        ("URL", "ftp://fapi.binance.com"),
+        ("URL", "https://"),
+        ("URL", "https://fapi. binance.com"),
     ],
 )
 def test_exchange_setting_that_cannot_be_meant_is_refused(
     monkeypatch: pytest.MonkeyPatch, field: str, value: str
 ) -> None:
-    """More than the whole limit, or time that runs backwards or never ends."""
+    """More than the whole limit, time that runs backwards or never ends, no address."""
     monkeypatch.setenv(f"MDP_BINANCE_{field}", value)
 
     with pytest.raises(ValidationError, match=field.lower()):
@@ -332,13 +345,34 @@ def test_exchange_setting_that_cannot_be_meant_is_refused(
 # --- settings of the database
 
 
-def test_what_compose_hands_over_empty_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A variable that nobody has set is an empty one there: no replica, and nobody logs in."""
-    monkeypatch.setenv("DATABASE_READ_URL", "")
-    monkeypatch.setenv("MDP_SERVICE_PASSWORD", "")
+def every_name(kind: type[BaseSettings], prefix: str = "MDP_") -> list[str]:
+    fields = kind.model_fields.items()
+    return [str(info.validation_alias or f"{prefix}{name}".upper()) for name, info in fields]
 
+
+def test_empty_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compose hands over empty what nobody has set: every variable but the database's may be."""
+    for kind in (Settings, UpgradeSettings):
+        for name in every_name(kind):
+            monkeypatch.setenv(name, "")
+    for name in every_name(ExchangeSettings, "MDP_BINANCE_"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("DATABASE_URL", URL)
+
+    assert read() == Settings(database_url=URL)
+    assert UpgradeSettings() == UpgradeSettings(database_url=URL)  # pyright: ignore[reportCallIssue]
+    assert ExchangeSettings.from_environment("binance") == ExchangeSettings()
+    assert read().jwt_secret is None
     assert read().database_read_url is None
-    assert UpgradeSettings().service_password is None  # pyright: ignore[reportCallIssue]
+
+
+def test_empty_database_is_none_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told in one line, by its name."""
+    monkeypatch.setenv("DATABASE_URL", "")
+
+    with pytest.raises(ValidationError) as caught:
+        read()
+    assert problems_of(caught.value) == ["DATABASE_URL: Field required"]
 
 
 def test_replica_must_be_postgres(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -134,6 +134,7 @@ _HEALTH: dict[str, Any] = {
     "status": "ok",
     "database": {
         "reachable": True,
+        "replica": "used",
         "kind": "timescaledb",
         "postgres": "16.9",
         "timescaledb": "2.19.3",
@@ -153,6 +154,7 @@ _OUT_OF_REACH: dict[str, Any] = {
     "status": "unavailable",
     "database": {
         "reachable": False,
+        "replica": None,
         "problem": "the store is unavailable (PoolTimeout): try again shortly",
     },
 }

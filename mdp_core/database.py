@@ -90,6 +90,10 @@ class Database:
         async with self.connection() as connection, connection.transaction():
             yield connection
 
+    async def problem(self) -> str | None:
+        """Say in a line why nobody can connect; None if one can. The pool has no part in it."""
+        return await connection_problem(self._url)
+
     def dedicated(self) -> "DedicatedConnection":
         """Give a connection outside the pool, not open yet, for what belongs to a session."""
         return DedicatedConnection(self._url)

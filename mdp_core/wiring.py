@@ -66,6 +66,7 @@ class Services:
     backfills: Backfills
     bisection: Bisection
     repair: Repair
+    servers: ReadServers
 
 
 def installed_adapters() -> Adapters:
@@ -148,6 +149,7 @@ async def open_services(
             Backfills(jobs, bulk, metadata, runs, settings.clock),
             Bisection(service, shared.store, metadata, markets),
             Repair(shared.store, metadata, markets),
+            servers,
         )
 
 

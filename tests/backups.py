@@ -1,10 +1,12 @@
 """Backups, taken with the commands of docs/backup.md, and servers that run on them."""
 
 import contextlib
+import os
 import re
 import shlex
+import signal
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,12 +30,32 @@ class SecondServer:
     """A server made of a base backup."""
 
     port: int
+    cluster: Cluster
 
     def url(self, url: str) -> str:
         """Give the URL of the same database on this server."""
         given = conninfo_to_dict(url)
         address = f"{given['user']}:{given['password']}@{given['host']}:{self.port}"
         return f"postgresql://{address}/{given['dbname']}"
+
+    @contextlib.contextmanager
+    def frozen(self, url: str) -> Generator[None]:
+        """Have all its processes stand still: its connections stay open, and nothing answers."""
+        with psycopg.connect(self.url(url)) as connection:
+            found = connection.execute("SELECT pid FROM pg_stat_activity").fetchall()
+        postmaster = int((self.cluster.data / "postmaster.pid").read_text().split()[0])
+        pids = [postmaster, *(pid for (pid,) in found)]
+        try:
+            _signal(pids, signal.SIGSTOP)
+            yield
+        finally:
+            _signal(pids, signal.SIGCONT)
+
+
+def _signal(pids: Sequence[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def documented_commands(heading: str) -> list[str]:
@@ -97,7 +119,7 @@ def base_backup(server: Server, commands: str) -> Generator[Cluster]:
 @contextlib.contextmanager
 def running(cluster: Cluster, server: Server, port: int | None = None) -> Generator[SecondServer]:
     """Run a server on these files until the context is left."""
-    second = SecondServer(port or free_port())
+    second = SecondServer(port or free_port(), cluster)
     log = cluster.home.parent / "log"
     process = _spawn(_command(cluster, SERVER_SETTINGS, second.port), cluster, log)
     try:

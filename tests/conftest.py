@@ -28,6 +28,7 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr
 from starlette.types import ASGIApp, Receive, Scope, Send
 from testcontainers.community.postgres import PostgresContainer
@@ -35,6 +36,7 @@ from testcontainers.community.postgres import PostgresContainer
 from api.app import create_app
 from api.auth import SCOPES, issue_token
 from db.local import open_local_database
+from db.roles import ROLES
 from db.upgrade import upgrade
 from mdp_core.settings import ExchangeSettings, Settings
 from mdp_core.wiring import Services, open_services
@@ -249,6 +251,23 @@ def database(database_url: str) -> Generator[psycopg.Connection]:
     """A look into the test's database from outside the services."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         yield connection
+
+
+def url_as(url: str, user: str, password: str) -> str:
+    """Give the URL of the same database for somebody else."""
+    given = conninfo_to_dict(url)
+    return f"postgresql://{user}:{password}@{given['host']}:{given['port']}/{given['dbname']}"
+
+
+@pytest.fixture
+def logins(database_url: str) -> Generator[dict[str, str]]:
+    """The URL of each role, which may log in for the length of the test."""
+    passwords = {role: secrets.token_hex(16) for role in ROLES}
+    upgrade(database_url, passwords)
+    yield {role: url_as(database_url, role, passwords[role]) for role in ROLES}
+    with psycopg.connect(database_url) as connection:
+        for role in ROLES:
+            connection.execute(sql.SQL("ALTER ROLE {} NOLOGIN").format(sql.Identifier(role)))
 
 
 # --- the sandbox --------------------------------------------------------------------------------

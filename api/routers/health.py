@@ -1,6 +1,6 @@
 """`GET /health`: public, for load balancers and for people."""
 
-from typing import Literal, NotRequired
+from typing import Literal, NotRequired, TypeAlias
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
@@ -19,11 +19,18 @@ router = APIRouter(tags=["health"])
 _UNAVAILABLE = 503
 _RUNS_SHOWN = 3
 
+_Replica: TypeAlias = Literal["used", "away", "foreign"] | None
+
 
 class DatabaseBody(TypedDict):
-    """The database; `problem` says why it can't be served from. Not reached, no more is known."""
+    """The database; `problem` says why it can't be served from. Not reached, no more is known.
+
+    `replica` is null if none is configured; `away` and `foreign` (of another database, or promoted)
+    cost no answer: the primary is read.
+    """
 
     reachable: bool
+    replica: _Replica
     problem: NotRequired[str]
     kind: NotRequired[Literal["timescaledb", "postgres"]]
     postgres: NotRequired[str]
@@ -101,6 +108,8 @@ class HealthBody(TypedDict):
 async def get_health(request: Request) -> Response:
     """Tell the state of the database, its extension, its schema and the exchanges."""
     services: Services = request.state.services
+    state = services.servers.state
+    replica = state.value if state else None
     try:
         async with services.database.connection() as connection:
             health = await read_health(connection)
@@ -109,12 +118,12 @@ async def get_health(request: Request) -> Response:
     except StoreUnavailable as error:
         body: HealthBody = {
             "status": "unavailable",
-            "database": {"reachable": False, "problem": str(error)},
+            "database": {"reachable": False, "replica": replica, "problem": str(error)},
         }
         return JSONResponse(body, _UNAVAILABLE)
     body = {
         "status": "unavailable" if problem else "ok",
-        "database": _describe(health, problem),
+        "database": _describe(health, problem, replica),
         "exchanges": _exchanges(health, services.metadata.exchanges()),
         "syncer": syncer,
     }
@@ -159,9 +168,10 @@ def _run(run: Run) -> RunBody:
     }
 
 
-def _describe(health: Health, problem: str | None) -> DatabaseBody:
+def _describe(health: Health, problem: str | None, replica: _Replica) -> DatabaseBody:
     described: DatabaseBody = {
         "reachable": True,
+        "replica": replica,
         "kind": "timescaledb" if health.timescaledb else "postgres",
         "postgres": health.postgres,
         "timescaledb": health.timescaledb,

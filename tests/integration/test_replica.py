@@ -7,7 +7,7 @@ while replay on the replica is paused, so that the lock is not taken there.
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 import httpx
@@ -25,19 +25,39 @@ from conftest import (
 )
 
 from db.local_cluster import Cluster
+from db.roles import SERVICE
+from mdp_core.database import open_database, open_replica
+from mdp_core.replica import ReadServers, ReplicaState
 from mdp_core.settings import Settings
 
 _PATH = "/candles/binance/perp/BTC-USDT/1h"
 _OLD = {"start": "2024-05-01", "end": "2024-06-01"}
 _NEW = {"start": "2024-07-01", "end": "2024-08-01"}
+# Patience with the replica, and what a request and the machine take.
+_MOMENT_SECONDS = 6
+_TWO_LOOKS_SECONDS = 5
 _REPLAYED = "SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn"
 
 
 @pytest.fixture(scope="module")
 def backup(server: Server) -> Generator[Cluster]:
     _, commands = documented_commands("A replica for reading")
-    with base_backup(server, commands) as cluster:
+    with _everything_kept(server), base_backup(server, commands) as cluster:
         yield cluster
+
+
+@contextmanager
+def _everything_kept(server: Server) -> Generator[None]:
+    """Have the primary keep its log for a replica that does not run during some tests."""
+    url = f"{server.url.rpartition('/')[0]}/postgres"
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("ALTER SYSTEM SET wal_keep_size = '4GB'")
+        connection.execute("SELECT pg_reload_conf()")
+        try:
+            yield
+        finally:
+            connection.execute("ALTER SYSTEM RESET wal_keep_size")
+            connection.execute("SELECT pg_reload_conf()")
 
 
 @pytest.fixture
@@ -62,9 +82,7 @@ class Pair:
 
     async def caught_up(self) -> None:
         """Wait until the replica has all that the primary has, flushed there or not."""
-        written = self.primary.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()
-        assert written
-        await eventually(lambda: self.replica.execute(_REPLAYED, written).fetchone() == (True,))
+        await _replayed(self.primary, self.replica)
 
     @contextmanager
     def paused(self) -> Generator[None]:
@@ -108,7 +126,7 @@ async def pair(
     await eventually(lambda: _answers(both.database_read_url))
     with psycopg.connect(both.database_read_url or "", autocommit=True) as there:
         async with _serving(both, sandbox) as client:
-            await _in_use(there)
+            await _is_told(client, "used")
             yield Pair(client, database, there)
 
 
@@ -192,9 +210,7 @@ async def test_replica_that_comes_late_and_goes_costs_no_request(
     async with _serving(both, sandbox) as client:
         answers.append(await client.get(_PATH, params=_OLD))
         with running(backup, server, replica.port):
-            await eventually(lambda: _answers(both.database_read_url))
-            with psycopg.connect(both.database_read_url or "", autocommit=True) as there:
-                await _in_use(there)
+            await _is_told(client, "used")
             asking = asyncio.create_task(_ask_for_a_while(client, 60))
             await asyncio.sleep(0.2)
         answers += await asking
@@ -204,6 +220,137 @@ async def test_replica_that_comes_late_and_goes_costs_no_request(
     assert {answer.status_code for answer in answers} == {200}
     assert len({answer.content for answer in answers}) == 1
     del database
+
+
+async def test_replica_that_freezes_costs_a_moment_and_no_answer(
+    settings: Settings, sandbox: Sandbox, database: psycopg.Connection, replica: SecondServer
+) -> None:
+    """Who is with it waits 3 s, not until it takes a cancellation; nobody after that waits."""
+    both = _with_replica(settings, replica)
+    async with _serving(both, sandbox) as client:
+        miss = await client.get(_PATH, params=_OLD)
+        await _is_told(client, "used")
+        with replica.frozen(settings.database_url):
+            async with asyncio.timeout(_MOMENT_SECONDS):
+                first = await client.get(_PATH, params=_OLD)
+            async with asyncio.timeout(1):
+                second = await client.get(_PATH, params=_OLD)
+            await _is_told(client, "away")
+        await _is_told(client, "used")
+
+    assert first.content == second.content == miss.content
+    del database
+
+
+async def test_nothing_is_left_of_a_replica_that_stands_still(
+    settings: Settings, replica: SecondServer
+) -> None:
+    """Who ends meanwhile takes along what it has asked: no question goes on by itself."""
+    url = settings.database_url
+    other = replica.url(url)
+    async with (
+        open_database(url, name="test", size=4, statement_timeout_seconds=30) as here,
+        open_replica(other, name="test", size=4, statement_timeout_seconds=30) as there,
+        AsyncExitStack() as stack,
+    ):
+        servers = ReadServers(here, there)
+        await stack.enter_async_context(servers.opened())
+        await eventually(lambda: servers.state is ReplicaState.USED)
+        with replica.frozen(url):
+            await eventually(lambda: servers.state is ReplicaState.AWAY)
+            async with asyncio.timeout(_MOMENT_SECONDS):
+                await stack.aclose()
+            left = [task for task in asyncio.all_tasks() if "replica.py" in repr(task)]
+
+    assert [task for task in left if "test_replica.py" not in repr(task)] == []
+
+
+async def test_promoted_replica_is_not_read(
+    settings: Settings, sandbox: Sandbox, database: psycopg.Connection, server: Server
+) -> None:
+    """It has the same files and hears of nothing any more: a repair is seen all the same."""
+    (commands,) = documented_commands("A replica for reading")
+    with base_backup(server, commands) as cluster, running(cluster, server) as promoted:
+        both = _with_replica(settings, promoted)
+        async with _serving(both, sandbox) as client:
+            old = await client.get(_PATH, params=_OLD)
+            await _is_told(client, "used")
+            with psycopg.connect(both.database_read_url or "", autocommit=True) as there:
+                await _replayed(database, there)
+                there.execute("SELECT pg_promote()")
+            await _is_told(client, "foreign")
+            database.execute("UPDATE candles SET close = high")
+            database.execute("UPDATE series SET epoch = epoch + 1")
+            new = await client.get(_PATH, params=_OLD)
+
+    closes = [row[4] for row in new.json()["candles"]]
+    assert closes == [row[2] for row in new.json()["candles"]]
+    assert new.headers["ETag"] != old.headers["ETag"]
+
+
+async def test_the_primary_may_be_named_twice(
+    settings: Settings, sandbox: Sandbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An address that leads to a replica, or where there is none to the primary, is of use."""
+    twice = settings.model_copy(update={"database_read_url": settings.database_url})
+    with caplog.at_level(logging.INFO, "mdp_core.replica"):
+        async with _serving(twice, sandbox) as client:
+            await _is_told(client, "used")
+            answer = await client.get(_PATH, params=_OLD)
+
+    assert answer.status_code == 200
+    assert [record.getMessage() for record in caplog.records] == ["the replica is read"]
+
+
+async def test_what_becomes_of_the_replica_is_told_once(
+    settings: Settings, sandbox: Sandbox, server: Server, backup: Cluster,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    """A line when it can't be had, and one when it is read; health tells it at any time."""
+    with running(backup, server) as replica:
+        both = _with_replica(settings, replica)
+    with caplog.at_level(logging.INFO, "mdp_core.replica"):
+        async with _serving(both, sandbox) as client:
+            await _is_told(client, "away")
+            await asyncio.sleep(_TWO_LOOKS_SECONDS)
+            with running(backup, server, replica.port):
+                await _is_told(client, "used")
+
+    told = [
+        (record.levelname, record.getMessage())
+        for record in caplog.records
+        if record.name == "mdp_core.replica"
+    ]
+    assert told == [
+        ("WARNING", "the replica can't be had: the primary is read until it can"),
+        ("INFO", "the replica is read"),
+    ]
+
+
+async def test_replica_that_does_not_say_who_it_is_may_do_so_later(
+    settings: Settings, sandbox: Sandbox, logins: dict[str, str], database: psycopg.Connection,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    """A right that is lacking is told; once it is granted nobody has to start anything anew."""
+    function = "ON FUNCTION pg_catalog.pg_control_system()"
+    database.execute(f"REVOKE EXECUTE {function} FROM PUBLIC".encode())
+    url = logins[SERVICE]
+    mine = settings.model_copy(update={"database_url": url, "database_read_url": url})
+    async with _serving(mine, sandbox) as client:
+        await eventually(lambda: bool(caplog.records))
+        answer = await client.get(_PATH, params=_OLD)
+        database.execute(f"GRANT EXECUTE {function} TO PUBLIC".encode())
+        await _is_told(client, "used")
+
+    (warning,) = [each for each in caplog.records if each.name == "mdp_core.replica"]
+    assert "pg_control_system" in warning.__dict__["problem"]
+    assert answer.status_code == 200
+
+
+async def test_without_a_replica_none_is_told(settings: Settings, sandbox: Sandbox) -> None:
+    """Null, so that nobody takes it for one that is away."""
+    async with _serving(settings, sandbox) as client:
+        await _is_told(client, None)
 
 
 async def test_a_database_that_is_no_replica_is_not_read(
@@ -216,7 +363,7 @@ async def test_a_database_that_is_no_replica_is_not_read(
     with server.clone() as other, caplog.at_level(logging.ERROR, "mdp_core.replica"):
         mistaken = settings.model_copy(update={"database_read_url": other})
         async with _serving(mistaken, sandbox) as client:
-            await eventually(lambda: bool(caplog.records))
+            await _is_told(client, "foreign")
             answer = await client.get(_PATH, params=_OLD)
 
     assert answer.status_code == 200
@@ -231,14 +378,18 @@ async def _ask_for_a_while(client: httpx.AsyncClient, times: int) -> list[httpx.
     return answers
 
 
-async def _in_use(there: psycopg.Connection) -> None:
-    """Wait until the service has found that the replica answers: it said who it is."""
-    query = """
-    SELECT FROM pg_stat_activity WHERE application_name = 'mdp' AND query LIKE '%pg_control_system%'
-    AND state = 'idle' AND datname = current_database()
-    """
-    await eventually(lambda: there.execute(query).fetchone() is not None)
-    await asyncio.sleep(0.1)
+async def _is_told(client: httpx.AsyncClient, expected: str | None) -> None:
+    """Wait until health tells this of the replica."""
+    async with asyncio.timeout(20):
+        while (await client.get("/health")).json()["database"]["replica"] != expected:  # noqa: ASYNC110 - nobody signals it
+            await asyncio.sleep(0.05)
+
+
+async def _replayed(primary: psycopg.Connection, replica: psycopg.Connection) -> None:
+    """Wait until the replica has all that the primary has, flushed there or not."""
+    written = primary.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()
+    assert written
+    await eventually(lambda: replica.execute(_REPLAYED, written).fetchone() == (True,))
 
 
 def _answers(url: str | None) -> bool:

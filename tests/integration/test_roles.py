@@ -7,23 +7,17 @@ from contextlib import contextmanager
 
 import psycopg
 import pytest
-from conftest import Sandbox, fresh_database, serving
-from psycopg import errors, sql
-from psycopg.conninfo import conninfo_to_dict
+from conftest import Sandbox, fresh_database, serving, url_as
+from psycopg import errors
 from pydantic import SecretStr
 
-from db.roles import ANALYST, ROLES, SERVICE
+from db.roles import ANALYST, SERVICE
 from db.upgrade import UpgradeError, upgrade
 from mdp_core.settings import Settings
 
 _FAR_APART = {"start": "2023-01-01", "end": "2024-01-01"}
 _CANDLES = "/candles/binance/perp/BTC-USDT/1d"
 _INSERT_CANDLE = "INSERT INTO candles VALUES (1, now(), 1, 1, 1, 1, 1)"
-
-
-def _url_as(url: str, user: str, password: str) -> str:
-    given = conninfo_to_dict(url)
-    return f"postgresql://{user}:{password}@{given['host']}:{given['port']}/{given['dbname']}"
 
 
 @contextmanager
@@ -35,17 +29,6 @@ def _on_the_server(url: str, before: str, after: str) -> Generator[None]:
             yield
         finally:
             connection.execute(after.encode())
-
-
-@pytest.fixture
-def logins(database_url: str) -> Generator[dict[str, str]]:
-    """The URL of each role, which may log in for the length of the test."""
-    passwords = {role: secrets.token_hex(16) for role in ROLES}
-    upgrade(database_url, passwords)
-    yield {role: _url_as(database_url, role, passwords[role]) for role in ROLES}
-    with psycopg.connect(database_url) as connection:
-        for role in ROLES:
-            connection.execute(sql.SQL("ALTER ROLE {} NOLOGIN").format(sql.Identifier(role)))
 
 
 async def test_services_fill_and_serve_as_their_role(
@@ -141,7 +124,7 @@ def test_who_may_not_make_roles_upgrades_all_the_same(
         fresh_database(database_url, owner=user) as url,
         caplog.at_level(logging.WARNING, "db.roles"),
     ):
-        own_url = _url_as(url, user, password)
+        own_url = url_as(url, user, password)
         rename = "ALTER ROLE {} RENAME TO {}".format
         with _on_the_server(url, rename(SERVICE, hidden), rename(hidden, SERVICE)):
             upgrade(own_url, {ANALYST: secrets.token_hex(16)})
@@ -177,7 +160,7 @@ def test_no_password_reaches_a_log(
 def test_upgrade_says_what_the_server_says(database_url: str) -> None:
     """A role that doesn't exist is told in a line, not in a stack of frames."""
     with pytest.raises(UpgradeError, match="nobody_of_that_name"):
-        upgrade(_url_as(database_url, "nobody_of_that_name", "none"))
+        upgrade(url_as(database_url, "nobody_of_that_name", "none"))
 
 
 def _may_insert(connection: psycopg.Connection) -> bool:

@@ -6,11 +6,13 @@ import math
 import sys
 from datetime import datetime, timedelta
 from enum import StrEnum
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 import uvicorn
+from pydantic import ValidationError
 
 from api.auth import SCOPES, MissingKey, issue_token
 from db.local_errors import LocalDatabaseError
@@ -28,7 +30,7 @@ from mdp_core.settings import (
 )
 from mdp_core.wiring import open_services
 from scripts import alive, backfill_command, coverage
-from scripts.check import Service, findings, require
+from scripts.check import Service, findings, remarks, require
 from scripts.command_line import clear_errors, parse_cli_time
 from scripts.sandbox.app import SandboxOptions, create_sandbox
 from scripts.stack import SandboxRequest, StackError, serve
@@ -50,12 +52,20 @@ app.add_typer(alive.app)
 
 
 @app.callback()
-def configure() -> None:
+def configure(context: typer.Context) -> None:
     """Historical candles of many exchanges through one API."""
     with clear_errors(*_EXPECTED):
-        logging.config.dictConfig(_logging())
+        try:
+            settings = LogSettings()
+        except ValidationError:
+            if context.invoked_subcommand not in _TELL_ALL:
+                raise
+            settings = LogSettings.model_construct()  # the command tells it with what else is wrong
+        logging.config.dictConfig(_logging(settings))
 
 
+# Commands that begin with telling all that is wrong, a line each.
+_TELL_ALL = ("check", "api", "syncer", "repair", "backfill")
 # Longer than clients keep idle connections: else one is closed while a request is on its way.
 _KEEP_ALIVE_SECONDS = 75
 # A worker that has not answered for so long is replaced; on a busy machine it begins slowly.
@@ -133,7 +143,7 @@ def api(
         port=port,
         workers=workers,
         access_log=False,  # a line of our own says more
-        log_config=_logging(),
+        log_config=_logging(settings),
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=math.ceil(settings.request_deadline_seconds),
         timeout_worker_healthcheck=_WORKER_SECONDS,
@@ -224,9 +234,9 @@ def check(
 ) -> None:
     """Say whether services could start with this environment, and if not, what is wrong."""
     is_wrong = False
-    for finding in findings(service):
+    for finding in chain(findings(service), remarks()):
         is_wrong |= finding.is_wrong
-        typer.echo(f"{'WRONG' if finding.is_wrong else 'ok   '} {finding.text}")
+        typer.echo(f"{finding.verdict:<5} {finding.text}")
     if is_wrong:
         raise typer.Exit(1)
 
@@ -262,8 +272,8 @@ def main() -> None:
     app()
 
 
-def _logging() -> dict[str, Any]:
-    return log_config(LogSettings(), is_terminal=sys.stderr.isatty())
+def _logging(settings: LogSettings) -> dict[str, Any]:
+    return log_config(settings, is_terminal=sys.stderr.isatty())
 
 
 if __name__ == "__main__":

@@ -1,38 +1,81 @@
 """What `MDP_HOT` and `MDP_KEEP` name: checked at the start, looked up whenever it is needed."""
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 from mdp_core.errors import InvalidParameter, MdpError
-from mdp_core.exchanges.base import ExchangeAdapter
+from mdp_core.exchanges.base import ExchangeAdapter, ExchangeFacts
 from mdp_core.metadata import Metadata
-from mdp_core.selection import Selection, Selector, SeriesName
+from mdp_core.selection import Selection, Selector, SeriesName, parse_selections
 
 
-def check_offered(
-    variable: str, adapters: Sequence[ExchangeAdapter], configured: Sequence[Selection]
-) -> None:
-    """Refuse exchanges that aren't installed, and intervals that they don't offer.
+def read_hot(text: str, markets: Sequence[ExchangeFacts]) -> tuple[Selection, ...]:
+    """Read `MDP_HOT`.
 
     Raises:
-        InvalidParameter: A selection names one; `variable` is where it was read.
+        InvalidParameter: It is no list of selections, or names an exchange that isn't installed, or
+            an interval that the exchange doesn't offer.
     """
+    with _read_from("MDP_HOT"):
+        return _read(text, markets)
+
+
+def read_keep(text: str, markets: Sequence[ExchangeFacts]) -> tuple[Selection, ...]:
+    """Read `MDP_KEEP`.
+
+    Raises:
+        InvalidParameter: As `read_hot`, or it names an exchange that forgets nothing.
+    """
+    with _read_from("MDP_KEEP"):
+        configured = _read(text, markets)
+        _check_forgetful(configured, markets)
+        return configured
+
+
+@contextmanager
+def _read_from(variable: str) -> Generator[None]:
+    try:
+        yield
+    except InvalidParameter as error:
+        message = f"{variable}: {error}"
+        raise InvalidParameter(message) from error
+
+
+def _read(text: str, markets: Sequence[ExchangeFacts]) -> tuple[Selection, ...]:
+    configured = parse_selections(text)
     for selection in configured:
-        offered = {
-            interval.value
-            for adapter in adapters
-            if adapter.facts.name == selection.exchange
-            for interval in adapter.facts.intervals
-        }
-        if not offered:
-            known = ", ".join(sorted({adapter.facts.name for adapter in adapters}))
-            message = f"{variable} names the exchange {selection.exchange}; there are: {known}"
+        _check_offered(selection, markets)
+    return configured
+
+
+def _check_offered(selection: Selection, markets: Sequence[ExchangeFacts]) -> None:
+    offered = {
+        interval.value
+        for facts in markets
+        if facts.name == selection.exchange
+        for interval in facts.intervals
+    }
+    if not offered:
+        known = ", ".join(sorted({facts.name for facts in markets}))
+        message = f"there is no exchange {selection.exchange}, only {known}"
+        raise InvalidParameter(message)
+    for interval in selection.intervals:
+        if interval not in offered:
+            listed = ", ".join(sorted(offered))
+            message = f"{selection.exchange} does not offer {interval}, only {listed}"
             raise InvalidParameter(message)
-        for interval in selection.intervals:
-            if interval not in offered:
-                listed = ", ".join(sorted(offered))
-                message = f"{variable} names {selection.exchange} {interval}; it offers: {listed}"
-                raise InvalidParameter(message)
+
+
+def _check_forgetful(configured: Sequence[Selection], markets: Sequence[ExchangeFacts]) -> None:
+    forgetful = {facts.name for facts in markets if facts.memory is not None}
+    for selection in configured:
+        if selection.exchange not in forgetful:
+            message = (
+                f"{selection.exchange} forgets nothing, only these do: "
+                f"{', '.join(sorted(forgetful))}; MDP_HOT keeps series warm"
+            )
+            raise InvalidParameter(message)
 
 
 class Configured:

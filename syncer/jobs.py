@@ -9,10 +9,10 @@ from typing import TypeVar
 from mdp_core.errors import MdpError
 from mdp_core.exchanges.base import ExchangeAdapter
 from mdp_core.job_runs import RunResult
-from mdp_core.selection import Selection, parse_selections
+from mdp_core.selection import Selection
 from mdp_core.wiring import Services
-from syncer.configured import check_offered
-from syncer.keeping import Keeper, check_keepable
+from syncer.configured import read_hot, read_keep
+from syncer.keeping import Keeper
 from syncer.runner import ScheduledJob
 from syncer.schedule import Schedule
 from syncer.searching import BeginningSearch
@@ -40,10 +40,8 @@ def scheduled_jobs(services: Services) -> list[ScheduledJob]:
         InvalidParameter: `MDP_HOT` or `MDP_KEEP` makes no sense.
     """
     settings, adapters = services.settings, services.metadata.markets(None, None)
-    hot, keep = parse_selections(settings.hot), parse_selections(settings.keep)
-    check_keepable(adapters, keep)
-    check_offered("MDP_HOT", adapters, hot)
-    check_offered("MDP_KEEP", adapters, keep)
+    markets = [adapter.facts for adapter in adapters]
+    hot, keep = read_hot(settings.hot, markets), read_keep(settings.keep, markets)
     jobs = [_forgetting(services)]
     for adapter in adapters:
         jobs += [_refreshing(services, adapter), _warming(services, adapter, hot)]

@@ -7,7 +7,7 @@ from mdp_core.admission import at_priority
 from mdp_core.answer import Missing
 from mdp_core.bulk import Left
 from mdp_core.chunks import OldestFirst
-from mdp_core.errors import HistoryUnavailable, InvalidParameter, MdpError
+from mdp_core.errors import HistoryUnavailable, MdpError
 from mdp_core.exchanges.base import ExchangeAdapter
 from mdp_core.job_runs import RunResult
 from mdp_core.model import Series, Window
@@ -92,19 +92,3 @@ def _is_forgotten(lost: Missing) -> bool:
 def _missing(series: Series, left: Left) -> int:
     windows = [*left.gaps, *(each.window for each in left.lost)]
     return sum(series.grid.count(window.start, window.end) for window in windows)
-
-
-def check_keepable(adapters: Sequence[ExchangeAdapter], configured: Sequence[Selection]) -> None:
-    """Refuse to keep what nobody forgets.
-
-    Raises:
-        InvalidParameter: A selection names an exchange that has no memory to run out of.
-    """
-    forgetful = {each.facts.name for each in adapters if each.facts.memory is not None}
-    for selection in configured:
-        if selection.exchange not in forgetful:
-            message = (
-                f"MDP_KEEP names {selection.exchange}, and only these forget: "
-                f"{', '.join(sorted(forgetful))}; MDP_HOT keeps series warm"
-            )
-            raise InvalidParameter(message)

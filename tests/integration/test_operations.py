@@ -1,6 +1,7 @@
 """What an operator relies on: log lines, `mdp check`, and an end that finishes what was begun."""
 
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -17,14 +18,25 @@ import httpx
 import orjson
 import psycopg
 import pytest
-from conftest import HOST, PROJECT, Sandbox, Server, answers, ask, comes_true, free_port
+from conftest import (
+    HOST,
+    PROJECT,
+    Sandbox,
+    Server,
+    answers,
+    ask,
+    comes_true,
+    free_port,
+    one_kind_of_database,
+)
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from api.auth import issue_token
 from mdp_core.settings import TokenSettings
 from scripts import cli
-from scripts.check import findings
+from scripts.check import findings, remarks
+from scripts.variables import known_variables
 
 PATH = "/candles/binance/perp/BTC-USDT/1h"
 SLOW_MS = 1500
@@ -228,6 +240,13 @@ def test_check_finds_nothing_wrong_with_what_serves(
         ({"JWT_SECRET": None}, "JWT_SECRET must be set"),
         ({"JWT_SECRET": ""}, "JWT_SECRET must be set"),
         ({"DATABASE_URL": ""}, "DATABASE_URL: Field required"),
+        ({"MDP_BINANCE_URL": "notaurl"}, "MDP_BINANCE_URL: must be a http"),
+        ({"MDP_STATEMENT_TIMEOUT_SECONDS": "0.0001"}, "MDP_STATEMENT_TIMEOUT_SECONDS: "),
+        ({"MDP_HOT": "nosuch:*:1m"}, "MDP_HOT: there is no exchange nosuch"),
+        ({"MDP_HOT": "binance:*:7m"}, "MDP_HOT: binance does not offer 7m"),
+        ({"MDP_HOT": "binance"}, "MDP_HOT: 'binance' is no selection"),
+        ({"MDP_KEEP": "hyperliquid:*:7m"}, "MDP_KEEP: hyperliquid does not offer 7m"),
+        ({"MDP_KEEP": "binance:*:1m"}, "MDP_KEEP: binance forgets nothing"),
         ({"DATABASE_URL": None}, "DATABASE_URL: Field required"),
         (
             {"DATABASE_URL": f"postgresql://mdp:{PASSWORD}@{HOST}:1/mdp"},
@@ -272,6 +291,74 @@ def test_check_tells_programs_by_its_exit_code(
 
     assert done.exit_code == 1
     assert "WRONG MDP_POOL_SIZE" in done.stdout
+
+
+def test_check_tells_every_fault_beside_a_bad_log_level(
+    environment: Callable[[Mapping[str, str | None]], None],
+) -> None:
+    """Which is said like the others, though it is looked at before any command begins."""
+    environment({"MDP_LOG_LEVEL": "LOUD", "MDP_POOL_SIZE": "0", "MDP_BINANCE_SHARE": "80"})
+    checked = CliRunner().invoke(cli.app, ["check"])
+    started = CliRunner().invoke(cli.app, ["syncer"])
+
+    for name in ("MDP_LOG_LEVEL", "MDP_POOL_SIZE", "MDP_BINANCE_SHARE"):
+        assert f"WRONG {name}: " in checked.stdout
+        assert f"mdp: {name}: " in started.stderr
+    assert checked.exit_code == started.exit_code == 1
+
+
+@one_kind_of_database
+def test_check_warns_of_names_that_nothing_reads(
+    database_url: str, environment: Callable[[Mapping[str, str | None]], None]
+) -> None:
+    """With the one that may be meant; services start all the same."""
+    environment({"DATABASE_URL": database_url, "MDP_POOLSIZE": "3", "MDP_ZZZZZ": "1"})
+    done = CliRunner().invoke(cli.app, ["check"])
+
+    assert "WARN  MDP_POOLSIZE: nothing reads it: is MDP_POOL_SIZE meant?" in done.stdout
+    assert "WARN  MDP_ZZZZZ: nothing reads it\n" in done.stdout
+    assert done.exit_code == 0
+
+
+@one_kind_of_database
+def test_check_knows_every_name_of_the_example(
+    database_url: str, environment: Callable[[Mapping[str, str | None]], None]
+) -> None:
+    """Those that compose alone reads, too: a shell is handed all of them."""
+    named = re.findall(r"(?m)^(?:# )?([A-Z_]+)=", (PROJECT / ".env.example").read_text())
+    environment({**dict.fromkeys(named, ""), "DATABASE_URL": database_url})
+
+    assert known_variables() == set(named)
+    assert list(remarks()) == []
+
+
+def test_check_warns_of_a_replica_that_is_away(
+    environment: Callable[[Mapping[str, str | None]], None],
+) -> None:
+    """Services run without it."""
+    environment({"DATABASE_READ_URL": f"postgresql://mdp:{PASSWORD}@{HOST}:1/mdp"})
+    (remark,) = remarks()
+
+    assert not remark.is_wrong
+    assert remark.text.startswith("DATABASE_READ_URL: connection failed")
+    assert PASSWORD not in remark.text
+
+
+def test_check_refuses_a_replica_of_another_database(
+    server: Server, environment: Callable[[Mapping[str, str | None]], None]
+) -> None:
+    """It will never be one; the primary itself is as good as one, and services start anyhow."""
+    with server.clone() as url, server.clone() as other:
+        environment({"DATABASE_URL": url, "DATABASE_READ_URL": other})
+        (mistaken,) = remarks()
+        environment({"DATABASE_URL": url, "DATABASE_READ_URL": url})
+        (twice,) = remarks()
+        found = list(findings())
+
+    assert mistaken.is_wrong
+    assert mistaken.text.startswith("DATABASE_READ_URL: names no replica of DATABASE_URL")
+    assert twice.text == "replica: the primary"
+    assert not [finding for finding in found if finding.is_wrong]
 
 
 def _mdp(

@@ -29,6 +29,7 @@ from db.roles import SERVICE
 from mdp_core.database import open_database, open_replica
 from mdp_core.replica import ReadServers, ReplicaState
 from mdp_core.settings import Settings
+from scripts.check import remarks
 
 _PATH = "/candles/binance/perp/BTC-USDT/1h"
 _OLD = {"start": "2024-05-01", "end": "2024-06-01"}
@@ -266,19 +267,24 @@ async def test_nothing_is_left_of_a_replica_that_stands_still(
 
 
 async def test_promoted_replica_is_not_read(
-    settings: Settings, sandbox: Sandbox, database: psycopg.Connection, server: Server
-) -> None:
-    """It has the same files and hears of nothing any more: a repair is seen all the same."""
+    settings: Settings, sandbox: Sandbox, database: psycopg.Connection, server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """It has the same files and hears of nothing: a repair is seen; `mdp check` says it."""
     (commands,) = documented_commands("A replica for reading")
     with base_backup(server, commands) as cluster, running(cluster, server) as promoted:
         both = _with_replica(settings, promoted)
+        monkeypatch.setenv("DATABASE_URL", settings.database_url)
+        monkeypatch.setenv("DATABASE_READ_URL", both.database_read_url or "")
         async with _serving(both, sandbox) as client:
             old = await client.get(_PATH, params=_OLD)
             await _is_told(client, "used")
+            (follows,) = await asyncio.to_thread(_remarks)
             with psycopg.connect(both.database_read_url or "", autocommit=True) as there:
                 await _replayed(database, there)
                 there.execute("SELECT pg_promote()")
             await _is_told(client, "foreign")
+            (strays,) = await asyncio.to_thread(_remarks)
             database.execute("UPDATE candles SET close = high")
             database.execute("UPDATE series SET epoch = epoch + 1")
             new = await client.get(_PATH, params=_OLD)
@@ -286,6 +292,8 @@ async def test_promoted_replica_is_not_read(
     closes = [row[4] for row in new.json()["candles"]]
     assert closes == [row[2] for row in new.json()["candles"]]
     assert new.headers["ETag"] != old.headers["ETag"]
+    assert follows == "ok replica: follows the primary"
+    assert strays.startswith("WRONG DATABASE_READ_URL: names no replica")
 
 
 async def test_the_primary_may_be_named_twice(
@@ -368,6 +376,11 @@ async def test_a_database_that_is_no_replica_is_not_read(
 
     assert answer.status_code == 200
     assert "no replica" in caplog.text
+
+
+def _remarks() -> list[str]:
+    """Give what `mdp check` says of the replica."""
+    return [f"{remark.verdict} {remark.text}" for remark in remarks()]
 
 
 async def _ask_for_a_while(client: httpx.AsyncClient, times: int) -> list[httpx.Response]:

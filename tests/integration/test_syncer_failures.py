@@ -116,9 +116,9 @@ async def test_name_that_is_wrong_costs_the_others_nothing(services: Services) -
 @pytest.mark.parametrize(
     ("variable", "value", "said"),
     [
-        ("hot", "binanse:BTC-USDT:1m", "MDP_HOT names the exchange binanse"),
-        ("hot", "binance:BTC-USDT:7m", "MDP_HOT names binance 7m"),
-        ("keep", "hyperliquid:BTC:7m", "MDP_KEEP names hyperliquid 7m"),
+        ("hot", "binanse:BTC-USDT:1m", "MDP_HOT: there is no exchange binanse"),
+        ("hot", "binance:BTC-USDT:7m", "MDP_HOT: binance does not offer 7m"),
+        ("keep", "hyperliquid:BTC:7m", "MDP_KEEP: hyperliquid does not offer 7m"),
     ],
 )
 async def test_configuration_that_can_never_work_is_refused(

@@ -28,6 +28,27 @@ _EXISTING: LiteralString = "SELECT rolname FROM pg_roles WHERE rolname = ANY(%s)
 # Where are the tables?
 _PLACE: LiteralString = "SELECT current_database(), current_schema()"
 
+# May everybody make temporary tables in this database?
+_EVERYBODY_MAKES_TABLES: LiteralString = """
+SELECT EXISTS (
+    SELECT FROM pg_database, aclexplode(coalesce(datacl, acldefault('d', datdba))) AS given
+    WHERE datname = current_database() AND grantee = 0 AND given.privilege_type = 'TEMPORARY')
+"""
+
+# May everybody make large objects in this database?
+_EVERYBODY_MAKES_OBJECTS: LiteralString = """
+SELECT EXISTS (
+    SELECT FROM pg_proc, aclexplode(coalesce(proacl, acldefault('f', proowner))) AS given
+    WHERE pronamespace = 'pg_catalog'::regnamespace AND grantee = 0
+      AND proname IN ('lo_creat', 'lo_create', 'lo_from_bytea', 'lo_import'))
+"""
+
+# Which settings has this role of its own, in all databases?
+_SET: LiteralString = """
+SELECT split_part(setting, '=', 1) FROM pg_db_role_setting, unnest(setconfig) AS setting
+WHERE setrole = %s::regrole AND setdatabase = 0
+"""
+
 _CREATE = sql.SQL("CREATE ROLE {role} NOLOGIN")
 _LET_LOGIN = sql.SQL("ALTER ROLE {role} LOGIN PASSWORD {verifier}")
 _LET_IN = (
@@ -36,6 +57,27 @@ _LET_IN = (
 )
 _LET_WRITE = sql.SQL("GRANT SELECT, INSERT, UPDATE, DELETE ON {tables} TO {role}")
 _LET_READ = sql.SQL("GRANT SELECT ON {tables} TO {role}")
+
+# What everybody may do in a new database, and nobody needs here: both fill disks.
+_TAKE_AWAY: tuple[tuple[LiteralString, sql.SQL], ...] = (
+    (_EVERYBODY_MAKES_TABLES, sql.SQL("REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC")),
+    (
+        _EVERYBODY_MAKES_OBJECTS,
+        sql.SQL(
+            "REVOKE EXECUTE ON FUNCTION lo_creat(integer), lo_create(oid),"
+            " lo_from_bytea(oid, bytea), lo_import(text), lo_import(text, oid) FROM PUBLIC"
+        ),
+    ),
+)
+# So that a slip writes nothing, and a query that was forgotten ends; a session can set them anew.
+_OF_ANALYSTS_SESSIONS = {
+    "default_transaction_read_only": sql.SQL(
+        "ALTER ROLE {role} SET default_transaction_read_only = on"
+    ),
+    "statement_timeout": sql.SQL("ALTER ROLE {role} SET statement_timeout = '5min'"),
+}
+# What the server says of a GRANT or REVOKE that had no effect, for want of the right to it.
+_WITHOUT_EFFECT = ("01006", "01007")
 
 
 def ensure_roles(connection: Connection[TupleRow], passwords: Mapping[str, str]) -> None:
@@ -55,11 +97,13 @@ def ensure_roles(connection: Connection[TupleRow], passwords: Mapping[str, str])
         _let_log_in(connection, role, passwords[role])
     if roles:
         _let_in(connection, roles)
+        _take_away(connection)
     if SERVICE in roles:
         _grant(connection, _LET_WRITE, [table.name for table in metadata.sorted_tables], SERVICE)
         _grant(connection, _LET_READ, ["alembic_version", "candle_rows"], SERVICE)
     if ANALYST in roles:
         _grant(connection, _LET_READ, _OF_ANALYSTS, ANALYST)
+        _set_what_is_not_set(connection, ANALYST)
 
 
 def _exists(connection: Connection[TupleRow], role: str) -> bool:
@@ -76,13 +120,34 @@ def _let_log_in(connection: Connection[TupleRow], role: str, password: str) -> N
 
 
 def _let_in(connection: Connection[TupleRow], roles: list[str]) -> None:
-    place = connection.execute(_PLACE).fetchone()
-    assert place, "a select without from has one row"  # noqa: S101 - for the type checker
-    names = sql.SQL(", ").join(map(sql.Identifier, roles))
+    names, where = sql.SQL(", ").join(map(sql.Identifier, roles)), _place(connection)
     for pattern in _LET_IN:
-        where = {"database": sql.Identifier(place[0]), "schema": sql.Identifier(place[1])}
         statement = pattern.format(roles=names, **where)
         _try(connection, statement, statement.as_string(connection))
+
+
+def _take_away(connection: Connection[TupleRow]) -> None:
+    """Take from everybody what is not for these roles; no role can be refused it alone."""
+    where = _place(connection)
+    for question, pattern in _TAKE_AWAY:
+        if connection.execute(question).fetchone() == (True,):
+            statement = pattern.format(**where)
+            _try(connection, statement, statement.as_string(connection))
+
+
+def _set_what_is_not_set(connection: Connection[TupleRow], role: str) -> None:
+    """Leave what an administrator has set: another time-out, or none."""
+    found = {name for (name,) in connection.execute(_SET, [role]).fetchall()}
+    for name, pattern in _OF_ANALYSTS_SESSIONS.items():
+        if name not in found:
+            statement = pattern.format(role=sql.Identifier(role))
+            _try(connection, statement, statement.as_string(connection))
+
+
+def _place(connection: Connection[TupleRow]) -> dict[str, sql.Identifier]:
+    place = connection.execute(_PLACE).fetchone()
+    assert place, "a select without from has one row"  # noqa: S101 - for the type checker
+    return {"database": sql.Identifier(place[0]), "schema": sql.Identifier(place[1])}
 
 
 def _grant(
@@ -95,14 +160,21 @@ def _grant(
 
 def _try(connection: Connection[TupleRow], statement: sql.Composed, what: str) -> None:
     """Execute a statement; where that is not allowed, tell who reads the log what to ask for."""
+    refused: list[str | None] = []
+
+    def heed(notice: errors.Diagnostic) -> None:
+        if notice.sqlstate in _WITHOUT_EFFECT:
+            refused.append(notice.message_primary)
+
+    connection.add_notice_handler(heed)
     try:
         with connection.transaction():  # a savepoint, so that the rest goes on
             connection.execute(statement)
     except errors.InsufficientPrivilege as error:
-        _log.warning(
-            "let an administrator do this, then upgrade again: %s (%s)",
-            what,
-            error.diag.message_primary,
-        )
+        refused.append(error.diag.message_primary)
     except (errors.DuplicateObject, errors.UniqueViolation):
         pass  # made by another database's upgrade at the same moment
+    finally:
+        connection.remove_notice_handler(heed)
+    if refused:
+        _log.warning("let an administrator do this, then upgrade again: %s (%s)", what, refused[0])

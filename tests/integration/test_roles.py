@@ -17,6 +17,8 @@ from mdp_core.settings import Settings
 
 _FAR_APART = {"start": "2023-01-01", "end": "2024-01-01"}
 _CANDLES = "/candles/binance/perp/BTC-USDT/1d"
+_NOBODYS = ("CREATE TEMP TABLE mine (n int)", "SELECT lo_create(0)", "SELECT lo_from_bytea(0, 'x')")
+_ONLY_READ = f"ALTER ROLE {ANALYST} SET default_transaction_read_only = on"
 _INSERT_CANDLE = "INSERT INTO candles VALUES (1, now(), 1, 1, 1, 1, 1)"
 
 
@@ -47,6 +49,9 @@ async def test_services_fill_and_serve_as_their_role(
     stored = database.execute("SELECT count(*) FROM candles").fetchone()
     assert stored
     assert stored[0] >= 365
+    with psycopg.connect(logins[ANALYST]) as connection:  # chunks that the services' role has made
+        assert connection.execute("SELECT count(*) FROM candles").fetchone() == stored
+        assert connection.execute("SELECT count(*) FROM candle_rows").fetchone() == stored
 
 
 @pytest.mark.parametrize(
@@ -57,6 +62,7 @@ async def test_services_fill_and_serve_as_their_role(
         "DROP TABLE rejected_rows",
         "TRUNCATE candles",
         "UPDATE alembic_version SET version_num = '0'",
+        *_NOBODYS,
     ],
 )
 def test_services_cannot_change_the_schema(logins: dict[str, str], statement: str) -> None:
@@ -76,17 +82,17 @@ def test_services_cannot_change_the_schema(logins: dict[str, str], statement: st
         "DELETE FROM candle_rows",
         "CREATE TABLE mine (n int)",
         "SELECT * FROM rate_budgets",
+        *_NOBODYS,
     ],
 )
 def test_analysts_cannot_write_nor_read_what_is_not_theirs(
     logins: dict[str, str], statement: str
 ) -> None:
-    """Not even through the view."""
-    with (
-        psycopg.connect(logins[ANALYST]) as connection,
-        pytest.raises(errors.Error) as refused,
-    ):
-        connection.execute(statement.encode())
+    """Not even through the view, nor in a transaction that they let write."""
+    with psycopg.connect(logins[ANALYST]) as connection:
+        connection.read_only = False
+        with pytest.raises(errors.Error) as refused:
+            connection.execute(statement.encode())
 
     assert isinstance(
         refused.value, errors.InsufficientPrivilege | errors.ObjectNotInPrerequisiteState
@@ -112,6 +118,39 @@ def test_analysts_read_candles_by_name(
         assert len(coverage) == 1
 
 
+def test_analysts_sessions_only_read_and_end(logins: dict[str, str]) -> None:
+    """A slip writes nothing, and a query that was forgotten holds nothing for ever."""
+    with psycopg.connect(logins[ANALYST]) as connection:
+        settings = connection.execute(
+            "SELECT current_setting('transaction_read_only'), current_setting('statement_timeout')"
+        ).fetchone()
+
+    assert settings == ("on", "5min")
+
+
+def test_what_an_administrator_set_for_analysts_is_left(
+    database_url: str, logins: dict[str, str]
+) -> None:
+    """An upgrade sets what is not set, nothing else."""
+    alter = f"ALTER ROLE {ANALYST} SET statement_timeout = '{{}}'".format
+    with _on_the_server(database_url, alter("1h"), alter("5min")):
+        upgrade(database_url)
+        with psycopg.connect(logins[ANALYST]) as connection:
+            found = connection.execute("SHOW statement_timeout").fetchone()
+
+    assert found == ("1h",)
+
+
+def test_upgrade_with_every_right_asks_for_nothing(
+    database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is logged is for an administrator to do."""
+    with caplog.at_level(logging.WARNING, "db.roles"):
+        upgrade(database_url)
+
+    assert [record.getMessage() for record in caplog.records if record.name == "db.roles"] == []
+
+
 def test_who_may_not_make_roles_upgrades_all_the_same(
     database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -126,7 +165,10 @@ def test_who_may_not_make_roles_upgrades_all_the_same(
     ):
         own_url = url_as(url, user, password)
         rename = "ALTER ROLE {} RENAME TO {}".format
-        with _on_the_server(url, rename(SERVICE, hidden), rename(hidden, SERVICE)):
+        with (
+            _on_the_server(url, rename(SERVICE, hidden), rename(hidden, SERVICE)),
+            _on_the_server(url, f"ALTER ROLE {ANALYST} RESET ALL", _ONLY_READ),
+        ):
             upgrade(own_url, {ANALYST: secrets.token_hex(16)})
         told = [record.getMessage() for record in caplog.records]
         with psycopg.connect(url, autocommit=True) as connection:
@@ -137,7 +179,33 @@ def test_who_may_not_make_roles_upgrades_all_the_same(
     assert not any("SCRAM" in line for line in told)
     assert any(f"CREATE ROLE {SERVICE}" in line for line in told)
     assert any(f"ALTER ROLE {ANALYST} LOGIN" in line for line in told)
+    assert any("SET default_transaction_read_only" in line for line in told)
+    assert any("SET statement_timeout" in line for line in told)
+    assert any("REVOKE EXECUTE ON FUNCTION lo_creat(" in line for line in told)
+    assert not any("REVOKE TEMPORARY" in line for line in told)  # the database is its own
     assert (before, after) == (False, True)
+
+
+def test_what_had_no_effect_is_told_to_an_administrator(
+    database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A right on the database that is not the upgrader's to take away: the server only warns."""
+    user, password = f"owner_{secrets.token_hex(4)}", secrets.token_hex(16)
+    made = f"CREATE ROLE {user} LOGIN PASSWORD '{password}'"
+    with (
+        _on_the_server(database_url, made, f"DROP ROLE {user}"),
+        fresh_database(database_url) as url,
+        caplog.at_level(logging.WARNING, "db.roles"),
+    ):
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(f"GRANT CREATE ON SCHEMA public TO {user}".encode())
+            (name,) = connection.execute("SELECT current_database()").fetchone() or ("",)
+            connection.execute(f"GRANT CREATE ON DATABASE {name} TO {user}".encode())
+        upgrade(url_as(url, user, password))
+    told = [record.getMessage() for record in caplog.records]
+
+    assert any("REVOKE TEMPORARY ON DATABASE" in line for line in told)
+    assert any("GRANT CONNECT ON DATABASE" in line for line in told)
 
 
 def test_no_password_reaches_a_log(

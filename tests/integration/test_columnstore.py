@@ -8,7 +8,8 @@ import csv
 import gzip
 import itertools
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import replace
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import psycopg
 import pytest
 from conftest import DATA, Server
 
+from db.roles import ANALYST, SERVICE
 from db.upgrade import upgrade
 from mdp_core.clock import from_ms
 from mdp_core.database import Database, open_database
@@ -33,10 +35,23 @@ Blocks = list[tuple[Window, Candles]]
 
 @pytest.fixture
 async def opened(database_url: str) -> AsyncGenerator[Database]:
-    async with open_database(
-        database_url, name="test", size=2, statement_timeout_seconds=60
-    ) as database:
+    async with _opened(database_url) as database:
         yield database
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """The store as the services have it, who write, and as analysts do, who read."""
+
+    service: CandleStore
+    analyst: CandleStore
+
+
+@pytest.fixture
+async def stores(logins: dict[str, str]) -> AsyncGenerator[Stores]:
+    """The store of each role, in the test's database."""
+    async with _opened(logins[SERVICE]) as service, _opened(logins[ANALYST]) as analyst:
+        yield Stores(CandleStore(service), CandleStore(analyst))
 
 
 def has_columnstore(database: psycopg.Connection) -> bool:
@@ -74,29 +89,31 @@ def test_a_license_that_comes_later_is_made_use_of(
 
 @pytest.mark.skipif(not DATA.is_dir(), reason=f"{DATA} is not there")
 async def test_real_candles_go_into_columns_and_late_ones_follow(
-    opened: Database, database: psycopg.Connection
+    opened: Database, database: psycopg.Connection, stores: Stores
 ) -> None:
-    """Read, filled late, repaired, taken in again: always the numbers of the files."""
+    """Read, filled late, repaired, taken in again: always the numbers of the files.
+
+    The services' role writes, analysts' reads, and neither has a right on the columns themselves.
+    """
     if not has_columnstore(database):
         pytest.skip("this edition has no columnstore")
-    store = CandleStore(opened)
     files = {_add_series(database, n): _blocks(path) for n, path in enumerate(_files())}
     early = {series: blocks[::2] for series, blocks in files.items()}
     late = {series: blocks[1::2] for series, blocks in files.items()}
 
-    await _save(store, early)
+    await _save(stores, early)
     in_rows = (await read_status(opened)).chunks
     _run_policy(database)
     in_columns = (await read_status(opened)).chunks
-    await _assert_stored(store, early)
-    await _save(store, late)  # into compressed chunks
-    await _assert_stored(store, files)
-    assert await _save(store, files) == 0
+    await _assert_stored(stores, early)
+    await _save(stores, late)  # into compressed chunks
+    await _assert_stored(stores, files)
+    assert await _save(stores, files) == 0
     _run_policy(database)
-    await _assert_stored(store, files)
+    await _assert_stored(stores, files)
     for series, blocks in files.items():  # amid columns
-        await _repair_there_and_back(store, series, *blocks[len(blocks) // 2])
-    await _assert_stored(store, files)
+        await _repair_there_and_back(stores, series, *blocks[len(blocks) // 2])
+    await _assert_stored(stores, files)
 
     assert not any(chunk.is_in_columns for chunk in in_rows)
     assert all(chunk.is_in_columns for chunk in in_columns)
@@ -169,18 +186,22 @@ def _add_series(database: psycopg.Connection, number: int) -> int:
     return row[0]
 
 
-async def _save(store: CandleStore, files: dict[int, Blocks]) -> int:
+def _opened(url: str) -> AbstractAsyncContextManager[Database]:
+    return open_database(url, name="test", size=2, statement_timeout_seconds=60)
+
+
+async def _save(stores: Stores, files: dict[int, Blocks]) -> int:
     saved = 0
     for series, blocks in files.items():
         for window, candles in blocks:
-            saved += await store.save(series, [window], candles)
+            saved += await stores.service.save(series, [window], candles)
     return saved
 
 
-async def _assert_stored(store: CandleStore, files: dict[int, Blocks]) -> None:
+async def _assert_stored(stores: Stores, files: dict[int, Blocks]) -> None:
     for series, blocks in files.items():
         hull = Window(blocks[0][0].start, blocks[-1][0].end)
-        stored = await store.read(series, hull)
+        stored = await stores.analyst.read(series, hull)
         expected = Candles.concatenate([candles for _, candles in blocks])
         for name in COLUMNS:
             np.testing.assert_array_equal(getattr(stored, name), getattr(expected, name))
@@ -192,13 +213,14 @@ def _run_policy(database: psycopg.Connection) -> None:
 
 
 async def _repair_there_and_back(
-    store: CandleStore, series: int, window: Window, candles: Candles
+    stores: Stores, series: int, window: Window, candles: Candles
 ) -> None:
     others = replace(candles, volume=candles.volume + 1)
 
-    assert await store.repair(series, window, others) == len(candles)
-    np.testing.assert_array_equal((await store.read(series, window)).volume, others.volume)
-    assert await store.repair(series, window, candles) == len(candles)
+    assert await stores.service.repair(series, window, others) == len(candles)
+    repaired = await stores.analyst.read(series, window)
+    np.testing.assert_array_equal(repaired.volume, others.volume)
+    assert await stores.service.repair(series, window, candles) == len(candles)
 
 
 def _bytes_each_of_most(chunks: Sequence[Chunk]) -> float:

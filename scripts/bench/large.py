@@ -16,6 +16,7 @@ from scripts.bench.client import Target, download
 from scripts.bench.data import Base, bare_copy, minutes, path, save, settle
 from scripts.bench.figures import Figure, ratio
 from scripts.bench.process import Launch, serving
+from scripts.bench.server import EMPTY
 
 _FIVE_MILLION, _MILLION = 5_000_000, 1_000_000
 _OTHER_SERIES = 99
@@ -61,23 +62,30 @@ def _growth(process: psutil.Process) -> Generator[list[int]]:
 
 
 def measure_depth(base: Base, target: Target) -> Figure:
-    """Time 1,000 candles, add rows until the table has 100,000,000, and time them again."""
-    shallow = _latency(target)
+    """Time 1,000 candles, add rows until the table has 100,000,000, and time them again.
+
+    Minutes lie between, in which the machine may change: an empty route is timed beside them.
+    """
+    shallow = _latencies(target)
     for number in range(_OTHER_SERIES):
         bare_copy(base.url, -1 - number, minutes(_MILLION))
     settle(base.url)
-    deep = _latency(target)
+    deep = _latencies(target)
     what = "1,000 candles: latency with 100,000,000 rows in the table / with 1,000,000"
-    figure = ratio(what, "≤ 1.3", deep, shallow)
-    return Figure(what, figure.value, figure.aim, f"{figure.detail}; medians of {_SAMPLES}")
+    figure = ratio(what, "≤ 1.3", deep[0], shallow[0])
+    empty = f"an empty route meanwhile {deep[1] * 1000:.1f} ms / {shallow[1] * 1000:.1f} ms"
+    return Figure(what, figure.value, figure.aim, f"{figure.detail}; {empty}")
 
 
-def _latency(target: Target) -> float:
+def _latencies(target: Target) -> tuple[float, float]:
+    """Give the median seconds of 1,000 candles from Postgres, and of an empty route."""
     for number in range(_SAMPLES):
         download(target, path(minutes(1_000, after=number * 1_000)))
-    samples = list[float]()
+    candles, empty = list[float](), list[float]()
     for number in range(_SAMPLES):
-        begun = time.perf_counter()
-        download(target, path(minutes(1_000, after=number * 1_000 + 500)))
-        samples.append(time.perf_counter() - begun)
-    return statistics.median(samples)
+        thousand = path(minutes(1_000, after=number * 1_000 + 500))
+        for samples, asked in ((candles, thousand), (empty, f"{EMPTY}?size=1000")):
+            begun = time.perf_counter()
+            download(target, asked)
+            samples.append(time.perf_counter() - begun)
+    return statistics.median(candles), statistics.median(empty)

@@ -99,11 +99,13 @@ def _plain(base: Base, target: Target) -> Figure:
 
 async def _rates(remembering: Target, forgetful: Target) -> list[Figure]:
     thousand = path(minutes(1_000, after=5_000))
+    compressing = Target(remembering.url, {**remembering.headers, "Accept-Encoding": "gzip"})
     size, short = len(fetch(remembering, thousand)), len(fetch(remembering, _LATEST))
     loads = await _loads(
         {
             "empty": (remembering, f"{EMPTY}?size={size}"),
             "kept": (remembering, thousand),
+            "coded": (compressing, thousand),
             "stored": (forgetful, thousand),
             "short": (remembering, f"{EMPTY}?size={short}"),
             "latest": (remembering, _LATEST),
@@ -116,6 +118,12 @@ async def _rates(remembering: Target, forgetful: Target) -> list[Figure]:
             "≥ 0.5",
             loads["kept"],
             loads["empty"],
+        ),
+        _share(
+            f"1,000 candles, {_CLIENTS} clients, from memory: with gzip / without",
+            "stated",
+            loads["coded"],
+            loads["kept"],
         ),
         Figure(
             f"1,000 candles from Postgres at {_CLIENTS} clients: p50 and p99",

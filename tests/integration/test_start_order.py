@@ -127,12 +127,11 @@ def test_service_changes_no_table(deployment: Deployment, statement: str) -> Non
     ],
 )
 def test_analyst_writes_nothing(deployment: Deployment, statement: str) -> None:
-    """Not even where it would make no difference."""
-    with (
-        deployment.connect("mdp_analyst") as connection,
-        pytest.raises(errors.InsufficientPrivilege),
-    ):
-        connection.execute(statement.encode())
+    """Not even where it would make no difference, nor in a transaction that they let write."""
+    with deployment.connect("mdp_analyst") as connection:
+        connection.execute("SET default_transaction_read_only = off")
+        with pytest.raises(errors.InsufficientPrivilege):
+            connection.execute(statement.encode())
 
 
 def test_analyst_reads_candles_by_name(deployment: Deployment) -> None:

@@ -13,7 +13,10 @@ from mdp_core.settings import ExchangeSettings, Settings, UpgradeSettings
 from mdp_core.wiring import installed_adapters
 
 # What the compose file reads itself.
-_OF_COMPOSE = ("MDP_API_ADDRESS", "MDP_API_PORT", "MDP_DATABASE_PORT", "POSTGRES_PASSWORD")
+_OF_COMPOSE = (
+    *("MDP_API_ADDRESS", "MDP_API_PORT", "MDP_DATABASE_PORT", "POSTGRES_PASSWORD"),
+    *("MDP_API_CPUS", "MDP_DATABASE_CPUS", "MDP_SYNCER_CPUS"),
+)
 _OF_MACHINES = (KIND_VARIABLE, CACHE_VARIABLE, SOURCES_VARIABLE)
 
 

@@ -271,7 +271,7 @@ async def test_promoted_replica_is_not_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """It has the same files and hears of nothing: a repair is seen; `mdp check` says it."""
-    (commands,) = documented_commands("A replica for reading")
+    _, commands = documented_commands("A replica for reading")
     with base_backup(server, commands) as cluster, running(cluster, server) as promoted:
         both = _with_replica(settings, promoted)
         monkeypatch.setenv("DATABASE_URL", settings.database_url)

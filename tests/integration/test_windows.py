@@ -1,14 +1,18 @@
 """Which candles a request means, how it may be written, and what of it is fetched."""
 
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
+import psycopg
 import pytest
 from conftest import MINUTE_MS, Sandbox
+from stored_candles import bounds_of, fill
 
 from mdp_core.settings import Settings
+from mdp_core.wiring import Services
 
 # 2024-03-01T00:00Z; long closed, so nothing here depends on what time it is.
 DAY_MS = 1_709_251_200_000
@@ -376,3 +380,27 @@ async def _follow(
 def _times(body: dict[str, Any]) -> list[int]:
     rows: Iterable[list[Any]] = body["candles"]
     return [row[0] for row in rows]
+
+
+async def test_coverage_in_detail_is_told_page_by_page(
+    services: Services, client: httpx.AsyncClient, database: psycopg.Connection
+) -> None:
+    """All pages together are the whole window, without holes and without an end amid a slot."""
+    window = bounds_of(await fill(services, 25_000))
+    database.execute("DELETE FROM candles WHERE extract(minute FROM time)::int % 2 = 0")
+    bounds = f"start={window['start']}&end={window['end']}&detail=true"
+    path: str | None = f"/coverage{BTC.removeprefix('/candles')}?{bounds}"
+    windows, pages = list[dict[str, Any]](), 0
+    while path:
+        body = (await client.get(path)).json()
+        windows, path, pages = windows + body["windows"], body["next"], pages + 1
+
+    assert pages == 3
+    assert len(windows) == 25_000
+    assert windows[0]["start"] == window["start"]
+    assert windows[-1]["end"] == window["end"]
+    assert all(one["end"] == other["start"] for one, other in pairwise(windows))
+    assert {(w["start"] // 60_000 % 2, w["state"]) for w in windows} == {
+        (0, "no_candles"),
+        (1, "candles"),
+    }

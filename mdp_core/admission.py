@@ -53,17 +53,32 @@ _TOGETHER_SECONDS = 0.25
 _RETRY_SECONDS = 1.0
 
 _turn: ContextVar[Turn | None] = ContextVar("turn", default=None)
-_priority: ContextVar[Priority] = ContextVar("priority", default=Priority.INTERACTIVE)
+_urgency: ContextVar[Urgency | None] = ContextVar("urgency", default=None)
+
+
+@contextmanager
+def at_urgency(urgency: Urgency) -> Generator[None]:
+    """Have what is sent inside the context, outside of any page's turn, wait as urgently as this.
+
+    That may rise: what waits already is then served sooner.
+    """
+    token = _urgency.set(urgency)
+    try:
+        yield
+    finally:
+        _urgency.reset(token)
 
 
 @contextmanager
 def at_priority(priority: Priority) -> Generator[None]:
     """Have what is sent inside the context, outside of any page's turn, wait with this priority."""
-    token = _priority.set(priority)
-    try:
+    with at_urgency(Urgency(priority)):
         yield
-    finally:
-        _priority.reset(token)
+
+
+def urgency_now() -> Urgency:
+    """Tell how urgent what runs here is; outside of all contexts somebody waits for it."""
+    return _urgency.get() or Urgency(Priority.INTERACTIVE)
 
 
 class Admission:
@@ -86,7 +101,7 @@ class Admission:
 
         Args:
             weight: What the request is going to cost.
-            urgency: May rise while this waits; `reconsider` has it noticed.
+            urgency: May rise while this waits.
             until: The event loop's time up to which to wait; None: for ever.
 
         Raises:
@@ -114,7 +129,7 @@ class Admission:
         if turn and turn.tokens >= weight and not is_blocked:
             turn.tokens -= weight
             return
-        urgency = turn.urgency if turn else Urgency(_priority.get())
+        urgency = turn.urgency if turn else urgency_now()
         await self._wait(weight, urgency, takes_slot=False, until=until)
 
     async def settle(self, weight: float) -> None:
@@ -131,10 +146,6 @@ class Admission:
     def heed(self, headers: Mapping[str, str], sent_at: float) -> None:
         """Believe what an answer says of the limit; `sent_at` in seconds since the epoch."""
         self._budget.heed(headers, sent_at)
-
-    def reconsider(self) -> None:
-        """Notice that somebody's urgency rose."""
-        self._changed.set()
 
     def free_slot(self) -> None:
         """Let another page have its turn; that is news only where none was free."""
@@ -162,8 +173,9 @@ class Admission:
         if self._serving is None or self._serving.done():
             self._serving = asyncio.create_task(self._serve())
         try:
-            async with asyncio.timeout_at(until):
-                await admitted
+            with urgency.watched(self._changed.set):
+                async with asyncio.timeout_at(until):
+                    await admitted
         except BaseException as error:
             self._waiting.pop(waiter, None)
             self._changed.set()

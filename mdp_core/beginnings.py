@@ -8,9 +8,11 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
+from mdp_core.admission import at_urgency, urgency_now
 from mdp_core.catalog import Beginning, Catalog, Listing
 from mdp_core.claims import Claims
 from mdp_core.clock import from_ms
@@ -20,14 +22,24 @@ from mdp_core.horizon import Horizon
 from mdp_core.intervals import FixedGrid, Grid, Interval, epoch_grid
 from mdp_core.model import Candles, Series, Symbol, Window
 from mdp_core.planner import absent_slots
+from mdp_core.priority import Priority, Urgency
 from mdp_core.store import CandleStore
 from mdp_core.validation import sift
 
 _DOUBT_SECONDS = 2.0
-# How long another process may take to find it.
-_ELSEWHERE_SECONDS = 15.0
+# How long another process may take to find it. It may be in no haste, and wait for tokens: somebody
+# who waits here asks soon.
+_ELSEWHERE_SECONDS = {Priority.INTERACTIVE: 3.0, Priority.WARMING: 15.0, Priority.BACKFILL: 15.0}
 # What was listed so long ago must have a first candle.
 _SURELY_TRADED = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """A series' beginning that is being found, as urgently as whoever waits for it is in haste."""
+
+    urgency: Urgency
+    task: asyncio.Task[Series]
 
 
 class Beginnings:
@@ -46,7 +58,7 @@ class Beginnings:
         self._claims = claims
         self._horizons = horizons
         self._clock = clock
-        self._tasks: dict[tuple[int, Interval], asyncio.Task[Series]] = {}
+        self._questions: dict[tuple[int, Interval], _Question] = {}
 
     async def series(
         self, adapter: ExchangeAdapter, listing: Listing, interval: Interval
@@ -64,23 +76,28 @@ class Beginnings:
         """
         if series := await self._begun(adapter, listing, interval):
             return series
+        asking = urgency_now()
         key = (listing.id, interval)
-        if key not in self._tasks:
-            task = asyncio.create_task(self._begin(adapter, listing, interval))
-            self._tasks[key] = task
+        if key not in self._questions:
+            urgency = Urgency(asking.priority)
+            with at_urgency(urgency):
+                task = asyncio.create_task(self._begin(adapter, listing, interval))
+            self._questions[key] = _Question(urgency, task)
             task.add_done_callback(partial(self._forget, key))
+        question = self._questions[key]
+        asking.lead(question.urgency)
         # A client that leaves cancels nothing: others wait for the same answer.
-        return await asyncio.shield(self._tasks[key])
+        return await asyncio.shield(question.task)
 
     async def aclose(self) -> None:
         """End the tasks that still run."""
-        tasks = list(self._tasks.values())
+        tasks = [question.task for question in self._questions.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _forget(self, key: tuple[int, Interval], task: asyncio.Task[Series]) -> None:
-        del self._tasks[key]
+        del self._questions[key]
         if not task.cancelled():
             task.exception()  # nobody may be left to see it
 
@@ -88,12 +105,13 @@ class Beginnings:
         self, adapter: ExchangeAdapter, listing: Listing, interval: Interval
     ) -> Series:
         """Let one process ask, and wait for it as long as it may take."""
-        deadline = time.monotonic() + _ELSEWHERE_SECONDS
+        begun = time.monotonic()
         while True:
             async with self._claims.claim(listing.id, [_claim(interval)]) as is_ours:
                 if series := await self._begun(adapter, listing, interval):
                     return series
-                if is_ours or time.monotonic() > deadline:
+                waited = time.monotonic() - begun
+                if is_ours or waited > _ELSEWHERE_SECONDS[urgency_now().priority]:
                     return await self._find(adapter, listing, interval)
             await asyncio.sleep(random.uniform(0.05, 0.25))  # noqa: S311 - not a secret
 

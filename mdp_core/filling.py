@@ -142,7 +142,6 @@ class PageFiller:
         for work in waited:
             work.waiting += 1
             work.urgency.raise_to(priority)
-        self._admission.reconsider()
         self._waiting += 1
         try:
             yield waited

@@ -10,6 +10,7 @@ from weakref import WeakValueDictionary
 
 from rapidfuzz import fuzz, process
 
+from mdp_core.admission import urgency_now
 from mdp_core.beginnings import Beginnings
 from mdp_core.catalog import Beginning, Catalog, Listing
 from mdp_core.errors import (
@@ -22,6 +23,7 @@ from mdp_core.errors import (
 from mdp_core.exchanges.base import ExchangeAdapter
 from mdp_core.intervals import Interval
 from mdp_core.model import Series, Symbol
+from mdp_core.priority import Priority
 
 _log = logging.getLogger(__name__)
 
@@ -58,7 +60,7 @@ class Metadata:
         self._known: dict[SeriesKey, tuple[Series, float]] = {}
         self._listings: dict[ExchangeAdapter, tuple[Sequence[Listing], float]] = {}
         self._refreshed: dict[ExchangeAdapter, tuple[float, MdpError | None]] = {}
-        self._resolving = WeakValueDictionary[SeriesKey, asyncio.Lock]()
+        self._resolving = WeakValueDictionary[tuple[SeriesKey, Priority], asyncio.Lock]()
         self._listing_again = {adapter: asyncio.Lock() for adapter in adapters.values()}
         self._refreshing = {adapter: asyncio.Lock() for adapter in adapters.values()}
 
@@ -144,7 +146,9 @@ class Metadata:
         key = (exchange, market_type, symbol, interval)
         if known := self._believed_series(key):
             return known
-        async with self._resolving.setdefault(key, asyncio.Lock()):
+        # Nobody waits here for somebody in less haste: who gets through has that one hurry.
+        resolving = (key, urgency_now().priority)
+        async with self._resolving.setdefault(resolving, asyncio.Lock()):
             return self._believed_series(key) or await self._resolve(key)
 
     async def look_up(self, adapter: ExchangeAdapter, names: Sequence[tuple[str, str]]) -> None:

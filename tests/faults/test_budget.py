@@ -11,6 +11,7 @@ from conftest import MINUTE_MS, Sandbox, opened_services, serving
 from mdp_core.admission import Admission
 from mdp_core.budget import Budget, Tariff
 from mdp_core.errors import RateLimited
+from mdp_core.exchanges.http import ExchangeHttp
 from mdp_core.priority import Priority, Urgency
 from mdp_core.settings import Settings
 from mdp_core.wiring import Services
@@ -161,6 +162,22 @@ async def test_backfill_leaves_enough_for_the_heaviest_request(services: Service
 
     assert backfill.count == (100 - 40) // 7
     assert heavy.count == 1
+
+
+@pytest.mark.parametrize("charged", [5, 120], ids=["less", "more than the bucket holds"])
+async def test_what_an_answer_costs_is_settled_whichever_way_it_differs(
+    services: Services, sandbox: Sandbox, database: psycopg.Connection, charged: int
+) -> None:
+    """What was reserved too much is given back; too little leaves a debt."""
+    budget = Budget(services.database, "hyperliquid", "own", Tariff(100, 0.001), share=1.0)
+    admission = Admission("hyperliquid", budget, slots=1)
+    async with httpx.AsyncClient(base_url=f"{sandbox.url}/hyperliquid") as client:
+        http = ExchangeHttp("hyperliquid", client, admission, deadline_seconds=5)
+        body = {"type": "exchangeStatus"}
+        await http.post_json("/info", body, lambda _: charged, weight=40, charged=float)
+    row = database.execute("SELECT tokens FROM rate_budgets WHERE egress = 'own'").fetchone()
+
+    assert row == (pytest.approx(100 - charged, abs=0.1),)
 
 
 async def test_processes_share_one_bucket(

@@ -16,8 +16,10 @@ from conftest import (
     serving,
 )
 
+from mdp_core.admission import at_priority
 from mdp_core.answer import CandleQuery
 from mdp_core.clock import Clock, from_ms, to_ms
+from mdp_core.priority import Priority
 from mdp_core.settings import Settings
 from scripts.sandbox.app import SandboxOptions
 
@@ -163,6 +165,51 @@ async def test_client_that_leaves_does_not_end_the_question_that_others_wait_for
     assert first.cancelled()
     assert len(answer.edge) + (answer.stored.end > answer.stored.start) >= 1
     assert len(sandbox.probes()) == 1
+
+
+# Enough for somebody who waits to ask, and seconds short of what a backfill leaves to others.
+_SCARCE = "UPDATE rate_budgets SET tokens = 50, refilled_at = now() WHERE exchange = 'hyperliquid'"
+
+
+@pytest.mark.parametrize("interval", ["1h", "4h", "1d"])
+async def test_question_of_somebody_in_no_haste_is_hurried_by_who_waits_for_it(
+    settings: Settings, sandbox: Sandbox, database: psycopg.Connection, interval: str
+) -> None:
+    """The same series, another that needs the same answer, or the one that answers for both."""
+    async with opened_services(settings, sandbox) as services:
+        metadata = services.metadata
+        await metadata.refresh_symbols(metadata.adapter("hyperliquid", "perp"))
+        database.execute(_SCARCE)
+        with at_priority(Priority.BACKFILL):
+            idle = asyncio.create_task(metadata.series("hyperliquid", "perp", COIN, "1h"))
+        await asyncio.sleep(0.3)
+        assert not probes(sandbox)
+        async with asyncio.timeout(2):
+            series = await metadata.series("hyperliquid", "perp", COIN, interval)
+        await idle
+
+    assert series.history_begins
+    assert [req["interval"] for req in probes(sandbox)] == ["1d"]
+
+
+async def test_question_that_another_process_keeps_is_not_waited_for_long(
+    settings: Settings, sandbox: Sandbox, database: psycopg.Connection
+) -> None:
+    """That one is in no haste and has no tokens: whoever waits for the answer asks as well."""
+    async with (
+        opened_services(settings, sandbox) as backfill,
+        opened_services(settings, sandbox) as services,
+    ):
+        await services.metadata.refresh_symbols(services.metadata.adapter("hyperliquid", "perp"))
+        database.execute(_SCARCE)
+        with at_priority(Priority.BACKFILL):
+            idle = asyncio.create_task(backfill.metadata.series("hyperliquid", "perp", COIN, "1d"))
+        await asyncio.sleep(0.3)
+        async with asyncio.timeout(5):
+            series = await services.metadata.series("hyperliquid", "perp", COIN, "1d")
+        idle.cancel()
+
+    assert series.history_begins
 
 
 async def test_series_that_has_not_begun_is_never_taken_for_an_empty_one(

@@ -9,10 +9,11 @@ goes through the service: it is stored, and an empty one was asked for twice.
 
 import asyncio
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 
 from mdp_core.answer import CandleQuery
 from mdp_core.errors import BadRows
+from mdp_core.horizon import EARLIEST
 from mdp_core.intervals import Interval
 from mdp_core.market import Market
 from mdp_core.metadata import Metadata
@@ -21,9 +22,10 @@ from mdp_core.priority import Priority
 from mdp_core.service import CandleService
 from mdp_core.store import CandleStore
 
-# No exchange of today sold anything before that.
-_EARLIEST = datetime(2010, 1, 1, tzinfo=UTC)
 _ROUNDS = 64
+# Each look takes seconds where it finds nothing, since that is asked for twice: so into so many
+# parts at once, which takes half as long as two and one and a half times the requests.
+_PARTS = 4
 
 
 class Bisection:
@@ -41,22 +43,37 @@ class Bisection:
         self._metadata = metadata
         self._markets = markets
 
-    async def find(self, series: Series) -> datetime | None:
+    async def find(self, series: Series, since: datetime | None = None) -> datetime | None:
         """Give the open time of the series' first candle and keep it; None: none so far.
+
+        Args:
+            series: On its own grid.
+            since: What lies before is of no interest: if the symbol's first daily candle does, that
+                is given, and nothing is searched for or kept. None: all is.
 
         Raises:
             MdpError: The exchange could not be asked; what was seen is stored.
         """
         begins = await self._first_daily(series)
-        if begins is not None and series.interval is not Interval.ONE_DAY:
-            begins = await self._bisect(series, begins)
+        if begins is None or series.interval is Interval.ONE_DAY:
+            return begins
+        if since is not None and begins <= since:
+            return begins
+        begins = await self._bisect(series, begins)
         if begins is not None:
             await self._metadata.learn_beginning(series, begins)
         return begins
 
     async def _first_daily(self, series: Series) -> datetime | None:
+        """Give when the symbol's first daily candle opens; it is looked for only once."""
         symbol, day = series.symbol, Interval.ONE_DAY.value
         daily = await self._metadata.series(symbol.exchange, symbol.market_type, symbol.name, day)
+        if daily.history_begins is None and (begins := await self._search_days(daily)):
+            await self._metadata.learn_beginning(daily, begins)
+            return begins
+        return daily.history_begins
+
+    async def _search_days(self, daily: Series) -> datetime | None:
         first, stop = await self._pages(daily)
         pages = [self._page(daily, index) for index in range(first, stop)]
         found = await asyncio.gather(*(self._first_candle(daily, page) for page in pages))
@@ -79,23 +96,25 @@ class Bisection:
         return None
 
     async def _lowest_found(self, series: Series, empty: int, found: int) -> int:
-        """Bisect between a page that counts as empty and one that isn't."""
+        """Search between a page that counts as empty and one that isn't, in parts of equal size."""
         while found - empty > 1:
-            middle = (found + empty) // 2
-            if await self._first_in(series, middle) is None:
-                empty = middle
-            else:
-                found = middle
+            parts = {empty + (found - empty) * part // _PARTS for part in range(1, _PARTS)}
+            pages: list[int] = sorted(parts - {empty})
+            firsts = await asyncio.gather(*(self._first_in(series, page) for page in pages))
+            full: list[int] = [
+                page for page, first in zip(pages, firsts, strict=True) if first is not None
+            ]
+            found = min([*full, found])
+            empty = max([empty, *(page for page in pages if page < found)])
         return found
 
     async def _sampled(self, series: Series, lowest: int, page: int) -> int | None:
         """Look before `page` at doubling distances; give the first page with a candle, if any."""
-        distance = 1
-        while page - distance >= lowest:
-            if await self._first_in(series, page - distance) is not None:
-                return page - distance
-            distance *= 2
-        return None
+        distances = (1 << power for power in range(max(page - lowest, 0).bit_length()))
+        pages = [page - distance for distance in distances]
+        firsts = await asyncio.gather(*(self._first_in(series, each) for each in pages))
+        full = [each for each, first in zip(pages, firsts, strict=True) if first is not None]
+        return min(full, default=None)
 
     async def _first_in(self, series: Series, page: int) -> datetime | None:
         return await self._first_candle(series, self._page(series, page))
@@ -127,7 +146,7 @@ class Bisection:
     async def _pages(self, series: Series) -> tuple[int, int]:
         """Number the first page that can have candles, and the one after the last."""
         reach = await self._market(series).reach(series, None)
-        return self._index(series, _EARLIEST), self._index(series, reach.settled) + 1
+        return self._index(series, EARLIEST), self._index(series, reach.settled) + 1
 
     def _index(self, series: Series, time: datetime) -> int:
         return series.grid.index(time) // self._market(series).page_size

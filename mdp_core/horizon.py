@@ -3,7 +3,7 @@
 import asyncio
 import time
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from mdp_core.clock import Clock
 from mdp_core.errors import ExchangeError
@@ -11,6 +11,9 @@ from mdp_core.exchanges.base import ExchangeAdapter
 from mdp_core.intervals import Grid
 from mdp_core.model import Series
 from mdp_core.planner import Reach
+
+# No exchange of today sold anything before that.
+EARLIEST = datetime(2010, 1, 1, tzinfo=UTC)
 
 # Clocks drift by milliseconds an hour.
 _OFFSET_KEPT_SECONDS = 600.0

@@ -43,6 +43,7 @@ KINDS: dict[type[Exception], Kind] = {
     errors.UnknownSymbol: Kind(404, "unknown_symbol"),
     errors.UnsupportedInterval: Kind(404, "unsupported_interval"),
     errors.NoCandle: Kind(404, "not_found"),
+    errors.NeverTraded: Kind(404, "not_found"),
     errors.UnknownBackfill: Kind(404, "not_found"),
     errors.ExchangeRejected: Kind(502, "upstream_rejected"),
     errors.BadPayload: Kind(502, "upstream_bad_data"),
@@ -78,6 +79,12 @@ def every_kind() -> frozenset[Kind]:
 def kind_of(error: Exception) -> Kind:
     """Give the kind of an error: its class's, or that of the nearest class above it."""
     return next((KINDS[kind] for kind in type(error).__mro__ if kind in KINDS), INTERNAL)
+
+
+def code_named(error: str) -> str:
+    """Give the code of an error of which only the class's name was kept."""
+    codes = {kind.__name__: each.code for kind, each in KINDS.items()}
+    return codes.get(error, INTERNAL.code)
 
 
 def add_error_handlers(app: FastAPI) -> None:

@@ -22,6 +22,7 @@ _ACCEPTED: dict[str, Any] = {
     "status_url": "/backfills/7",
     **_SERIES,
     "beyond_memory": [],
+    "begins_known": True,
     "estimate": _ESTIMATE,
 }
 
@@ -112,7 +113,7 @@ _JOB: dict[str, Any] = {
 }
 _JOBS: dict[str, Any] = {"backfills": [_JOB], "next": None}
 _PLANNED_JOBS: dict[str, Any] = {
-    "jobs": [{**_SERIES, "beyond_memory": [], "estimate": _ESTIMATE}],
+    "jobs": [{**_SERIES, "beyond_memory": [], "begins_known": True, "estimate": _ESTIMATE}],
     "failed": [],
     "estimate": _ESTIMATE,
 }

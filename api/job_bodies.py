@@ -21,9 +21,10 @@ class Bounds(TypedDict):
 
 
 class Lost(Bounds):
-    """A window that could not be had, and the code of the error that says why."""
+    """A window that could not be had: the code of the error that says why, and its text."""
 
     reason: str
+    detail: str
 
 
 class _OfSeries(Bounds):
@@ -33,15 +34,26 @@ class _OfSeries(Bounds):
     interval: str
 
 
-class Planned(_OfSeries):
-    """What a job would be; `beyond_memory` is what the exchange can't give any more."""
+class _Known(_OfSeries):
+    """What is known of a series.
+
+    `beyond_memory` is what the exchange can't give any more. Unless `begins_known` the history may
+    begin later than the estimate reckons with, and there is less to fetch: whoever works on the job
+    finds out first.
+    """
 
     beyond_memory: list[Bounds]
+    begins_known: bool
+
+
+class Planned(_Known):
+    """What a job would be."""
+
     estimate: Estimate
 
 
 class Failed(TypedDict):
-    """A series that nothing can be told of: `code` and `detail` as an error's answer has them."""
+    """A series that has no job, and why: `code` and `detail` as an error's answer has them."""
 
     exchange: str
     market_type: str
@@ -51,12 +63,11 @@ class Failed(TypedDict):
     detail: str
 
 
-class Made(_OfSeries):
-    """A job; `beyond_memory` is what the exchange can't give any more."""
+class Made(_Known):
+    """A job."""
 
     job: int
     status_url: str
-    beyond_memory: list[Bounds]
 
 
 class Accepted(Made):
@@ -97,7 +108,7 @@ class Jobs(TypedDict):
 
 
 class PlannedJobs(TypedDict):
-    """What it would take; `failed` are series that can't be asked for now."""
+    """What it would take; `failed` are series that can't be asked for now, or have no candle."""
 
     jobs: list[Planned]
     failed: list[Failed]

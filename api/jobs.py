@@ -6,11 +6,13 @@ from datetime import datetime
 from fastapi.responses import JSONResponse
 
 from api import job_bodies
-from api.errors import kind_of
-from mdp_core.backfills import Followed, Planned, Unplanned
+from api.errors import code_named, kind_of
+from mdp_core.backfill_store import Loss
+from mdp_core.backfills import Followed
 from mdp_core.clock import to_ms
 from mdp_core.estimate import Estimate
 from mdp_core.model import Window
+from mdp_core.planning import Planned, Unplanned
 
 # How often a client should look, whatever the estimate says.
 _SHORTEST_SECONDS, _LONGEST_SECONDS = 1, 60
@@ -37,12 +39,13 @@ def describe_planned(planned: Planned) -> job_bodies.Planned:
         "interval": planned.series.interval.value,
         **_bounds(planned.window),
         "beyond_memory": _windows(planned.outlook.forgotten),
-        "estimate": describe_estimate(planned.outlook.estimate),
+        "begins_known": planned.begins_known,
+        "estimate": describe_estimate(planned.estimate),
     }
 
 
 def describe_failed(failed: Unplanned) -> job_bodies.Failed:
-    """Show of which series nothing can be told, and why."""
+    """Show of which series nothing is to be filled, and why."""
     return {
         "exchange": failed.name.exchange,
         "market_type": failed.name.market_type,
@@ -65,7 +68,7 @@ def describe_job(followed: Followed) -> job_bodies.Job:
         "started_at": _ms(job.started_at),
         "ended_at": _ms(job.ended_at),
         "error": job.error,
-        "missing": [{**_bounds(loss.window), "reason": loss.reason} for loss in job.losses],
+        "missing": [_lost(loss) for loss in job.losses],
     }
 
 
@@ -85,7 +88,12 @@ def _made(followed: Followed) -> job_bodies.Made:
         "interval": job.interval,
         **_bounds(job.window),
         "beyond_memory": _windows(followed.forgotten),
+        "begins_known": followed.begins_known,
     }
+
+
+def _lost(loss: Loss) -> job_bodies.Lost:
+    return {**_bounds(loss.window), "reason": code_named(loss.error), "detail": loss.detail}
 
 
 def _progress(left: Estimate) -> job_bodies.Progress:

@@ -26,6 +26,7 @@ EXAMPLES: tuple[Exception, ...] = (
     errors.UnknownSymbol("binance", "BTC-USD", ["BTC-USDT", "BTC-USDC"]),
     errors.UnsupportedInterval("coinbase", "1w", ["1m", "5m", "15m", "1h", "6h", "1d"]),
     errors.NoCandle(_A_SERIES, f"since {_A_TIME.isoformat()}"),
+    errors.NeverTraded(),
     errors.UnknownBackfill(7),
     errors.ExchangeRejected("binance", "refused: Invalid symbol."),
     errors.BadPayload("binance", "answered what is not JSON"),

@@ -14,7 +14,7 @@ from psycopg.types.range import Range
 
 from mdp_core.clock import from_ms, to_ms
 from mdp_core.database import Database, storable
-from mdp_core.errors import StoreUnavailable
+from mdp_core.errors import BadRows, StoreUnavailable
 from mdp_core.model import Window
 
 # Make a job, unless the same is open.
@@ -24,12 +24,23 @@ ON CONFLICT (series_id, span) WHERE state = 'open' DO NOTHING
 RETURNING id
 """
 
-# Which open job fills this window, but for so much at its end?
+# Which open job fills this window, but for so much at its end? What lies before the history is
+# nothing: a job that has learned where that begins need not fill it.
 _FIND_OPEN: LiteralString = """
-SELECT id FROM backfills
+SELECT backfills.id FROM backfills JOIN series ON series.id = series_id
 WHERE series_id = %(series_id)s AND state = 'open'
-  AND span @> %(start)s::timestamptz AND upper(span) >= %(end)s::timestamptz - %(slack)s::interval
-ORDER BY id LIMIT 1
+  AND (span @> %(start)s::timestamptz
+       OR span @> greatest(%(start)s::timestamptz, history_begins))
+  AND upper(span) >= %(end)s::timestamptz - %(slack)s::interval
+ORDER BY backfills.id LIMIT 1
+"""
+
+# Less is to be filled than was thought, unless another open job has just that window.
+_NARROW: LiteralString = """
+UPDATE backfills AS job SET span = %(span)s
+WHERE id = %(id)s AND state = 'open' AND NOT EXISTS (
+    SELECT FROM backfills AS other WHERE other.series_id = job.series_id
+    AND other.span = %(span)s AND other.state = 'open')
 """
 
 # Jobs as they are shown. One that is open and was never worked on is queued.
@@ -80,12 +91,15 @@ WHERE id = %(id)s AND state = 'open'
 """
 
 # How much is missing for each open job of an exchange, of what the exchange still has and of what
-# was not found out to be lost?
+# was not found out to be lost? A history whose beginning is not known is reckoned to begin on the
+# symbol's first known day, or when that was listed.
 _QUEUE: LiteralString = """
 SELECT backfills.id, symbols.market_type, series.interval,
        (SELECT coalesce(sum(extract(epoch FROM upper(part) - lower(part))), 0)::float8
         FROM unnest(
-            tstzmultirange(span * tstzrange(greatest(history_begins, earliest), NULL)) - coverage
+            tstzmultirange(span * tstzrange(greatest(
+                coalesce(series.history_begins, daily.history_begins, symbols.listed_at), earliest
+            ), NULL)) - series.coverage
             - (SELECT coalesce(range_agg(tstzrange(to_timestamp((loss->>'start')::float8 / 1000),
                                                    to_timestamp((loss->>'end')::float8 / 1000))),
                                '{}')
@@ -93,6 +107,7 @@ SELECT backfills.id, symbols.market_type, series.interval,
 FROM backfills
 JOIN series ON series.id = backfills.series_id
 JOIN symbols ON symbols.id = series.symbol_id
+LEFT JOIN series AS daily ON daily.symbol_id = series.symbol_id AND daily.interval = '1d'
 LEFT JOIN unnest(%(market_types)s::text[], %(intervals)s::text[], %(earliest)s::timestamptz[])
           AS memory(market_type, interval, earliest)
           ON memory.market_type = symbols.market_type AND memory.interval = series.interval
@@ -121,10 +136,11 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """A window of a job that can't be had, and why."""
+    """A window of a job that can't be had, and why: the error's class and its text."""
 
     window: Window
-    reason: str
+    error: str
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +204,17 @@ class BackfillStore:
         message = "jobs for the same window come and go"
         raise StoreUnavailable(message)
 
+    async def find(self, wanted: Sequence[tuple[int, Window, timedelta]]) -> list[int | None]:
+        """Tell for each series, window and slack which open job `open` would give, if any."""
+        found: list[int | None] = []
+        async with self._database.connection() as connection:
+            for series_id, window, slack in wanted:
+                what = {"series_id": series_id, "slack": slack}
+                what |= {"start": window.start, "end": window.end}
+                row = await (await connection.execute(_FIND_OPEN, what)).fetchone()
+                found.append(int(row[0]) if row else None)
+        return found
+
     async def get(self, job: int) -> Job | None:
         """Give a job, if there is one of that id."""
         rows = await self.some([job])
@@ -228,13 +255,18 @@ class BackfillStore:
         """Note that somebody works on it."""
         await self._execute(_START, {"id": job})
 
+    async def narrow(self, job: int, window: Window) -> None:
+        """Have an open job fill less, a window that lies in its own (not empty)."""
+        await self._execute(_NARROW, {"id": job, "span": Range(window.start, window.end)})
+
     async def lose(self, job: int, losses: Sequence[Loss]) -> None:
         """Note what can't be had."""
         missing = [
             {
                 "start": to_ms(each.window.start),
                 "end": to_ms(each.window.end),
-                "reason": storable(each.reason),
+                "error": each.error,
+                "reason": storable(each.detail),
             }
             for each in losses
         ]
@@ -274,7 +306,12 @@ def _job(row: tuple[Any, ...]) -> Job:
 def _losses(listed: list[dict[str, Any]]) -> list[Loss]:
     """Read what can't be had, each once: several workers may have found it out."""
     losses = (
-        Loss(Window(from_ms(each["start"]), from_ms(each["end"])), each["reason"])
+        Loss(
+            Window(from_ms(each["start"]), from_ms(each["end"])),
+            # An earlier version wrote the text only: it was most likely a row that can't be right.
+            each.get("error", BadRows.__name__),
+            each["reason"],
+        )
         for each in listed
     )
     return list(dict.fromkeys(losses))

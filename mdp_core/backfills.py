@@ -4,173 +4,70 @@ The coverage is the queue: any worker fills what is missing of the oldest open j
 done when nothing is missing any more.
 """
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
-from typing import TypeVar
 
 from mdp_core.answer import CandleQuery
 from mdp_core.backfill_store import BackfillStore, Job, Memory, Queued, State
-from mdp_core.bulk import BulkFill, Outlook
+from mdp_core.bulk import BulkFill
 from mdp_core.clock import Clock
 from mdp_core.errors import (
-    InvalidWindow,
     MdpError,
     NoSyncer,
-    NothingClosed,
     StoreUnavailable,
     UnknownBackfill,
 )
 from mdp_core.estimate import Estimate
+from mdp_core.horizon import EARLIEST
 from mdp_core.intervals import Interval
 from mdp_core.job_runs import JobRuns
 from mdp_core.metadata import Metadata
 from mdp_core.model import Series, Window
-from mdp_core.selection import Selection, Selector, SeriesName
-
-_Given = TypeVar("_Given")
-_Result = TypeVar("_Result")
-
-_AT_ONCE = 8
-# Who asks for all until now, and again so much later, means the same.
-_SAME_NOW = timedelta(hours=1)
-
-
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """A window of a series that may be filled, and what that takes; no job yet.
-
-    A job that ends by `slack` earlier is the same: not zero where the window ends now.
-    """
-
-    series: Series
-    window: Window
-    outlook: Outlook
-    slack: timedelta
-
-    @property
-    def nothing(self) -> MdpError:
-        """What to say where there is nothing to fill."""
-        return NothingClosed(self.window.start, self.window.end)
-
-
-@dataclass(frozen=True, slots=True)
-class Unplanned:
-    """A series that nothing can be told of, and why."""
-
-    name: SeriesName
-    error: MdpError
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What many series take, and of which that can't be told now."""
-
-    planned: Sequence[Planned]
-    failed: Sequence[Unplanned]
-
-    @property
-    def total(self) -> Estimate:
-        """What all take, one after the other."""
-        return sum((each.outlook.estimate for each in self.planned), Estimate())
-
-    def worth_a_job(self) -> "Plan":
-        """Leave out where there is nothing to fill.
-
-        Raises:
-            MdpError: Nothing is left: why of the first series.
-        """
-        planned = [each for each in self.planned if not each.window.is_empty]
-        if not planned and self.failed:
-            raise self.failed[0].error
-        if not planned and self.planned:
-            raise self.planned[0].nothing
-        return Plan(planned, self.failed)
+from mdp_core.planning import Plan, Planned, Planning, some_at_once
+from mdp_core.selection import SeriesName
 
 
 @dataclass(frozen=True, slots=True)
 class Followed:
     """A job and what is left of it: an estimate, and what the exchange can't give any more.
 
-    `left` is None where its series can't be resolved at the moment.
+    `left` is None where its series can't be resolved at the moment. Unless `begins_known` its
+    history may begin later than is reckoned with, and less is left.
     """
 
     job: Job
     left: Estimate | None
     forgotten: Sequence[Window]
+    begins_known: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Queue:
+    """The weight that is queued ahead of each open job, and in all for each exchange."""
+
+    ahead: dict[int, float]
+    in_all: dict[str, float]
 
 
 class Backfills:
     """Takes fill jobs and tells how they get on."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - its collaborators
         self,
         jobs: BackfillStore,
         bulk: BulkFill,
+        planning: Planning,
         metadata: Metadata,
         runs: JobRuns,
         clock: Clock,
     ) -> None:
         self._clock = clock
+        self._planning = planning
         self._jobs = jobs
         self._bulk = bulk
         self._metadata = metadata
         self._runs = runs
-        self._selector = Selector(metadata)
-
-    async def names(self, selection: Selection) -> list[SeriesName]:
-        """Give the series that a selection names.
-
-        Raises:
-            MdpError: As `Selector.names`.
-        """
-        return await self._selector.names(selection)
-
-    async def plan(
-        self, names: Sequence[SeriesName], start: datetime | None, end: datetime | None
-    ) -> Plan:
-        """Tell what filling each series takes; what is not known of one is asked for first.
-
-        Args:
-            names: Of the series.
-            start: Open times from here on, None: from where each history begins.
-            end: Open times before this, None: until now.
-
-        Raises:
-            InvalidWindow: `start` lies after `end`.
-            StoreUnavailable: The database does not answer.
-        """
-        if start is not None and end is not None and start > end:
-            raise InvalidWindow(start, end)
-
-        async def plan_one(name: SeriesName) -> Planned | Unplanned:
-            try:
-                return await self.plan_series(await self.series(name), start, end)
-            except StoreUnavailable:
-                raise
-            except MdpError as error:
-                return Unplanned(name, error)
-
-        found = await _some_at_once(plan_one, names)
-        return Plan(
-            [each for each in found if isinstance(each, Planned)],
-            [each for each in found if isinstance(each, Unplanned)],
-        )
-
-    async def plan_series(
-        self, series: Series, start: datetime | None, end: datetime | None
-    ) -> Planned:
-        """Tell what filling one series takes.
-
-        Raises:
-            InvalidWindow: `start` lies after `end`.
-            ExchangeError: The exchange's clock was needed and could not be read.
-        """
-        grid, window = series.grid, await self._bulk.window(series, start, end)
-        is_until_now = end is None or window.end < grid.ceil(end)
-        slack = max(grid.at(1) - grid.at(0), _SAME_NOW) if is_until_now else timedelta(0)
-        return Planned(series, window, await self._bulk.outlook(series, window), slack)
 
     async def request(self, query: CandleQuery) -> Followed:
         """Have a job for what a query needs and one request may not fetch.
@@ -188,7 +85,7 @@ class Backfills:
         if query.start is not None and query.limit is not None:
             enough = grid.at(grid.index(query.start) + query.limit + 1)
             end = enough if end is None else min(end, enough)
-        (followed,) = await self.open([await self.plan_series(series, query.start, end)])
+        (followed,) = await self.open([await self._planning.plan_series(series, query.start, end)])
         return followed
 
     async def open(self, planned: Sequence[Planned]) -> list[Followed]:
@@ -205,15 +102,34 @@ class Backfills:
             raise NoSyncer
         ids = [await self._jobs.open(each.series.id, each.window, each.slack) for each in planned]
         jobs = {job.id: job for job in await self._jobs.some(ids)}
-        waits = await self._waits(list(jobs.values()))
+        ahead = (await self._queue(each.exchange for each in jobs.values())).ahead
         return [
             Followed(
                 jobs[job],
-                each.outlook.estimate.behind(waits.get(job, 0.0), self._bulk.terms(each.series)),
+                each.outlook.estimate.behind(ahead.get(job, 0.0), self._bulk.terms(each.series)),
                 each.outlook.forgotten,
+                each.begins_known,
             )
             for job, each in zip(ids, planned, strict=True)
         ]
+
+    async def behind_the_queue(self, plan: Plan) -> Plan:
+        """Have a plan count the wait for the open jobs, as if its own were opened now.
+
+        What an open job fills already waits where that one stands.
+        """
+        queue = await self._queue(each.series.exchange for each in plan.planned)
+        wanted = [(each.series.id, each.window, each.slack) for each in plan.planned]
+        in_all = defaultdict(float, queue.in_all)
+        planned: list[Planned] = []
+        for each, job in zip(plan.planned, await self._jobs.find(wanted), strict=True):
+            exchange = each.series.exchange
+            ahead = queue.ahead.get(job, 0.0) if job else in_all[exchange]
+            if not job:
+                in_all[exchange] += each.outlook.estimate.weight
+            seconds = ahead / self._bulk.terms(each.series).per_second
+            planned.append(replace(each, waiting_seconds=seconds))
+        return Plan(planned, plan.failed)
 
     async def get(self, job: int) -> Followed:
         """Tell how a job gets on.
@@ -246,37 +162,52 @@ class Backfills:
             name.exchange, name.market_type, name.symbol, name.interval
         )
 
+    async def narrow(self, job: Job, series: Series) -> None:
+        """Have a job that was made for all of a history begin where that does, once it is known."""
+        grid, window = series.grid, job.window
+        start = grid.ceil(window.start)
+        if series.history_begins and grid.floor(window.start) <= grid.ceil(EARLIEST):
+            start = max(start, series.history_begins)
+        end = grid.floor(window.end)
+        if start < end and (start, end) != (window.start, window.end):
+            await self._jobs.narrow(job.id, Window(start, end))
+
     async def _job(self, job: int) -> Job:
         if (found := await self._jobs.get(job)) is None:
             raise UnknownBackfill(job)
         return found
 
     async def _follow(self, jobs: Sequence[Job]) -> list[Followed]:
-        waits = await self._waits(jobs)
+        """Tell how jobs get on, from what is kept: no exchange is asked."""
+        queue = await self._queue(job.exchange for job in jobs if job.state.is_open)
 
         async def follow(job: Job) -> Followed:
             try:
-                series = await self.series(job)
+                kept = await self._metadata.kept(
+                    job.exchange, job.market_type, job.symbol, job.interval
+                )
             except StoreUnavailable:
                 raise
             except MdpError:
                 return Followed(job, None, [])
+            series, is_known = await self._planning.reckoned(kept, job.window.start)
             outlook = await self._bulk.remaining(series, job.window)
-            left = outlook.estimate.behind(waits.get(job.id, 0.0), self._bulk.terms(series))
+            left = outlook.estimate.behind(queue.ahead.get(job.id, 0.0), self._bulk.terms(series))
             left = left if job.state.is_open else replace(left, seconds=0.0)
-            return Followed(job, left, outlook.forgotten)
+            return Followed(job, left, outlook.forgotten if is_known else [], is_known)
 
-        return await _some_at_once(follow, jobs)
+        return await some_at_once(follow, jobs)
 
-    async def _waits(self, jobs: Sequence[Job]) -> dict[int, float]:
-        """Give the weight that is queued ahead of each open job of the exchanges of these."""
-        waits: dict[int, float] = {}
-        for exchange in {job.exchange for job in jobs if job.state.is_open}:
+    async def _queue(self, exchanges: Iterable[str]) -> _Queue:
+        ahead: dict[int, float] = {}
+        in_all: dict[str, float] = {}
+        for exchange in set(exchanges):
             weight = 0.0
             for queued in await self._jobs.queue(exchange, self._memories(exchange)):
-                waits[queued.job] = weight
+                ahead[queued.job] = weight
                 weight += self._weigh(exchange, queued)
-        return waits
+            in_all[exchange] = weight
+        return _Queue(ahead, in_all)
 
     def _weigh(self, exchange: str, queued: Queued) -> float:
         market = self._bulk.markets.get((exchange, queued.market_type))
@@ -296,15 +227,3 @@ class Backfills:
             if name == exchange and facts.memory is not None
             for interval, each in facts.intervals.items()
         ]
-
-
-async def _some_at_once(
-    do: Callable[[_Given], Awaitable[_Result]], given: Iterable[_Given]
-) -> list[_Result]:
-    free = asyncio.Semaphore(_AT_ONCE)
-
-    async def do_one(one: _Given) -> _Result:
-        async with free:
-            return await do(one)
-
-    return list(await asyncio.gather(*map(do_one, given)))

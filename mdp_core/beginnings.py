@@ -89,6 +89,18 @@ class Beginnings:
         # A client that leaves cancels nothing: others wait for the same answer.
         return await asyncio.shield(question.task)
 
+    async def kept(self, adapter: ExchangeAdapter, listing: Listing, interval: Interval) -> Series:
+        """Give the stored series, whatever is known of it: nothing is asked.
+
+        Args:
+            adapter: Of the listing's exchange.
+            listing: Whose candles.
+            interval: One that the exchange offers.
+        """
+        grid = adapter.facts.intervals[interval].grid
+        series = await self._catalog.series(listing, interval, grid)
+        return series or await self._add(adapter, listing, interval, None)
+
     async def aclose(self) -> None:
         """End the tasks that still run."""
         tasks = [question.task for question in self._questions.values()]

@@ -30,6 +30,8 @@ _CHUNK_PAGES = 16
 _PAUSE_SECONDS = 1.0
 # Asking again within the same job would bring the same.
 _LASTING = (BadRows, BadPayload, ExchangeRejected, InvalidQuery)
+# So many chunks in a row were refused: it is the series itself that the exchange refuses.
+_REFUSALS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +60,28 @@ class Filled:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A chunk was tried; what turned out to be lost, and what is in the way for now."""
+    """A chunk was tried; what turned out to be lost, and what is in the way for now.
+
+    `gaps` is what was still to be fetched before it, as far as that is known.
+    """
 
     chunk: Window | None
     lost: Sequence[Missing]
     delay: MdpError | None
+    gaps: Sequence[Window]
+
+
+class Refusals:
+    """Counts the chunks of a series that the exchange refused one after the other."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def heed(self, filled: Filled, chunk: Window) -> MdpError | None:
+        """Give the refusal once it is the series itself that is refused."""
+        refusal = refusal_of(filled, chunk)
+        self._count = self._count + 1 if refusal else 0
+        return refusal if self._count >= _REFUSALS else None
 
 
 class BulkFill:
@@ -132,32 +151,44 @@ class BulkFill:
     ) -> AsyncGenerator[Step]:
         """Fill `window` (on the grid) chunk after chunk, until all that can be had is there.
 
-        After a step with a delay the same is tried again: who takes the steps waits, or stops.
+        After a step with a delay the same is tried again: who takes the steps waits, or stops. Of a
+        series that the exchange refuses all that is left is lost.
         """
         given_up: list[Window] = []
         before: Sequence[Window] = []
+        refusals = Refusals()
         while True:
             try:
                 left = await self.left(series, window, given_up)
             except MdpError as error:
-                yield Step(None, [], error)
+                yield Step(None, [], error, before or [window])
                 continue
-            filled, chunk = Filled([], None), None
             if not left.lost and not left.gaps:
                 return
-            if left.gaps:
-                await self.pause(before, left)
-                before = left.gaps
-                chunk = self.choose(series, left, order)
-                filled = await self.fill(series, chunk, priority)
-            lost = [*left.lost, *filled.lost]
-            given_up += [each.window for each in lost]
-            yield Step(chunk, lost, filled.delay)
+            await self.pause(before, left)
+            before = left.gaps
+            step = await self._step(series, left, order, priority, refusals)
+            given_up += [each.window for each in step.lost]
+            yield step
+
+    async def _step(
+        self, series: Series, left: Left, order: Order, priority: Priority, refusals: Refusals
+    ) -> Step:
+        """Take what is lost already for lost, and try a chunk of the rest, if there is any."""
+        if not left.gaps:
+            return Step(None, left.lost, None, [])
+        chunk = self.choose(series, left, order)
+        filled = await self.fill(series, chunk, priority)
+        lost = [*left.lost, *filled.lost]
+        if refusal := refusals.heed(filled, chunk):
+            rest = subtract(left.gaps, [each.window for each in filled.lost])
+            lost += [Missing(gap, refusal) for gap in rest]
+        return Step(chunk, lost, filled.delay, left.gaps)
 
     @staticmethod
     async def pause(before: Sequence[Window], left: Left) -> None:
         """Wait a moment if the step before changed nothing: the next one might not either."""
-        if left.gaps == before:
+        if left.gaps and left.gaps == before:
             await asyncio.sleep(_PAUSE_SECONDS)
 
     async def left(self, series: Series, window: Window, given_up: Sequence[Window]) -> Left:
@@ -213,6 +244,14 @@ class BulkFill:
 
     def _market(self, series: Series) -> Market:
         return self.markets[series.exchange, series.symbol.market_type]
+
+
+def refusal_of(filled: Filled, chunk: Window) -> MdpError | None:
+    """Give the exchange's refusal, if it refused all of a chunk; else None."""
+    refused = [each for each in filled.lost if isinstance(each.error, ExchangeRejected)]
+    if not refused or subtract([chunk], [each.window for each in refused]):
+        return None
+    return refused[0].error
 
 
 def _enclosing(one: Window, other: Window) -> Window:

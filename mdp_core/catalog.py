@@ -152,6 +152,17 @@ class Catalog:
         async with self._connection() as connection:
             await connection.execute(statement)
 
+    async def first_day(self, series: Series) -> datetime | None:
+        """Give when the first daily candle of a kept series' symbol opens, if that is known."""
+        daily = _SERIES.alias("daily")
+        query = (
+            select(daily.c.history_begins)
+            .join(_SERIES, _SERIES.c.symbol_id == daily.c.symbol_id)
+            .where(_SERIES.c.id == series.id, daily.c.interval == Interval.ONE_DAY.value)
+        )
+        async with self._connection() as connection:
+            return (await connection.execute(query)).scalar_one_or_none()
+
     async def names_without_beginning(
         self, exchange: str, market_type: str
     ) -> list[tuple[str, str]]:

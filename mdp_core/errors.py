@@ -14,6 +14,7 @@
     ├── UnsupportedInterval
     ├── UnknownBackfill                no job has that id
     ├── NoCandle                       there is none to be found where one was asked for
+    │   └── NeverTraded                the series has none at all so far
     ├── ExchangeError                  about the exchange; `exchange` names it
     │   ├── ExchangeRejected           it refused the request: asking again is no use
     │   ├── BadPayload                 it answered what can't be read
@@ -145,6 +146,13 @@ class NoCandle(MdpError):
 
     def __init__(self, series: str, where: str) -> None:
         super().__init__(f"{series} has no candle {where}: ask /candles for an older window")
+
+
+class NeverTraded(NoCandle):
+    """The symbol is listed, and nobody has traded it yet."""
+
+    def __init__(self) -> None:
+        MdpError.__init__(self, "the exchange has no candle of it so far")
 
 
 class UnknownBackfill(MdpError):

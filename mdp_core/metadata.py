@@ -151,6 +151,23 @@ class Metadata:
         async with self._resolving.setdefault(resolving, asyncio.Lock()):
             return self._believed_series(key) or await self._resolve(key)
 
+    async def kept(self, exchange: str, market_type: str, symbol: str, interval: str) -> Series:
+        """Give the series that four words name, as `series`, but ask nobody where it begins.
+
+        Raises:
+            MdpError: As `series`.
+        """
+        key = (exchange, market_type, symbol, interval)
+        if known := self._believed_series(key):
+            return known
+        adapter = self.adapter(exchange, market_type)
+        offered = _offered(adapter, interval)
+        return await self._beginnings.kept(adapter, await self._listing(adapter, symbol), offered)
+
+    async def first_day(self, series: Series) -> datetime | None:
+        """Give when the first daily candle of a kept series' symbol opens, if that is known."""
+        return await self._catalog.first_day(series)
+
     async def look_up(self, adapter: ExchangeAdapter, names: Sequence[tuple[str, str]]) -> None:
         """Read many kept series of a market at once, so that `series` has them at hand.
 
@@ -189,8 +206,9 @@ class Metadata:
         offered = _offered(adapter, interval)
         listing = await self._listing(adapter, symbol)
         series = await self._beginnings.series(adapter, listing, offered)
-        # What has not begun to trade may begin at any moment, like any other candle.
-        is_awaited = series.history_begins is None and adapter.facts.probes_beginning
+        # What has not begun to trade may begin at any moment, like any other candle; where it did
+        # may be found at any moment by whoever searches.
+        is_awaited = series.history_begins is None
         seconds = adapter.facts.tail_seconds if is_awaited else _BELIEVED_SECONDS
         self._believe(key, series, seconds)
         return series

@@ -30,6 +30,7 @@ from mdp_core.horizon import Delays, Horizon
 from mdp_core.job_runs import JobRuns
 from mdp_core.market import Market
 from mdp_core.metadata import Metadata
+from mdp_core.planning import Planning
 from mdp_core.reader import CandleReader
 from mdp_core.repair import Repair
 from mdp_core.replica import ReadServers
@@ -63,6 +64,7 @@ class Services:
     runs: JobRuns
     jobs: BackfillStore
     bulk: BulkFill
+    planning: Planning
     backfills: Backfills
     bisection: Bisection
     repair: Repair
@@ -127,6 +129,7 @@ async def open_services(
             shared.store, reader, metadata, markets=markets, limits=settings.limits, usage=usage
         )
         bulk = BulkFill(service, shared.store, markets)
+        planning = Planning(bulk, metadata)
         yield Services(
             settings,
             database,
@@ -146,7 +149,8 @@ async def open_services(
             runs,
             jobs,
             bulk,
-            Backfills(jobs, bulk, metadata, runs, settings.clock),
+            planning,
+            Backfills(jobs, bulk, planning, metadata, runs, settings.clock),
             Bisection(service, shared.store, metadata, markets),
             Repair(shared.store, metadata, markets),
             servers,

@@ -13,13 +13,14 @@ from rich.progress import BarColumn, TaskID, TaskProgressColumn, TextColumn
 from rich.progress import Progress as Bars
 from typing_extensions import override
 
+from api.errors import kind_of
 from api.jobs import describe_estimate, describe_failed, describe_planned
 from mdp_core.answer import Missing
-from mdp_core.backfills import Plan, Planned
 from mdp_core.clock import to_ms
 from mdp_core.errors import MdpError
 from mdp_core.estimate import Estimate
 from mdp_core.model import Window
+from mdp_core.planning import Plan, Planned
 
 _LINE_SECONDS = 5.0
 
@@ -66,6 +67,11 @@ class Display(ABC):
         self.got_all = False
         self._begun_at = time.monotonic()
 
+    def search(self, what: str) -> None:
+        """Say what is asked before there is a plan; that may take a while."""
+        sys.stderr.write(f"{what}\n")
+        sys.stderr.flush()
+
     @abstractmethod
     def show_plan(self, plan: Plan) -> None:
         """Show what it will take."""
@@ -97,7 +103,12 @@ class Display(ABC):
 
 
 class JsonDisplay(Display):
-    """One JSON object per line: `plan`, `progress`, `series`, `end`."""
+    """One JSON object per line: `search`, `plan`, `progress`, `series`, `end`."""
+
+    @override
+    def search(self, what: str) -> None:
+        """Print what is asked."""
+        self._print("search", detail=what)
 
     @override
     def show_plan(self, plan: Plan) -> None:
@@ -127,7 +138,8 @@ class JsonDisplay(Display):
             {
                 "start": to_ms(each.window.start),
                 "end": to_ms(each.window.end),
-                "reason": str(each.error),
+                "reason": kind_of(each.error).code,
+                "detail": str(each.error),
             }
             for each in progress.lost
         ]

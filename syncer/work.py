@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from mdp_core.admission import at_priority
 from mdp_core.answer import Missing
 from mdp_core.backfill_store import Job, Loss, State
-from mdp_core.bulk import Filled
+from mdp_core.bulk import Filled, Refusals
 from mdp_core.chunks import Apart
 from mdp_core.errors import (
     BadPayload,
     ExchangeRejected,
     HistoryUnavailable,
     MdpError,
+    NeverTraded,
     StoreUnavailable,
     UnknownExchange,
     UnknownMarketType,
@@ -24,7 +25,6 @@ from mdp_core.errors import (
 )
 from mdp_core.exchanges.base import ExchangeAdapter
 from mdp_core.model import Series, Window
-from mdp_core.planner import subtract
 from mdp_core.priority import Priority
 from mdp_core.wiring import Services
 
@@ -33,14 +33,13 @@ _log = logging.getLogger(__name__)
 _POLL_SECONDS = 1.0
 # A job that can't go on is left alone, each time twice as long as before.
 _LONGEST_REST_SECONDS = 300.0
-# So many chunks in a row were refused: it is the series itself that the exchange refuses.
-_REFUSALS = 3
 # With these a job can't even be begun, however often it is tried.
 _HOPELESS = (
     UnknownExchange,
     UnknownMarketType,
     UnknownSymbol,
     UnsupportedInterval,
+    NeverTraded,
     BadPayload,
     ExchangeRejected,
 )
@@ -117,24 +116,31 @@ class JobWorker:
         except _HOPELESS as error:
             await self._services.jobs.end(job.id, State.FAILED, str(error))
             return
-        if series is None:
-            reason = "the exchange has no candle of it so far"
-            await self._services.jobs.end(job.id, State.FAILED, reason)
-            return
+        await self._services.backfills.narrow(job, series)
         await self._work(job.id, series)
 
-    async def _begun(self, job: Job) -> Series | None:
-        """Give the job's series once it is known where its history begins."""
+    async def _begun(self, job: Job) -> Series:
+        """Give the job's series once it is known that its history begins before the window does.
+
+        Raises:
+            NeverTraded: It has not begun.
+            MdpError: The exchange could not be asked.
+        """
+        backfills = self._services.backfills
         with at_priority(Priority.BACKFILL):
-            series = await self._services.backfills.series(job)
-            if series.history_begins is not None or self._facts.probes_beginning:
+            series = await backfills.series(job)
+            if series.history_begins is not None:
                 return series
-            if await self._services.bisection.find(series) is None:
-                return None
-            return await self._services.backfills.series(job)
+            since = job.window.start
+            is_begun = not self._facts.probes_beginning and await self._services.bisection.find(
+                series, since
+            )
+            if not is_begun:
+                raise NeverTraded
+            return await backfills.series(job)
 
     async def _work(self, job_id: int, series: Series) -> None:
-        bulk, order, refused = self._services.bulk, Apart(), 0
+        bulk, order, refusals = self._services.bulk, Apart(), Refusals()
         before: Sequence[Window] = []
         while (job := await self._services.jobs.get(job_id)) and job.state.is_open:
             left = await bulk.left(series, job.window, [loss.window for loss in job.losses])
@@ -145,9 +151,7 @@ class JobWorker:
             before = left.gaps
             chunk = bulk.choose(series, left, order)
             filled = await self._fill(job_id, series, chunk)
-            refusal = refusal_of(filled, chunk)
-            refused = refused + 1 if refusal else 0
-            if refused == _REFUSALS:
+            if refusal := refusals.heed(filled, chunk):
                 await self._services.jobs.end(job_id, State.FAILED, str(refusal))
             if filled.delay:
                 raise filled.delay
@@ -166,23 +170,17 @@ class JobWorker:
 
 def _losses(lost: Sequence[Missing], within: Window) -> list[Loss]:
     parts = [
-        (each.window.clip(within.start, within.end), str(each.error))
+        (each.window.clip(within.start, within.end), each.error)
         for each in lost
         if not isinstance(each.error, HistoryUnavailable)
     ]
-    return [Loss(part, reason) for part, reason in parts if not part.is_empty]
+    return [
+        Loss(part, type(error).__name__, str(error)) for part, error in parts if not part.is_empty
+    ]
 
 
 def _verdict(job: Job) -> tuple[State, str | None]:
     if not job.losses:
         return State.DONE, None
     first = job.losses[0]
-    return State.FAILED, f"{len(job.losses)} window(s) could not be had: {first.reason}"
-
-
-def refusal_of(filled: Filled, chunk: Window) -> MdpError | None:
-    """Give the exchange's refusal, if it refused all of a chunk; else None."""
-    refused = [each for each in filled.lost if isinstance(each.error, ExchangeRejected)]
-    if not refused or subtract([chunk], [each.window for each in refused]):
-        return None
-    return refused[0].error
+    return State.FAILED, f"{len(job.losses)} window(s) could not be had: {first.detail}"

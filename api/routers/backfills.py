@@ -20,9 +20,13 @@ from api.parameters import optional_time, path_with
 from api.problems import UNKNOWN_SERIES, problem_responses
 from mdp_core.backfills import Backfills
 from mdp_core.errors import InvalidParameter, InvalidWindow, StoreUnavailable, UnknownBackfill
+from mdp_core.planning import Planning
 from mdp_core.selection import Selection
 
 _MOST_SERIES = 1000
+# How long an answer waits for exchanges to tell where histories begin: what takes longer is left to
+# whoever works on the job.
+_PATIENCE_SECONDS = 10.0
 _LARGEST_ID = 2**63 - 1
 _JobId = Annotated[int, Path(ge=1, le=_LARGEST_ID, description="As `job` of an answer.")]
 _WRITE = [Security(authorize, scopes=["backfill:write"])]
@@ -88,11 +92,13 @@ async def post_backfills(request: Request, wanted: BackfillRequest) -> Response:
         wanted.exchange, wanted.market_type, tuple(wanted.symbols), tuple(wanted.intervals)
     )
     start, end = _time("start", wanted.start), _time("end", wanted.end)
-    names = await backfills.names(selection)
+    planning: Planning = request.state.services.planning
+    names = await planning.names(selection)
     if len(names) > _MOST_SERIES:
         message = f"{len(names)} series are selected, and one call takes {_MOST_SERIES}"
         raise InvalidParameter(message)
-    plan = (await backfills.plan(names, start, end)).worth_a_job()
+    plan = await planning.plan(names, start, end, patience_seconds=_PATIENCE_SECONDS)
+    plan = await backfills.behind_the_queue(plan.worth_a_job())
     more = {
         "failed": [describe_failed(each) for each in plan.failed],
         "estimate": describe_estimate(plan.total),

@@ -87,7 +87,7 @@ async def test_syncers_share_a_job_and_survive_one_of_them(
         await _eventually_async(services, syncers=2)
         with running_mdp(environment, "syncer"):
             await _eventually_async(services, syncers=3)
-            plan = await services.backfills.plan([name], *bounds)
+            plan = await services.planning.plan([name], *bounds)
             sandbox.clear()
             (followed,) = await services.backfills.open(plan.planned)
             await eventually(lambda: len(_asked(sandbox)) > PAGES, seconds=PATIENCE_SECONDS)
@@ -148,7 +148,7 @@ def test_syncer_stops_at_sigterm_and_leaves_its_runs_to_others(
 async def _fill(services: Services) -> None:
     names = [SeriesName("binance", "perp", symbol, "1m") for symbol in SYMBOLS]
     bounds = from_ms(START_MS), from_ms(START_MS + PAGES * PAGE_MS)
-    for planned in (await services.backfills.plan(names, *bounds)).planned:
+    for planned in (await services.planning.plan(names, *bounds)).planned:
         steps = services.bulk.steps(
             planned.series, planned.window, OldestFirst(), Priority.BACKFILL
         )

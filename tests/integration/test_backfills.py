@@ -360,7 +360,7 @@ async def test_dry_run_tells_what_is_then_spent(
     some = CandleQuery(exchange, market, symbol, "1h", from_ms(now_ms - 2000 * HOUR_MS), limit=50)
     await services.candles.get(some)
     name = SeriesName(exchange, market, symbol, "1h")
-    (planned,) = (await services.backfills.plan([name], start, end)).planned
+    (planned,) = (await services.planning.plan([name], start, end)).planned
     sandbox.clear()
     series, window = planned.series, planned.window
     async for step in services.bulk.steps(series, window, OldestFirst(), Priority.BACKFILL):

@@ -38,6 +38,7 @@ STABLE = {
     "UnknownSymbol": (404, "unknown_symbol"),
     "UnsupportedInterval": (404, "unsupported_interval"),
     "NoCandle": (404, "not_found"),
+    "NeverTraded": (404, "not_found"),
     "UnknownBackfill": (404, "not_found"),
     "ExchangeRejected": (502, "upstream_rejected"),
     "BadPayload": (502, "upstream_bad_data"),

@@ -6,10 +6,9 @@ import pytest
 from unit_strategies import utc
 
 from mdp_core.answer import Missing
-from mdp_core.bulk import Filled
+from mdp_core.bulk import Filled, refusal_of
 from mdp_core.errors import BadRows, ExchangeRejected
 from mdp_core.model import Window
-from syncer.work import refusal_of
 
 START = utc(2024)
 REFUSED = ExchangeRejected("binance", "refused")

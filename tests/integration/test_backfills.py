@@ -255,6 +255,8 @@ async def test_what_can_not_be_had_does_not_hold_a_job_up(
     assert len(job["missing"]) == 1
     assert bad <= job["missing"][0]["start"] < bad + PAGE_MS
     assert job["missing"][0]["end"] - job["missing"][0]["start"] == MINUTE_MS
+    assert job["missing"][0]["reason"] == "upstream_bad_data"
+    assert job["missing"][0]["detail"] in job["error"]
     assert job["progress"]["covered"] == PAGES * 499 - 1
 
 

@@ -4,7 +4,8 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -17,15 +18,19 @@ from conftest import (
     connected,
     one_kind_of_database,
     opened_services,
+    running_sandbox,
     token_of,
 )
 
 from mdp_core.chunks import OldestFirst
 from mdp_core.clock import Clock, to_ms
+from mdp_core.horizon import EARLIEST
 from mdp_core.model import Window
 from mdp_core.priority import Priority
+from mdp_core.selection import SeriesName
 from mdp_core.settings import ExchangeSettings, Settings
 from mdp_core.wiring import Services, open_services
+from scripts.sandbox.app import SandboxOptions
 from syncer.app import running_syncer
 
 pytestmark = one_kind_of_database
@@ -204,6 +209,51 @@ async def test_series_that_can_not_be_planned_has_no_job_and_the_others_do(
 
 
 @pytest.mark.usefixtures("idle")
+async def test_series_that_has_no_candle_is_named_beside_the_jobs(
+    client: httpx.AsyncClient, services: Services
+) -> None:
+    """Whether it was never traded, or its first candle of the window has not closed."""
+    asked = {"exchange": "hyperliquid", "symbols": ["RNDR", "MATIC"], "intervals": ["1h"]}
+    start = to_ms(services.settings.clock() - timedelta(hours=1))
+    late = job_request(intervals=["1m", "1d"], start=start, end=None)
+    answers = [
+        await client.post("/backfills", json={**each, "dry_run": dry_run})
+        for each in (asked, late)
+        for dry_run in (True, False)
+    ]
+    alone = await client.post("/backfills", json={**asked, "symbols": ["RNDR"]})
+    told = [
+        (
+            [(each["symbol"], each["interval"]) for each in answer.json()["jobs"]],
+            [(each["symbol"], each["interval"], each["code"]) for each in answer.json()["failed"]],
+        )
+        for answer in answers
+    ]
+
+    assert told[:2] == [([("MATIC-USDC", "1h")], [("RNDR-USDC", "1h", "not_found")])] * 2
+    assert told[2:] == [([("ETH-USDT", "1m")], [("ETH-USDT", "1d", "invalid_window")])] * 2
+    assert (alone.status_code, alone.json()["code"]) == (404, "not_found")
+    assert "no candle of it so far" in alone.json()["detail"]
+
+
+@pytest.mark.usefixtures("idle")
+async def test_what_a_plan_takes_counts_what_is_queued_ahead(client: httpx.AsyncClient) -> None:
+    """Of each series and of all, planned or opened; an open job does not wait for itself."""
+    await posted(client, symbol="BTC-USDT", end=START_MS + 100 * PAGE_MS)
+    both = job_request(symbols=["ETH-USDT", "SOL-USDT"])
+    planned = (await client.post("/backfills", json={**both, "dry_run": True})).json()
+    opened = (await client.post("/backfills", json=both)).json()
+    again = (await client.post("/backfills", json={**both, "dry_run": True})).json()
+    page = 2 / 36
+
+    for answer in (planned, opened, again):
+        seconds = [each["estimate"]["eta_s"] for each in answer["jobs"]]
+        assert seconds == pytest.approx([102 * page, 104 * page], abs=0.1)
+        assert answer["estimate"]["eta_s"] == pytest.approx(104 * page, abs=0.1)
+        assert answer["estimate"]["pages"] == 4
+
+
+@pytest.mark.usefixtures("idle")
 async def test_interval_that_is_named_twice_counts_once(client: httpx.AsyncClient) -> None:
     """And a symbol that is named in two ways."""
     asked = job_request(symbols=["ETH-USDT", "eth-usdt", "ETHUSDT"], intervals=["1m", "1m"])
@@ -226,6 +276,164 @@ async def test_wait_behind_a_job_counts_what_the_exchange_still_has(
     assert 1.7 * alone < behind < 2.3 * alone
     jobs = (await client.get("/backfills")).json()["backfills"]
     assert [job["estimate"]["eta_s"] for job in jobs] == pytest.approx([behind, alone], rel=0.1)
+
+
+# So many tokens that users may ask and a backfill has to wait, for some seconds.
+_SCARCE = "UPDATE rate_budgets SET tokens = 50, refilled_at = now() WHERE exchange = 'hyperliquid'"
+_COINS = [SeriesName("hyperliquid", "perp", f"{coin}-USDC", "1h") for coin in ("ETH", "SOL")]
+
+
+async def _symbols_known(services: Services, exchange: str, market_type: str) -> None:
+    await services.metadata.refresh_symbols(services.metadata.adapter(exchange, market_type))
+
+
+async def test_planning_leaves_users_their_tokens_and_waits_for_its_own(
+    settings: Settings, sandbox: Sandbox, database: psycopg.Connection
+) -> None:
+    """For longer than one question may take; a user is served meanwhile."""
+    impatient = settings.model_copy(update={"fetch_deadline_seconds": 2.0})
+    async with opened_services(impatient, sandbox) as services:
+        await _symbols_known(services, "hyperliquid", "perp")
+        database.execute(_SCARCE)
+        planning = asyncio.create_task(services.planning.plan(_COINS, None, None))
+        await asyncio.sleep(0.3)
+        async with asyncio.timeout(2):
+            await services.metadata.series("hyperliquid", "perp", "BTC", "1d")
+        assert not planning.done()
+        plan = await planning
+
+    assert [each.name for each in plan.planned] == _COINS
+    assert plan.failed == []
+
+
+async def test_job_of_what_could_not_be_asked_in_time_is_asked_by_its_worker(
+    services: Services,
+    client: httpx.AsyncClient,
+    sandbox: Sandbox,
+    database: psycopg.Connection,
+) -> None:
+    """It is told that the beginning is not known; nobody asks for it just to show the job."""
+    await _symbols_known(services, "hyperliquid", "perp")
+    database.execute(_SCARCE)
+    await services.runs.live("idle")
+    plan = await services.planning.plan(_COINS[:1], None, None, patience_seconds=0.5)
+    (opened,) = await services.backfills.open(plan.planned)
+    url = f"/backfills/{opened.job.id}"
+    queued = (await client.get(url)).json()
+    probes = [entry for entry in sandbox.requests() if "req" in entry["params"]]
+    await services.runs.leave("idle")
+    async with running_syncer(services):
+        job = await ended(client, {"status_url": url})
+
+    assert probes == []
+    assert (queued["begins_known"], queued["beyond_memory"]) == (False, [])
+    assert queued["start"] == to_ms(EARLIEST)
+    assert 4990 <= queued["estimate"]["candles"] <= 5000
+    assert (job["state"], job["begins_known"]) == ("done", True)
+    assert job["start"] == job["beyond_memory"][0]["start"] > to_ms(EARLIEST)
+
+
+async def test_job_learns_where_its_history_begins(
+    settings: Settings, sandbox: Sandbox, database: psycopg.Connection
+) -> None:
+    """Coinbase tells nobody: presumed is the first known day, then it is the first candle."""
+    asked = {"exchange": "coinbase", "symbols": ["AERO-USD"], "intervals": ["6h"]}
+    async with (
+        opened_services(settings, sandbox) as services,
+        connected(app_of(services), token_of(settings)) as client,
+    ):
+        await services.runs.live("idle")
+        unknown = (await client.post("/backfills", json={**asked, "dry_run": True})).json()
+        day = await services.metadata.series("coinbase", "spot", "AERO-USD", "1d")
+        await services.bisection.find(day)
+        presumed = (await client.post("/backfills", json=asked)).json()
+        late = {**asked, "start": "2024-06-01", "end": "2024-07-01", "dry_run": True}
+        known = (await client.post("/backfills", json=late)).json()
+        queued = (await client.get(presumed["jobs"][0]["status_url"])).json()
+        await services.runs.leave("idle")
+        async with running_syncer(services):
+            job = await ended(client, presumed["jobs"][0])
+    (first,) = database.execute(
+        "SELECT min(time) FROM candle_rows WHERE interval = '6h'"
+    ).fetchone()  # type: ignore[misc]
+
+    for answer in (unknown, presumed):
+        assert (answer["jobs"][0]["start"], answer["jobs"][0]["begins_known"]) == (
+            to_ms(EARLIEST),
+            False,
+        )
+    assert known["jobs"][0]["begins_known"]
+    assert known["estimate"]["candles"] == 30 * 4
+    assert unknown["estimate"]["candles"] > 5 * presumed["estimate"]["candles"]
+    assert queued["estimate"]["candles"] == presumed["estimate"]["candles"]
+    assert (job["state"], job["begins_known"], job["start"]) == ("done", True, to_ms(first))
+    assert presumed["estimate"]["candles"] - job["progress"]["slots"] in range(4)
+
+
+async def test_wait_behind_a_job_reckons_with_what_is_known_of_its_beginning(
+    services: Services, client: httpx.AsyncClient, database: psycopg.Connection
+) -> None:
+    """The first known day: what lies before it is no work that anybody waits for."""
+    await services.runs.live("idle")
+    asked = {"exchange": "coinbase", "intervals": ["1m"]}
+    await services.metadata.series("coinbase", "spot", "AERO-USD", "1d")
+    database.execute("UPDATE series SET history_begins = '2024-02-13Z'")
+    first = (await client.post("/backfills", json={**asked, "symbols": ["AERO-USD"]})).json()
+    minute = {**asked, "symbols": ["ETH-USD"], "start": "2024-06-01", "end": "2024-06-01T05:00"}
+    behind = (await client.post("/backfills", json=minute)).json()
+    alone = first["jobs"][0]["estimate"]["eta_s"]
+
+    assert behind["jobs"][0]["estimate"]["eta_s"] == pytest.approx(alone, rel=0.01)
+
+
+@pytest.mark.usefixtures("idle")
+async def test_job_that_was_narrowed_is_still_the_same_job(
+    services: Services, database: psycopg.Connection
+) -> None:
+    """For who asks again from before the beginning; and of two jobs none gets another's window."""
+    series = await services.metadata.series("coinbase", "spot", "AERO-USD", "6h")
+    now = series.grid.floor(services.settings.clock())
+    whole = Window(EARLIEST, now)
+    (begins,) = database.execute(
+        "UPDATE series SET history_begins = '2024-02-13 18:00Z' RETURNING history_begins"
+    ).fetchone()  # type: ignore[misc]
+    narrow = Window(begins, now)
+    one = await services.jobs.open(series.id, whole, timedelta(0))
+    job = await services.jobs.get(one)
+    assert job
+    await services.backfills.narrow(job, replace(series, history_begins=begins))
+    narrowed = await services.jobs.get(one)
+    assert narrowed
+    same = [await services.jobs.open(series.id, each, timedelta(0)) for each in (whole, narrow)]
+    longer = Window(EARLIEST, now + timedelta(hours=6))
+    other = await services.jobs.open(series.id, longer, timedelta(0))
+    await services.jobs.narrow(other, narrow)
+    untouched = await services.jobs.get(other)
+
+    assert narrowed.window == narrow
+    assert same == [one, one]
+    assert untouched
+    assert untouched.window == longer
+
+
+async def test_job_of_what_was_never_traded_fails_and_says_so(settings: Settings) -> None:
+    """A product that is listed, and whose first candle is yet to come."""
+    clock = Clock.starting_at(datetime(2025, 6, 1, 12, tzinfo=UTC))
+    told = settings.model_copy(update={"clock": clock})
+    asked = {"exchange": "coinbase", "symbols": ["HYPE-USD"], "intervals": ["1h"]}
+    with running_sandbox(SandboxOptions(clock=clock, limits=False)) as sandbox:
+        async with (
+            opened_services(told, sandbox) as services,
+            connected(app_of(services), token_of(told)) as client,
+            running_syncer(services),
+        ):
+            made = await client.post("/backfills", json=asked)
+            job = await ended(client, made.json()["jobs"][0])
+            asked_for = [entry["params"].get("granularity") for entry in sandbox.requests()]
+
+    assert (job["state"], job["error"]) == ("failed", "the exchange has no candle of it so far")
+    assert "3600" not in asked_for
+    assert "86400" in asked_for
 
 
 async def test_step_that_brings_nothing_is_not_tried_again_at_once(

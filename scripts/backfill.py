@@ -23,7 +23,7 @@ from scripts.backfill_display import Display, Progress
 _SERIES_AT_ONCE = 4
 _LONGEST_WAIT_SECONDS = 30.0
 # Planning takes longer only where an exchange's limit has it wait.
-_SLOW_SECONDS = 3.0
+_SLOW_SECONDS = 10.0
 # So many times in a row nothing came: whoever runs this again later goes on from there.
 _PATIENCE = 10
 

@@ -1,5 +1,6 @@
 """`mdp backfill` and `mdp coverage` as they are used: what they print, and how they end."""
 
+import asyncio
 import json
 import os
 import pty
@@ -8,16 +9,38 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Generator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 
 import psycopg
 import pytest
-from conftest import MINUTE_MS, PROJECT, Sandbox
+from conftest import (
+    MINUTE_MS,
+    PROJECT,
+    Sandbox,
+    comes_true,
+    eventually,
+    opened_services,
+    running_sandbox,
+)
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
+from mdp_core.bulk import Step
+from mdp_core.chunks import OldestFirst
+from mdp_core.clock import Clock, from_ms
+from mdp_core.errors import StoreUnavailable
 from mdp_core.inventory import HoldingFilter, read_holdings
+from mdp_core.model import Window
+from mdp_core.planning import Planned
+from mdp_core.selection import Selection, SeriesName
 from mdp_core.settings import Settings
 from mdp_core.wiring import Services
+from scripts.backfill import BackfillRequest, _Filling
+from scripts.backfill_display import PlainDisplay, Progress
+from scripts.sandbox.app import SandboxOptions
 
 PAGE_MS = 499 * MINUTE_MS
 START_MS = 1_709_251_200_000 // PAGE_MS * PAGE_MS
@@ -45,6 +68,8 @@ def environment(settings: Settings, sandbox: Sandbox) -> Mapping[str, str]:
         "DATABASE_URL": settings.database_url,
         "MDP_BINANCE_URL": f"{sandbox.url}/binance",
         "MDP_HYPERLIQUID_URL": f"{sandbox.url}/hyperliquid",
+        "MDP_COINBASE_URL": f"{sandbox.url}/coinbase",
+        "MDP_COINBASE_SHARE": "1.0",
     }
 
 
@@ -186,6 +211,180 @@ def test_series_that_fails_does_not_keep_the_others_back(
         ("ETH-USDT", "upstream_unavailable")
     ]
     assert (end["complete"], end["done"]) == (False, 4 * 499)
+
+
+_GONE = """
+WITH exchange AS (INSERT INTO exchanges (code, name) VALUES ('binance', 'Binance') RETURNING code),
+gone AS (
+    INSERT INTO symbols (exchange, market_type, name, native, base, quote, multiplier, active)
+    SELECT code, 'perp', 'GONE-USDT', 'GONEUSDT', 'GONE', 'USDT', 1, false FROM exchange
+    RETURNING id
+)
+INSERT INTO series (symbol_id, interval, history_begins) SELECT id, '1m', '2020-01-01' FROM gone
+"""
+
+
+@pytest.mark.parametrize("server", ["plain"], indirect=True)
+def test_series_that_the_exchange_refuses_is_given_up_soon(
+    environment: Mapping[str, str], sandbox: Sandbox, database: psycopg.Connection
+) -> None:
+    """After a few chunks of many; all that was asked for is named, with the code of an answer."""
+    database.execute(_GONE)
+    year = ["--start", "2024-01-01", "--end", "2025-01-01", "--json"]
+    got = run(environment, "backfill", "binance", "perp", "GONE-USDT", "1m", *year)
+    *_, series, end = [json.loads(line) for line in got.stdout.splitlines()]
+    missing = sum(each["end"] - each["start"] for each in series["missing"])
+
+    assert (got.returncode, end["complete"]) == (1, False)
+    assert {each["reason"] for each in series["missing"]} == {"upstream_rejected"}
+    assert "Invalid symbol" in series["missing"][0]["detail"]
+    assert missing == 366 * 1440 * MINUTE_MS
+    assert len(sandbox.candle_requests()) < 100
+
+
+@pytest.mark.parametrize("server", ["plain"], indirect=True)
+def test_series_that_was_never_traded_is_named_and_nothing_is_fetched(
+    environment: Mapping[str, str],
+) -> None:
+    """A product that is listed, and whose first candle is yet to come."""
+    clock = Clock.starting_at(datetime(2025, 6, 1, 12, tzinfo=UTC))
+    with running_sandbox(SandboxOptions(clock=clock, limits=False)) as sandbox:
+        joined = {"MDP_CLOCK": str(clock), "MDP_COINBASE_URL": f"{sandbox.url}/coinbase"}
+        got = run({**environment, **joined}, "backfill", "coinbase", "spot", "HYPE-USD", "1h")
+        asked = [entry["params"].get("granularity") for entry in sandbox.requests()]
+
+    assert got.returncode == 1
+    assert "HYPE-USD 1h: not filled: the exchange has no candle of it so far" in got.stdout
+    assert got.stderr == "searching where the histories of 1 series begin\n"
+    assert "3600" not in asked
+    assert "86400" in asked
+
+
+@pytest.mark.parametrize("server", ["plain"], indirect=True)
+def test_beginning_is_searched_for_no_closer_than_is_asked(
+    environment: Mapping[str, str], sandbox: Sandbox
+) -> None:
+    """A late start: the first day will do, and is asked for once. Without it, to the slot."""
+    late = ["coinbase", "spot", "AERO-USD", "1m", "--start", "2024-06-01", "--end", "2024-06-02"]
+    first = run(environment, "backfill", *late, "--dry-run", "--json")
+    days = [entry["params"].get("granularity") for entry in sandbox.requests()]
+    sandbox.clear()
+    second = run(environment, "backfill", *late, "--dry-run", "--json")
+    again = [entry["params"].get("granularity") for entry in sandbox.requests()]
+    hours = ["coinbase", "spot", "AERO-USD", "1h"]
+    whole = run(environment, "backfill", *hours, "--dry-run", "--json")
+    (plan,) = [json.loads(line) for line in second.stdout.splitlines()]
+    events = [json.loads(line) for line in whole.stdout.splitlines()]
+    bounds = {"start": "2024-02-12T00:00:00Z", "end": "2024-02-13T23:59:00Z"}
+    truth = sandbox.ask("/coinbase/products/AERO-USD/candles", {"granularity": 86400, **bounds})
+
+    assert json.loads(first.stdout.splitlines()[0])["event"] == "search"
+    assert ("86400" in days, "60" in days) == (True, False)
+    assert "86400" not in again
+    assert plan["estimate"]["candles"] == 1440
+    assert [each["event"] for each in events] == ["search", "plan"]
+    assert plan["series"][0]["begins_known"]
+    day_ms = truth[-1][0] * 1000
+    assert 0 <= events[1]["series"][0]["start"] - day_ms < 1440 * MINUTE_MS
+
+
+_END_SESSIONS = """
+SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+WHERE application_name = 'mdp-backfill' AND datname = current_database()
+"""
+
+
+@pytest.mark.parametrize("server", ["plain"], indirect=True)
+def test_backfill_outlives_a_hiccup_of_the_database(
+    environment: Mapping[str, str], sandbox: Sandbox, database: psycopg.Connection
+) -> None:
+    """Its sessions are ended under it, several times: it goes on, and gets all."""
+    sandbox.settings(latency_ms=200)
+    with ThreadPoolExecutor(1) as thread:
+        running = thread.submit(
+            run, environment, *backfill("--json", "--start", str(START_MS - 80 * PAGE_MS))
+        )
+        assert comes_true(lambda: len(sandbox.candle_requests()) > 20, seconds=30)
+        for _ in range(6):
+            database.execute(_END_SESSIONS)
+            time.sleep(0.4)
+        got = running.result()
+    events = [json.loads(line) for line in got.stdout.splitlines()]
+    delays = [each["delay"] for each in events if each["event"] == "progress" and each["delay"]]
+
+    assert got.returncode == 0, got.stderr
+    assert delays
+    assert [each["missing"] for each in events if each["event"] == "series"] == [[], []]
+    assert (events[-1]["event"], events[-1]["complete"]) == ("end", True)
+
+
+def _filling(services: Services, planned: Planned) -> _Filling:
+    display = PlainDisplay()
+    selection = Selection("binance", "perp", ("ETH-USDT",), ("1m",))
+    request = BackfillRequest(selection, None, None, dry_run=False, newest_first=False)
+    return _Filling(services, request, Progress(planned), OldestFirst(), display)
+
+
+async def _planned(services: Services, pages: int) -> Planned:
+    name = SeriesName("binance", "perp", "ETH-USDT", "1m")
+    bounds = from_ms(START_MS), from_ms(START_MS + pages * PAGE_MS)
+    (planned,) = (await services.planning.plan([name], *bounds)).planned
+    return planned
+
+
+@pytest.mark.parametrize("server", ["plain"], indirect=True)
+async def test_what_is_given_up_while_the_database_is_away_is_named(
+    settings: Settings, sandbox: Sandbox, database: psycopg.Connection
+) -> None:
+    """By what was known last: not what had come by then, and nothing beside the window."""
+    async with opened_services(settings, sandbox) as services:
+        planned = await _planned(services, 100)
+        filling = _filling(services, planned)
+        sandbox.settings(latency_ms=100)
+        running = asyncio.create_task(filling.run())
+        await eventually(lambda: len(sandbox.candle_requests()) > 40, seconds=30)
+        with _away(database, settings.database_url):
+            while not running.done():
+                filling.fruitless = 1000
+                await asyncio.sleep(0.05)
+    lost = [each.window for each in filling.progress.lost]
+
+    assert lost
+    assert planned.window.start < lost[0].start
+    assert lost[-1].end == planned.window.end
+    assert isinstance(filling.progress.lost[0].error, StoreUnavailable)
+
+
+@contextmanager
+def _away(database: psycopg.Connection, url: str) -> Generator[None]:
+    """Have nobody reach the database any more; whose session is open already keeps it."""
+    name = sql.Identifier(database.info.dbname)
+    allow = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}")
+    elsewhere = make_conninfo(url, dbname="postgres")
+    with psycopg.connect(elsewhere, autocommit=True) as other:
+        other.execute(allow.format(name, sql.SQL("false")))
+        database.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        yield
+        other.execute(allow.format(name, sql.SQL("true")))
+
+
+@pytest.mark.parametrize("server", ["plain"], indirect=True)
+@pytest.mark.usefixtures("sandbox")
+async def test_step_that_brought_something_is_not_fruitless(services: Services) -> None:
+    """Though something was in its way: what it brought shows in what is left to the next."""
+    planned = await _planned(services, 30)
+    filling, grid = _filling(services, planned), planned.series.grid
+    away, end = StoreUnavailable("PoolTimeout"), planned.window.end
+    shrinking = [Window(grid.at(grid.index(planned.window.start) + n), end) for n in range(12)]
+    counts = list[int]()
+    for gap in [*shrinking, *shrinking[-1:] * 3]:
+        await filling._heed(Step(None, [], away, [gap]))  # noqa: SLF001 - to see it count
+        counts.append(filling.fruitless)
+
+    assert counts == [1] * 12 + [2, 3, 4]
 
 
 @pytest.mark.parametrize("server", ["plain"], indirect=True)

@@ -347,6 +347,7 @@ async def test_what_is_given_up_while_the_database_is_away_is_named(
             while not running.done():
                 filling.fruitless = 1000
                 await asyncio.sleep(0.05)
+        await running
     lost = [each.window for each in filling.progress.lost]
 
     assert lost

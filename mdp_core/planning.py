@@ -153,7 +153,8 @@ class Planning:
 
         async def plan_one(name: SeriesName) -> Planned | Unplanned:
             try:
-                series = await self._begun(name, until)
+                with at_priority(Priority.BACKFILL):
+                    series = await self._begun(name, until)
                 plan = partial(self.plan_series, series, start, end)
                 return await patiently(plan, until)
             except StoreUnavailable:
@@ -161,8 +162,7 @@ class Planning:
             except MdpError as error:
                 return Unplanned(name, error)
 
-        with at_priority(Priority.BACKFILL):
-            found = await some_at_once(plan_one, names)
+        found = await some_at_once(plan_one, names)
         return Plan(
             [each for each in found if isinstance(each, Planned)],
             [each for each in found if isinstance(each, Unplanned)],

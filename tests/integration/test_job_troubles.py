@@ -307,6 +307,22 @@ async def test_planning_leaves_users_their_tokens_and_waits_for_its_own(
     assert plan.failed == []
 
 
+async def test_answer_does_not_wait_for_a_limit_that_is_used_up_for_long(
+    services: Services, client: httpx.AsyncClient, database: psycopg.Connection
+) -> None:
+    """Every series is planned: none fails for it, and what was known already is told as ever."""
+    await services.metadata.series("hyperliquid", "perp", "ETH", "1h")
+    database.execute(_SCARCE.replace("50", "-5000"))
+    begun = time.monotonic()
+    asked = {"exchange": "hyperliquid", "symbols": ["SOL", "ETH", "k*"], "intervals": ["1h"]}
+    body = (await client.post("/backfills", json={**asked, "dry_run": True})).json()
+
+    assert time.monotonic() - begun < 13
+    assert body["failed"] == []
+    assert len(body["jobs"]) > 5
+    assert [job["symbol"] for job in body["jobs"] if job["begins_known"]] == ["ETH-USDC"]
+
+
 async def test_job_of_what_could_not_be_asked_in_time_is_asked_by_its_worker(
     services: Services,
     client: httpx.AsyncClient,

@@ -1,35 +1,40 @@
-"""What the store has, per series: read from coverage, never from candles."""
+"""What the store has, per series: read from coverage, never from candles.
+
+It needs no arrays: to load what has them takes longer than the answer.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import LiteralString
 
 from mdp_core.database import Database
-from mdp_core.intervals import FixedGrid, Interval, epoch_grid
 from mdp_core.names import matches
 
 # How much of each series is covered, in how many pieces, from when to when? Months, which have no
-# fixed length, are counted where they are of use: taking dates apart is slow.
+# fixed length, are counted where they are of use: taking dates apart is slow. All other intervals
+# are written as Postgres writes a length of time.
 _COVERED: LiteralString = """
 SELECT symbols.exchange, symbols.market_type, symbols.name, series.interval,
-       lower(coverage), upper(coverage), covered.parts, covered.seconds, covered.months,
-       symbols.native
+       lower(coverage), upper(coverage), covered.parts, covered.slots, symbols.native
 FROM series
 JOIN symbols ON symbols.id = series.symbol_id
 CROSS JOIN LATERAL (
-    SELECT count(*) AS parts, extract(epoch FROM sum(upper(part) - lower(part)))::float8 AS seconds,
+    SELECT CASE series.interval WHEN '1M' THEN '1 month' ELSE series.interval END::interval AS one
+) AS length
+CROSS JOIN LATERAL (
+    SELECT count(*) AS parts,
            CASE WHEN series.interval = '1M' THEN sum(
                12 * (extract(year FROM upper(part)) - extract(year FROM lower(part)))
-               + extract(month FROM upper(part)) - extract(month FROM lower(part)))::int
-           END AS months
+               + extract(month FROM upper(part)) - extract(month FROM lower(part)))
+           ELSE extract(epoch FROM sum(upper(part) - lower(part))) / extract(epoch FROM length.one)
+           END::bigint AS slots
     FROM unnest(coverage) AS part
 ) AS covered
 WHERE covered.parts > 0
   AND (%(exchange)s::text IS NULL OR symbols.exchange = %(exchange)s)
   AND (%(market_type)s::text IS NULL OR symbols.market_type = %(market_type)s)
-ORDER BY symbols.exchange, symbols.market_type, symbols.name,
-         array_position(%(intervals)s::text[], series.interval)
+ORDER BY symbols.exchange, symbols.market_type, symbols.name, length.one
 """
 
 
@@ -68,28 +73,16 @@ async def read_holdings(database: Database, wanted: HoldingFilter) -> list[Holdi
     Raises:
         StoreUnavailable: The database does not answer.
     """
-    what = {
-        "exchange": wanted.exchange,
-        "market_type": wanted.market_type,
-        "intervals": [each.value for each in Interval],
-    }
+    what = {"exchange": wanted.exchange, "market_type": wanted.market_type}
     async with database.connection() as connection:
         rows = await (await connection.execute(_COVERED, what)).fetchall()
     return [
-        Holding(*row[:7], slots=_slots(row[3], *row[7:9]))
+        Holding(*row[:8])
         for row in rows
-        if _is_wanted((row[2], row[9]), wanted.symbols)
+        if _is_wanted((row[2], row[8]), wanted.symbols)
         and (not wanted.intervals or row[3] in wanted.intervals)
     ]
 
 
 def _is_wanted(names: Sequence[str], patterns: Sequence[str]) -> bool:
     return any(matches(name, pattern) for name in names for pattern in patterns or ("*",))
-
-
-def _slots(interval: str, seconds: float, months: int | None) -> int:
-    grid = epoch_grid(Interval(interval))
-    if isinstance(grid, FixedGrid):
-        return timedelta(seconds=seconds) // grid.step
-    assert months is not None, "only months have no fixed length"  # noqa: S101 - for the type checker
-    return months

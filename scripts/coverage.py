@@ -11,7 +11,6 @@ import typer
 from mdp_core.clock import to_ms
 from mdp_core.database import open_database
 from mdp_core.errors import UnknownExchange, UnknownMarketType, UnsupportedInterval
-from mdp_core.intervals import Interval
 from mdp_core.inventory import Holding, HoldingFilter, read_holdings
 from mdp_core.names import split_names
 from mdp_core.settings import DatabaseSettings
@@ -56,7 +55,8 @@ async def _holdings(settings: DatabaseSettings, wanted: HoldingFilter) -> list[H
 
 def _require_known(wanted: HoldingFilter) -> None:
     """Tell a slip of the pen from something of which nothing is stored."""
-    from mdp_core.wiring import installed_adapters  # noqa: PLC0415 - it takes long to load
+    from mdp_core.intervals import Interval  # noqa: PLC0415 - it takes long to load
+    from mdp_core.wiring import installed_adapters  # noqa: PLC0415 - so does this
 
     adapters = installed_adapters()
     exchanges = sorted({name for name, _ in adapters})

@@ -32,6 +32,7 @@ from mdp_core.bulk import Step
 from mdp_core.chunks import OldestFirst
 from mdp_core.clock import Clock, from_ms
 from mdp_core.errors import StoreUnavailable
+from mdp_core.intervals import Interval
 from mdp_core.inventory import HoldingFilter, read_holdings
 from mdp_core.model import Window
 from mdp_core.planning import Planned
@@ -46,6 +47,9 @@ PAGE_MS = 499 * MINUTE_MS
 START_MS = 1_709_251_200_000 // PAGE_MS * PAGE_MS
 END_MS = START_MS + 4 * PAGE_MS
 SERIES = 5000
+NOW = datetime(2026, 10, 7, tzinfo=UTC)
+
+_COVER = "UPDATE series SET coverage = %(ranges)s::tstzmultirange WHERE id = %(id)s"
 
 _FILL = """
 WITH new AS (
@@ -424,16 +428,25 @@ async def test_coverage_is_found_by_either_name(
     assert found == {"ETH-USDT": 1, "ethusdt": 1, "ETHU*": 1, "ETH": 0}
 
 
-async def test_coverage_is_told_in_one_order(
+async def test_coverage_counts_the_slots_of_every_interval_in_one_order(
     services: Services, database: psycopg.Connection
 ) -> None:
-    """By the length of the interval, whichever series was asked for first."""
-    for interval in ("1d", "1m", "1h"):
-        await services.metadata.series("binance", "perp", "ETH-USDT", interval)
-    database.execute("UPDATE series SET coverage = '{[2024-01-01, 2024-01-02)}'")
+    """As grids count them, the shortest first, whichever series was asked for first."""
+    expected = list[tuple[str, int]]()
+    for interval in reversed(Interval):
+        series = await services.metadata.series("binance", "perp", "ETH-USDT", interval.value)
+        grid = series.grid
+        parts = [
+            Window(grid.floor(datetime(year, 1, 15, tzinfo=UTC)), grid.floor(end))
+            for year, end in ((2021, datetime(2022, 7, 1, tzinfo=UTC)), (2024, NOW))
+        ]
+        expected.append((interval.value, sum(grid.count(each.start, each.end) for each in parts)))
+        ranges = "{" + ",".join(f"[{each.start},{each.end})" for each in parts) + "}"
+        database.execute(_COVER, {"id": series.id, "ranges": ranges})
     holdings = await read_holdings(services.database, HoldingFilter())
 
-    assert [each.interval for each in holdings] == ["1m", "1h", "1d"]
+    assert [(each.interval, each.slots) for each in holdings] == expected[::-1]
+    assert {each.parts for each in holdings} == {2}
 
 
 async def test_coverage_of_a_billion_candles_is_told_at_once(

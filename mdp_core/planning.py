@@ -102,8 +102,8 @@ class Plan:
             MdpError: Nothing is left: why of the first series.
         """
         planned = [each for each in self.planned if not each.window.is_empty]
-        empty = [Unplanned(each.name, each.nothing) for each in self.planned if each not in planned]
-        failed = [*self.failed, *empty]
+        empty = [each for each in self.planned if each.window.is_empty]
+        failed = [*self.failed, *(Unplanned(each.name, each.nothing) for each in empty)]
         if failed and not planned:
             raise failed[0].error
         return Plan(planned, failed)

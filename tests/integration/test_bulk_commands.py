@@ -141,8 +141,11 @@ def test_backfill_plans_fills_and_is_done(
 
 @pytest.mark.parametrize("server", ["plain"], indirect=True)
 @pytest.mark.usefixtures("sandbox")
-def test_backfill_on_a_terminal_has_it_to_itself(environment: Mapping[str, str]) -> None:
+def test_backfill_on_a_terminal_has_it_to_itself(
+    environment: Mapping[str, str], sandbox: Sandbox
+) -> None:
     """A bar for each series and one for all, which no line of a log breaks."""
+    sandbox.settings(latency_ms=400)  # so that a bar is seen before it is full
     written = re.sub(r"\x1b\[[\d;?]*\w", "", run_on_terminal(environment, *backfill()))
 
     assert re.search(r"all +━+ 100% [\d,]+ candles/s", written)

@@ -364,7 +364,7 @@ def _check_targets(lines: Sequence[str]) -> None:
 
 def _dry_run(target: str) -> str:
     """Give the commands that make would run."""
-    dry = ["make", "--dry-run", "--always-make", target]
+    dry = ["make", "--no-print-directory", "--dry-run", "--always-make", target]
     done = subprocess.run(dry, cwd=PROJECT, capture_output=True, text=True, check=False)  # noqa: S603 - our own program
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -23,15 +23,19 @@ Kept = TypeVar("Kept")
 
 # What a key and its entry take beside what is kept, roughly.
 _ENTRY_BYTES = 1_000
+_BOUND_BYTES = 4
 # One entry may take this part of the memory, at most.
 _LARGEST_PART = 8
 # This part of the memory is for whole bodies that are compressed, the rest for rows.
 _BODIES_PART = 4
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Rows:
-    """Encoded rows: where each begins in `data`, and where the last ends, if that can be told."""
+    """Encoded rows.
+
+    `bounds` is where each begins in `data`, and where the last ends, once somebody had to know.
+    """
 
     data: Data
     time: Int64s
@@ -138,7 +142,7 @@ def split_memory(budget: int) -> tuple[BlockMemory, BodyMemory]:
 
 def _size_of_part(part: BlockPart) -> int:
     rows = part.rows
-    bounds = 0 if rows.bounds is None else rows.bounds.nbytes
+    bounds = _BOUND_BYTES * (len(rows) + 1)  # it may have them later
     return len(rows.data) + rows.time.nbytes + bounds
 
 

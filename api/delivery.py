@@ -16,7 +16,7 @@ from api.encoding import Body
 from mdp_core.service import Piece, pieces
 
 # How many pieces may be ready or in the making while one is being sent.
-_AHEAD = 2
+_AHEAD = 3
 
 
 class Delivery:

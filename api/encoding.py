@@ -90,14 +90,14 @@ class _Text(Format):
     @override
     def encode(self, candles: Candles, columns: Sequence[str]) -> Rows:
         data = self.write(pl.DataFrame([_series(candles, name) for name in columns]))
-        bounds = np.zeros(len(candles) + 1, np.uint32)
-        bounds[1:] = np.flatnonzero(np.frombuffer(data, np.uint8) == self.row_end) + 1
-        return Rows(data, candles.time, bounds)
+        return Rows(data, candles.time)
 
     @override
     def cut(self, rows: Rows, window: Window, columns: Sequence[str]) -> Rows:
-        assert rows.bounds is not None, "encode gave them"  # noqa: S101 - for the type checker
         first, stop = rows.span(window)
+        if rows.bounds is None:
+            ends = np.flatnonzero(np.frombuffer(rows.data, np.uint8) == self.row_end) + 1
+            rows.bounds = np.concatenate([[0], ends]).astype(np.uint32)
         data = memoryview(rows.data)[rows.bounds[first] : rows.bounds[stop]]
         return Rows(data, rows.time[first:stop])
 

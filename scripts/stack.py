@@ -7,6 +7,7 @@ however it ends, they end too.
 import fcntl
 import json
 import os
+import random
 import secrets
 import signal
 import socket
@@ -36,6 +37,8 @@ _START_SECONDS = 60.0
 _STOP_SECONDS = 15.0
 _TOKEN_LIFETIME = timedelta(days=30)
 _POLL_SECONDS = 0.1
+# Linux gives connections their ports from 32768 on (ip_local_port_range).
+_PORTS = range(20_000, 32_768)
 
 
 # What ends by itself is started again after so long; without anything else nothing works.
@@ -270,10 +273,17 @@ def _check_port(port: int) -> None:
 
 
 def free_port() -> int:
-    """Find a port that nobody listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind((_HOST, 0))
-        return int(probe.getsockname()[1])
+    """Find a port that nobody listens on, and that no connection is given until it is used.
+
+    Raises:
+        StackError: There is none.
+    """
+    for port in random.sample(_PORTS, len(_PORTS)):  # not a secret
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind((_HOST, port))
+            return port
+    message = f"every port from {_PORTS.start} to {_PORTS.stop - 1} is in use"
+    raise StackError(message)
 
 
 def _write_ready(path: Path, stack: Stack) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from conftest import PROJECT, SERVER_SETTINGS, Server, comes_true, free_port
+from conftest import PROJECT, SERVER_SETTINGS, Server, comes_true
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
@@ -21,6 +21,7 @@ from db.local_account import give_to, run_as, server_account
 from db.local_cluster import Cluster
 from db.local_programs import find_programs
 from db.schema import metadata
+from scripts.stack import free_port
 
 _PAGE = PROJECT / "docs" / "backup.md"
 

@@ -20,12 +20,13 @@ from pathlib import Path
 import yaml
 from backups import programs_of
 from compose_programs import NEW, find_compose
-from conftest import HOST, PROJECT, SERVER_SETTINGS, Server, free_port
+from conftest import HOST, PROJECT, SERVER_SETTINGS, Server
 
 from db.local import _command
 from db.local_account import give_to, run_as, server_account
 from db.local_cluster import Cluster, ensure_cluster
 from db.local_programs import find_programs
+from scripts.stack import free_port
 
 _PASSWORDS = ("POSTGRES_PASSWORD", "MDP_SERVICE_PASSWORD", "MDP_ANALYST_PASSWORD", "JWT_SECRET")
 _ACCESS = """\

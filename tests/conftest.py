@@ -81,13 +81,6 @@ def comes_true(holds: Callable[[], bool], *, seconds: float = _PATIENCE_SECONDS)
     return held
 
 
-def free_port() -> int:
-    """Find a port that nobody listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
-
-
 def ask(
     url: str, params: Mapping[str, int] | None = None, headers: Mapping[str, str] | None = None
 ) -> httpx.Response:

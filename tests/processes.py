@@ -7,9 +7,10 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 
 import psutil
-from conftest import HOST, PROJECT, Sandbox, answers, comes_true, free_port
+from conftest import HOST, PROJECT, Sandbox, answers, comes_true
 
 from mdp_core.settings import Settings
+from scripts.stack import free_port
 
 _START_SECONDS = 60
 

@@ -14,7 +14,6 @@ from conftest import (
     HOST,
     PROJECT,
     Sandbox,
-    free_port,
     one_kind_of_database,
     opened_services,
 )
@@ -23,6 +22,7 @@ from typer.testing import CliRunner, Result
 from db.upgrade import UpgradeError, newest_revision, upgrade
 from mdp_core.settings import Settings
 from scripts import cli
+from scripts.stack import free_port
 from syncer.app import running_syncer
 
 SERVICES = (["api", "--port", "1"], ["syncer"])

@@ -20,7 +20,9 @@ from urllib.parse import urlsplit
 import psutil
 import psycopg
 import pytest
-from conftest import DATA, HOST, MINUTE_MS, PROJECT, Sandbox, answers, ask, comes_true, free_port
+from conftest import DATA, HOST, MINUTE_MS, PROJECT, Sandbox, answers, ask, comes_true
+
+from scripts.stack import free_port
 
 PATH = "/candles/binance/perp/BTC-USDT/1m"
 PAGE_MS = 499 * MINUTE_MS

@@ -25,7 +25,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT, comes_true, free_port
+from conftest import PROJECT, comes_true
 from typer.core import TyperGroup
 from typer.main import get_command
 
@@ -33,6 +33,7 @@ from api.app import create_app
 from api.errors import every_kind
 from mdp_core.wiring import installed_adapters
 from scripts import cli
+from scripts.stack import free_port
 
 PAGES = [
     *(PROJECT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),

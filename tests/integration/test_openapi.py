@@ -12,7 +12,7 @@ from typing import Any
 import jsonschema
 import pytest
 import schemathesis
-from conftest import HOST, Sandbox, answers, ask, comes_true, free_port, one_kind_of_database
+from conftest import HOST, Sandbox, answers, ask, comes_true, one_kind_of_database
 from hypothesis import HealthCheck, Phase, given, seed
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -31,6 +31,7 @@ from api.auth import SCOPES, issue_token
 from api.encoding import FORMATS
 from api.errors import PROBLEM_TYPE, every_kind
 from mdp_core.settings import Settings
+from scripts.stack import free_port
 
 CHECKS = [
     not_a_server_error,

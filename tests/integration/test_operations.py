@@ -26,7 +26,6 @@ from conftest import (
     answers,
     ask,
     comes_true,
-    free_port,
     one_kind_of_database,
 )
 from pydantic import SecretStr
@@ -36,6 +35,7 @@ from api.auth import issue_token
 from mdp_core.settings import TokenSettings
 from scripts import cli
 from scripts.check import findings, remarks
+from scripts.stack import free_port
 from scripts.variables import known_variables
 
 PATH = "/candles/binance/perp/BTC-USDT/1h"

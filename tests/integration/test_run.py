@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PROJECT, Sandbox, ask, comes_true, free_port
+from conftest import PROJECT, Sandbox, ask, comes_true
 
 from db.local import remove_local_database
+from scripts.stack import free_port
 
 PATH = "/candles/coinbase/spot/BTC-USD/1h?start=2024-05-01&limit=3"
 EXCHANGES = ("binance", "hyperliquid", "coinbase")

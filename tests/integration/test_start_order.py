@@ -25,13 +25,13 @@ from conftest import (
     answers,
     ask,
     comes_true,
-    free_port,
     running_sandbox,
 )
 from psycopg import errors, sql
 
 from db.roles import ROLES
 from scripts.sandbox.app import SandboxOptions
+from scripts.stack import free_port
 
 PATH = "/candles/binance/perp/BTC-USDT/1h?start=2024-05-01&limit=10"
 PASSWORDS = ("POSTGRES_PASSWORD", "MDP_SERVICE_PASSWORD", "MDP_ANALYST_PASSWORD", "JWT_SECRET")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import HOST, MINUTE_MS, PROJECT, comes_true, free_port, served_over_http
+from conftest import HOST, MINUTE_MS, PROJECT, comes_true, served_over_http
 from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -23,6 +23,7 @@ from starlette.routing import Route
 
 from api.auth import issue_token
 from mdp_core.settings import Settings
+from scripts.stack import free_port
 
 MODULES = Path(__file__).parent / "third_party"
 START_MS = 1_788_220_800_000  # 2026-09-01

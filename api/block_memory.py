@@ -23,6 +23,7 @@ Kept = TypeVar("Kept")
 
 # What a key and its entry take beside what is kept, roughly.
 _ENTRY_BYTES = 1_000
+# What a row's place in text takes, once it is known.
 _BOUND_BYTES = 4
 # One entry may take this part of the memory, at most.
 _LARGEST_PART = 8

@@ -278,7 +278,7 @@ def free_port() -> int:
     Raises:
         StackError: There is none.
     """
-    for port in random.sample(_PORTS, len(_PORTS)):  # not a secret
+    for port in random.sample(_PORTS, len(_PORTS)):
         with socket.socket() as probe, suppress(OSError):
             probe.bind((_HOST, port))
             return port

@@ -11,14 +11,14 @@ from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
 
 from api.auth import TokenVerifier, authorize
-from api.block_memory import BodyMemory, split_memory
-from api.blocks import Blocks
-from api.description import complete_description
-from api.encoding import warm_up
 from api.errors import add_error_handlers
-from api.guard import Guard
-from api.head import Head
-from api.request_id import RequestId
+from api.middleware.head import Head
+from api.middleware.limits import Guard
+from api.middleware.request_id import RequestId
+from api.openapi.document import complete_description
+from api.responses.block_cache import BodyMemory, split_memory
+from api.responses.block_loader import Blocks
+from api.responses.formats import warm_up
 from api.routers import backfills, candles, coverage, health, latest, meta
 from mdp_core.settings import Settings
 from mdp_core.wiring import Services, open_services

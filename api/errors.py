@@ -12,10 +12,10 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from api.auth import Forbidden, Unauthorized
-from api.negotiation import NotAcceptable
+from api.requests.negotiation import NotAcceptable
 from api.security_headers import security_headers
 from mdp_core import errors
-from mdp_core.clock import to_ms
+from mdp_core.domain.clock import to_ms
 from mdp_core.logs import note
 
 _log = logging.getLogger(__name__)

@@ -5,8 +5,6 @@ from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     PlainValidator,
     SecretStr,
@@ -14,7 +12,8 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from mdp_core.clock import Clock
+from mdp_core.domain.clock import Clock
+from mdp_core.domain.queries import Limits
 
 _SHORTEST_SECRET = 32
 _PLACEHOLDERS = ("change", "secret", "example", "placeholder", "your", "xxxx", "password")
@@ -84,16 +83,6 @@ class ExchangeSettings(BaseSettings):
     def from_environment(cls, exchange: str) -> Self:
         """Read the variables of one exchange."""
         return cls(_env_prefix=f"MDP_{exchange.upper()}_")  # pyright: ignore[reportCallIssue]
-
-
-class Limits(BaseModel):
-    """Bounds of one request."""
-
-    model_config = ConfigDict(frozen=True)
-
-    rows: int
-    pages: int
-    deadline_seconds: float
 
 
 _CONFIG = SettingsConfigDict(

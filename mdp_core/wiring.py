@@ -10,35 +10,35 @@ from importlib.metadata import entry_points, version
 
 import httpx
 
-from mdp_core.admission import Admission
-from mdp_core.backfill_store import BackfillStore
-from mdp_core.backfills import Backfills
-from mdp_core.beginnings import Beginnings
-from mdp_core.bisection import Bisection
-from mdp_core.budget import Budget
-from mdp_core.bulk import BulkFill
-from mdp_core.catalog import Catalog
-from mdp_core.claims import Claims
-from mdp_core.coverage import Coverage
-from mdp_core.database import Database, open_database, open_replica
-from mdp_core.edge import LiveEdge
+from mdp_core.backfill.bulk import BulkFill
+from mdp_core.backfill.history_search import Bisection
+from mdp_core.backfill.jobs import Backfills
+from mdp_core.backfill.planning import Planning
 from mdp_core.exchanges.base import ExchangeAdapter, ExchangeFacts
+from mdp_core.exchanges.clock import Delays, Horizon
 from mdp_core.exchanges.http import ExchangeHttp, tell_of_retries
-from mdp_core.fetching import PageFetcher
-from mdp_core.filling import Bounds, PageFiller
-from mdp_core.horizon import Delays, Horizon
-from mdp_core.job_runs import JobRuns
-from mdp_core.market import Market
-from mdp_core.metadata import Metadata
-from mdp_core.planning import Planning
-from mdp_core.reader import CandleReader
-from mdp_core.repair import Repair
-from mdp_core.replica import ReadServers
-from mdp_core.service import CandleService
+from mdp_core.fill.fetcher import PageFetcher
+from mdp_core.fill.filler import Bounds, PageFiller
+from mdp_core.fill.market import Market
+from mdp_core.fill.provisional import Tails
+from mdp_core.ratelimit.budget import Budget
+from mdp_core.ratelimit.scheduler import Admission
+from mdp_core.series.history_start import Beginnings
+from mdp_core.series.resolver import Metadata
+from mdp_core.service.candles import CandleService
+from mdp_core.service.coverage import Coverage
+from mdp_core.service.latest import LiveEdge
+from mdp_core.service.repair import Repair
 from mdp_core.settings import ExchangeSettings, Settings
-from mdp_core.store import CandleStore
-from mdp_core.tails import Tails
-from mdp_core.usage import Usage
+from mdp_core.storage.candles.candle_reader import CandleReader
+from mdp_core.storage.candles.candle_store import CandleStore
+from mdp_core.storage.candles.claims import Claims
+from mdp_core.storage.catalog.catalog import Catalog
+from mdp_core.storage.catalog.usage import Usage
+from mdp_core.storage.database.database import Database, open_database, open_replica
+from mdp_core.storage.database.replica import ReadServers
+from mdp_core.storage.jobs.backfills import BackfillStore
+from mdp_core.storage.jobs.job_runs import JobRuns
 
 ENTRY_POINT_GROUP = "mdp.exchanges"
 

@@ -12,17 +12,17 @@ from datetime import UTC
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
-from mdp_core.admission import at_priority
-from mdp_core.clock import Clock
+from mdp_core.domain.clock import Clock
 from mdp_core.errors import MdpError
-from mdp_core.job_runs import HEARTBEAT_SECONDS, JobRuns
-from mdp_core.priority import Priority
+from mdp_core.ratelimit.priority import Priority
+from mdp_core.ratelimit.scheduler import at_priority
 from mdp_core.settings import Settings
+from mdp_core.storage.jobs.job_runs import HEARTBEAT_SECONDS, JobRuns
 from mdp_core.wiring import Services, open_services
-from syncer.jobs import scheduled_jobs
+from syncer.backfill_worker import JobWorker
 from syncer.runner import Runner, ScheduledJob
 from syncer.schedule import ScheduleTrigger
-from syncer.work import JobWorker
+from syncer.scheduled_jobs import scheduled_jobs
 
 _log = logging.getLogger(__name__)
 

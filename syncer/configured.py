@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from mdp_core.errors import InvalidParameter, MdpError
 from mdp_core.exchanges.base import ExchangeAdapter, ExchangeFacts
-from mdp_core.metadata import Metadata
-from mdp_core.selection import Selection, Selector, SeriesName, parse_selections
+from mdp_core.series.resolver import Metadata
+from mdp_core.series.selection import Selection, Selector, SeriesName, parse_selections
 
 
 def read_hot(text: str, markets: Sequence[ExchangeFacts]) -> tuple[Selection, ...]:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from mdp_core.admission import at_priority
-from mdp_core.clock import Clock
+from mdp_core.domain.clock import Clock
 from mdp_core.errors import MdpError
-from mdp_core.job_runs import HEARTBEAT_SECONDS, JobRuns, RunKey, RunResult
-from mdp_core.priority import Priority
+from mdp_core.ratelimit.priority import Priority
+from mdp_core.ratelimit.scheduler import at_priority
+from mdp_core.storage.jobs.job_runs import HEARTBEAT_SECONDS, JobRuns, RunKey, RunResult
 from syncer.schedule import Schedule
 
 _log = logging.getLogger(__name__)

@@ -8,20 +8,20 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.auth import authorize
-from api.job_bodies import AcceptedJobs, Job, Jobs, PlannedJobs
-from api.jobs import (
+from api.openapi.problems import UNKNOWN_SERIES, problem_responses
+from api.requests.parameters import optional_time, path_with
+from api.responses.job_bodies import AcceptedJobs, Job, Jobs, PlannedJobs
+from api.responses.jobs import (
     accepted,
     describe_estimate,
     describe_failed,
     describe_job,
     describe_planned,
 )
-from api.parameters import optional_time, path_with
-from api.problems import UNKNOWN_SERIES, problem_responses
-from mdp_core.backfills import Backfills
+from mdp_core.backfill.jobs import Backfills
+from mdp_core.backfill.planning import Planning
 from mdp_core.errors import InvalidParameter, InvalidWindow, StoreUnavailable, UnknownBackfill
-from mdp_core.planning import Planning
-from mdp_core.selection import Selection
+from mdp_core.series.selection import Selection
 
 _MOST_SERIES = 1000
 # How long an answer waits for exchanges to tell where histories begin: what takes longer is left to

@@ -11,16 +11,10 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.auth import authorize
-from api.block_memory import BodyMemory, Data, WholeBody
-from api.blocks import Wanted
-from api.caching import cache_headers
-from api.candle_bodies import CANDLE_RESPONSES
-from api.compression import CODINGS
-from api.delivery import Delivery
-from api.encoding import FORMATS
-from api.jobs import answer_accepted
-from api.negotiation import accepts_plain, best_coding, best_media_type, matches
-from api.parameters import (
+from api.openapi.candles import CANDLE_RESPONSES
+from api.openapi.problems import UNKNOWN_SERIES, problem_responses
+from api.requests.negotiation import accepts_plain, best_coding, best_media_type, matches
+from api.requests.parameters import (
     SERIES,
     SeriesPath,
     described,
@@ -29,14 +23,20 @@ from api.parameters import (
     query_parameters,
     series_path,
 )
-from api.problems import UNKNOWN_SERIES, problem_responses
-from api.provenance import Provenance
-from mdp_core.answer import Answer, CandleQuery
-from mdp_core.clock import to_ms
+from api.responses.block_cache import BodyMemory, Data, WholeBody
+from api.responses.block_loader import Wanted
+from api.responses.cache_headers import cache_headers
+from api.responses.compression import CODINGS
+from api.responses.envelope import Provenance
+from api.responses.formats import FORMATS
+from api.responses.jobs import answer_accepted
+from api.responses.stream import Delivery
+from mdp_core.domain.candles import COLUMNS
+from mdp_core.domain.clock import to_ms
+from mdp_core.domain.queries import Answer, CandleQuery
 from mdp_core.errors import InvalidParameter, SeriesRepaired, WindowTooLarge
 from mdp_core.logs import note
-from mdp_core.model import COLUMNS
-from mdp_core.service import CandleService
+from mdp_core.service.candles import CandleService
 
 router = APIRouter(
     tags=["candles"],

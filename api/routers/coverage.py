@@ -8,12 +8,19 @@ from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
 from api.auth import authorize
-from api.parameters import SERIES, SeriesPath, described, optional_time, path_with, series_path
-from api.problems import UNKNOWN_SERIES, problem_responses
-from mdp_core.answer import CandleQuery
-from mdp_core.clock import to_ms
-from mdp_core.coverage import Coverage, State, Told
+from api.openapi.problems import UNKNOWN_SERIES, problem_responses
+from api.requests.parameters import (
+    SERIES,
+    SeriesPath,
+    described,
+    optional_time,
+    path_with,
+    series_path,
+)
+from mdp_core.domain.clock import to_ms
+from mdp_core.domain.queries import CandleQuery
 from mdp_core.errors import InvalidParameter, InvalidWindow, LimitTooLarge
+from mdp_core.service.coverage import Coverage, State, Told
 
 router = APIRouter(
     tags=["candles"],

@@ -6,11 +6,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
 from api.auth import authorize
-from api.parameters import SERIES, SeriesPath, described, query_parameters, series_path
-from api.problems import problem_responses
-from mdp_core.answer import CandleQuery, Latest
-from mdp_core.clock import to_ms
-from mdp_core.edge import LiveEdge
+from api.openapi.problems import problem_responses
+from api.requests.parameters import SERIES, SeriesPath, described, query_parameters, series_path
+from mdp_core.domain.clock import to_ms
+from mdp_core.domain.queries import CandleQuery, Latest
+from mdp_core.service.latest import LiveEdge
 
 router = APIRouter(tags=["candles"], responses=problem_responses(401, 403, 404, 422, 502, 503))
 

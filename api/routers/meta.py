@@ -9,10 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
 from api.auth import authorize
-from api.parameters import path_with
-from api.problems import problem_responses
-from mdp_core.catalog import describe_grid
-from mdp_core.clock import to_ms
+from api.openapi.problems import problem_responses
+from api.requests.parameters import path_with
+from mdp_core.domain.clock import to_ms
+from mdp_core.domain.series import Symbol
 from mdp_core.errors import (
     ExchangeUnavailable,
     InvalidParameter,
@@ -23,8 +23,8 @@ from mdp_core.errors import (
     UnknownMarketType,
 )
 from mdp_core.exchanges.base import ExchangeAdapter
-from mdp_core.metadata import Metadata
-from mdp_core.model import Symbol
+from mdp_core.series.resolver import Metadata
+from mdp_core.storage.catalog.catalog import describe_grid
 
 router = APIRouter(
     prefix="/meta",

@@ -19,7 +19,6 @@ import orjson
 import stamina
 from stamina.instrumentation import RetryDetails, set_on_retry_hooks
 
-from mdp_core.admission import Admission
 from mdp_core.errors import (
     BadPayload,
     ExchangeError,
@@ -27,6 +26,7 @@ from mdp_core.errors import (
     ExchangeUnavailable,
     RateLimited,
 )
+from mdp_core.ratelimit.scheduler import Admission
 
 Parsed = TypeVar("Parsed")
 

@@ -12,19 +12,15 @@ from typing import Any, cast
 import numpy as np
 from typing_extensions import override
 
-from mdp_core.budget import Tariff
-from mdp_core.clock import from_ms, to_ms
+from mdp_core.domain.candles import Candles
+from mdp_core.domain.clock import from_ms, to_ms
+from mdp_core.domain.intervals import Interval, epoch_grid
+from mdp_core.domain.series import Symbol
+from mdp_core.domain.windows import Window
 from mdp_core.errors import BadPayload
-from mdp_core.exchanges.base import (
-    ExchangeAdapter,
-    ExchangeFacts,
-    OfferedInterval,
-    decimals,
-    integers,
-    objects,
-)
-from mdp_core.intervals import Interval, epoch_grid
-from mdp_core.model import Candles, Symbol, Window
+from mdp_core.exchanges.base import ExchangeAdapter, ExchangeFacts, OfferedInterval
+from mdp_core.exchanges.parsing import decimals, integers, objects
+from mdp_core.ratelimit.tariff import Tariff
 
 _NAME = "hyperliquid"
 _INFO = "/info"

@@ -10,7 +10,7 @@ from typing import Annotated
 import psutil
 import typer
 
-from db.local import open_local_database, remove_local_database
+from db.local.server import open_local_database, remove_local_database
 from scripts.bench.client import Target, fetch
 from scripts.bench.data import SERIES, forget, minutes, open_base, save, settle, versions
 from scripts.bench.figures import Figure, table
@@ -18,7 +18,7 @@ from scripts.bench.fills import measure_fills, measure_writes
 from scripts.bench.large import measure_depth, measure_memory
 from scripts.bench.process import Launch, serving
 from scripts.bench.reads import measure_reads, measure_workers
-from scripts.stack import Processes, SandboxRequest, Stack, free_port, open_stack
+from scripts.demo.stack import Processes, SandboxRequest, Stack, free_port, open_stack
 
 _PAGE = Path("docs/performance.md")
 _MARK = "<!-- measured -->\n"

@@ -10,8 +10,8 @@ from itertools import product
 
 import psutil
 
-from api.compression import CODINGS
-from api.encoding import FORMATS
+from api.responses.compression import CODINGS
+from api.responses.formats import FORMATS
 from scripts.bench.client import Target, download
 from scripts.bench.data import Base, bare_copy, minutes, path, save, settle
 from scripts.bench.figures import Figure, ratio

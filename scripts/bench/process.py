@@ -13,7 +13,7 @@ import httpx
 import psutil
 
 from scripts.bench.client import Target
-from scripts.stack import Stack, free_port
+from scripts.demo.stack import Stack, free_port
 
 _START_SECONDS = 60
 _LOG_TAIL = 1500

@@ -6,7 +6,7 @@ from functools import partial
 
 from pyarrow import ipc
 
-from mdp_core.clock import to_ms
+from mdp_core.domain.clock import to_ms
 from scripts.bench.client import Load, Target, download, fetch, load
 from scripts.bench.data import Base, minutes, path, psql_copy
 from scripts.bench.figures import ROUNDS, Figure, ratio, seconds_of_each, unmeasured

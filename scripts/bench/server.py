@@ -18,7 +18,6 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from api.app import create_app
 from mdp_core.logs import log_config
-from mdp_core.settings import LogSettings
 
 EMPTY, PLAIN = "/bench/empty", "/bench/plain/candles"
 
@@ -89,7 +88,7 @@ def main(port: int, workers: int) -> None:
         port=port,
         workers=workers,
         access_log=False,
-        log_config=log_config(LogSettings(), is_terminal=False),
+        log_config=log_config("INFO", "json", is_terminal=False),
         timeout_worker_healthcheck=60,
     )
 

@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from mdp_core.clock import Clock, to_ms
+from mdp_core.domain.clock import Clock, to_ms
 from scripts.sandbox import binance, coinbase, hyperliquid
 from scripts.sandbox.control import Entry, Fault, Log, Settings
 from scripts.sandbox.exchange import Call, Exchange, Page, Reply

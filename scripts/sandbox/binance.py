@@ -19,7 +19,7 @@ from typing import ClassVar, Final
 
 import orjson
 
-from mdp_core.intervals import Grid, Interval, epoch_grid
+from mdp_core.domain.intervals import Grid, Interval, epoch_grid
 from scripts.sandbox.binance_listing import exchange_info, listing
 from scripts.sandbox.candles import DISTANT_FUTURE_MS, Columns, Window, closes_ms
 from scripts.sandbox.exchange import (

@@ -15,8 +15,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from mdp_core.clock import from_ms
-from mdp_core.intervals import Grid, Int64s
+from mdp_core.domain.clock import from_ms
+from mdp_core.domain.intervals import Grid, Int64s
 
 Floats: TypeAlias = NDArray[np.float64]
 Flags: TypeAlias = NDArray[np.bool_]

@@ -20,8 +20,8 @@ from typing import ClassVar, Final
 import numpy as np
 import orjson
 
-from mdp_core.clock import from_ms, to_ms
-from mdp_core.intervals import Grid, Interval, epoch_grid
+from mdp_core.domain.clock import from_ms, to_ms
+from mdp_core.domain.intervals import Grid, Interval, epoch_grid
 from scripts.sandbox.candles import Columns, Decimals, Market, Window
 from scripts.sandbox.exchange import (
     Call,

@@ -15,8 +15,8 @@ from typing import ClassVar
 import numpy as np
 import orjson
 
-from mdp_core.clock import to_ms
-from mdp_core.intervals import Grid, Int64s, Interval
+from mdp_core.domain.clock import to_ms
+from mdp_core.domain.intervals import Grid, Int64s, Interval
 from scripts.sandbox.candles import (
     DISTANT_FUTURE_MS,
     Columns,

@@ -7,7 +7,7 @@ from typing import cast
 
 import numpy as np
 
-from mdp_core.intervals import Interval
+from mdp_core.domain.intervals import Interval
 from scripts.sandbox.candles import Columns
 from scripts.sandbox.control import Fault
 from scripts.sandbox.exchange import Exchange, Page, Reply

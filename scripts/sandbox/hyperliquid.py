@@ -17,8 +17,8 @@ from typing import ClassVar, Final, cast
 
 import orjson
 
-from mdp_core.clock import from_ms, to_ms
-from mdp_core.intervals import FixedGrid, Grid, Interval, epoch_grid
+from mdp_core.domain.clock import from_ms, to_ms
+from mdp_core.domain.intervals import FixedGrid, Grid, Interval, epoch_grid
 from scripts.sandbox.candles import (
     Columns,
     Decimals,

@@ -8,11 +8,12 @@ import psycopg
 import pytest
 from conftest import MINUTE_MS, Sandbox, opened_services, serving
 
-from mdp_core.admission import Admission
-from mdp_core.budget import Budget, Tariff
 from mdp_core.errors import RateLimited
 from mdp_core.exchanges.http import ExchangeHttp
-from mdp_core.priority import Priority, Urgency
+from mdp_core.ratelimit.budget import Budget
+from mdp_core.ratelimit.priority import Priority, Urgency
+from mdp_core.ratelimit.scheduler import Admission
+from mdp_core.ratelimit.tariff import Tariff
 from mdp_core.settings import Settings
 from mdp_core.wiring import Services
 

@@ -16,7 +16,7 @@ import pytest
 import stamina
 from conftest import MINUTE_MS, PROJECT, Sandbox, one_kind_of_database, serving
 
-from mdp_core.clock import from_ms, to_ms
+from mdp_core.domain.clock import from_ms, to_ms
 from mdp_core.settings import Settings
 
 pytestmark = one_kind_of_database

@@ -1,0 +1,52 @@
+"""What HTTP caches may do with an answer: keep it where it can't change, else ask again."""
+
+import hashlib
+
+from api.responses import compression
+from api.responses import formats as encoding
+from api.responses.envelope import Provenance
+from mdp_core.domain.queries import CandleQuery
+
+_VARY = "Accept, Accept-Encoding, Authorization"
+
+
+def cache_headers(
+    query: CandleQuery, provenance: Provenance, form: tuple[str, ...]
+) -> dict[str, str]:
+    """Give `Cache-Control` and `Vary`, and an `ETag` where every candle is settled and stored.
+
+    An answer of which a part may be missing is kept by nobody. One that ends at the live edge is
+    another one a candle later, though what it holds is final: it may be kept, but not believed.
+
+    Args:
+        query: What was asked.
+        provenance: What is answered.
+        form: Whatever else the bytes of the body depend on.
+    """
+    answer = provenance.answer
+    if answer.missing or query.partial:
+        return {"Cache-Control": "no-store", "Vary": _VARY}
+    if not answer.is_final:
+        return {"Cache-Control": "private, no-cache", "Vary": _VARY}
+    return {
+        "Cache-Control": "private, max-age=3600"
+        if _is_fixed(query, provenance)
+        else "private, no-cache",
+        "Vary": _VARY,
+        "ETag": _etag(query, provenance, form),
+    }
+
+
+def _is_fixed(query: CandleQuery, provenance: Provenance) -> bool:
+    """Tell whether the window that was asked for does not depend on what time it is."""
+    answer = provenance.answer
+    asked_end = answer.next.end if answer.next and answer.next.start else answer.window.end
+    return query.end is not None and answer.series.grid.ceil(query.end) == asked_end
+
+
+def _etag(query: CandleQuery, provenance: Provenance, form: tuple[str, ...]) -> str:
+    answer = provenance.answer
+    parts = (answer.series.id, answer.epoch, provenance.window(), query.limit)
+    versions = encoding.VERSION, compression.VERSION
+    text = repr((parts, provenance.columns, provenance.following, form, versions))
+    return f'"{hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}"'

@@ -1,0 +1,94 @@
+"""Lantern spot: an exchange that does not exist, and the whole of what makes it one of ours."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, cast
+
+import numpy as np
+from typing_extensions import override
+
+from mdp_core.domain.candles import Candles
+from mdp_core.domain.clock import from_ms, to_ms
+from mdp_core.domain.intervals import Interval, epoch_grid
+from mdp_core.domain.series import Symbol
+from mdp_core.domain.windows import Window
+from mdp_core.errors import BadPayload
+from mdp_core.exchanges.base import ExchangeAdapter, ExchangeFacts, OfferedInterval
+from mdp_core.exchanges.parsing import arrays, decimals, integers, objects
+from mdp_core.ratelimit.tariff import Tariff
+
+_NAME = "lantern"
+_NATIVE = {Interval.ONE_MINUTE: "min1", Interval.ONE_HOUR: "hour1"}
+
+
+class LanternAdapter(ExchangeAdapter):
+    """Speaks Lantern's REST interface."""
+
+    facts = ExchangeFacts(
+        name=_NAME,
+        title="Lantern spot",
+        market_type="spot",
+        base_url="https://lantern.invalid",
+        intervals={
+            interval: OfferedInterval(native=native, grid=epoch_grid(interval))
+            for interval, native in _NATIVE.items()
+        },
+        tariff=Tariff(capacity=20, per_second=5),
+        page_size=100,
+        publishes_every_interval=True,
+        settle_seconds=5,
+        absence_grace_seconds=60,
+        tail_seconds=2,
+        probes_beginning=False,
+    )
+
+    @override
+    async def fetch_page(self, symbol: Symbol, interval: Interval, window: Window) -> Candles:
+        """Fetch one page; both wire bounds are inclusive."""
+        params: dict[str, str | int] = {
+            "market": symbol.native,
+            "every": _NATIVE[interval],
+            "from": to_ms(window.start),
+            "to": to_ms(window.end) - 1,
+        }
+        return await self._http.get_json("/bars", params, _parse_candles, weight=1)
+
+    @override
+    async def fetch_symbols(self) -> Sequence[Symbol]:
+        """Fetch the markets."""
+        return await self._http.get_json("/markets", {}, _parse_symbols, weight=1)
+
+    @override
+    async def server_time(self) -> datetime:
+        """Fetch the clock."""
+        return await self._http.get_json("/clock", {}, _parse_time, weight=1)
+
+
+def _parse_candles(payload: object) -> Candles:
+    try:
+        rows = arrays(payload)
+        columns = [decimals([row[at] for row in rows]) for at in range(1, 6)]
+        unknown = np.full(len(rows), np.nan)
+        time = integers([row[0] for row in rows])
+        return Candles(time, *columns, quote_volume=unknown, trades=unknown)
+    except (IndexError, TypeError, ValueError, OverflowError) as error:
+        raise BadPayload(_NAME, "answered bars of an unknown shape") from error
+
+
+def _parse_symbols(payload: object) -> list[Symbol]:
+    try:
+        return [_symbol(entry["market"], entry["open"]) for entry in objects(payload)]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BadPayload(_NAME, "answered markets of an unknown shape") from error
+
+
+def _symbol(native: str, is_open: object) -> Symbol:
+    base, quote = native.split(":")
+    return Symbol(_NAME, "spot", f"{base}-{quote}", native, base, quote, active=is_open is True)
+
+
+def _parse_time(payload: object) -> datetime:
+    try:
+        return from_ms(int(integers([cast("dict[str, Any]", payload)["ms"]])[0]))
+    except (KeyError, TypeError, OverflowError) as error:
+        raise BadPayload(_NAME, "answered a time of an unknown shape") from error

@@ -26,7 +26,7 @@ from mdp_core.errors import (
 from mdp_core.exchanges.base import ExchangeAdapter
 from mdp_core.ratelimit.priority import Priority
 from mdp_core.ratelimit.scheduler import at_priority
-from mdp_core.storage.jobs.backfills import Job, Loss, State
+from mdp_core.storage.jobs.backfills import Job, State, UnavailableWindow
 from mdp_core.wiring import Services
 
 _log = logging.getLogger(__name__)
@@ -130,11 +130,12 @@ class JobWorker:
         backfills = self._services.backfills
         with at_priority(Priority.BACKFILL):
             series = await backfills.series(job)
-            if series.history_begins is not None:
+            if series.history_start is not None:
                 return series
             since = job.window.start
-            is_begun = not self._facts.probes_beginning and await self._services.bisection.find(
-                series, since
+            is_begun = (
+                not self._facts.supports_first_candle
+                and await self._services.history_search.find(series, since)
             )
             if not is_begun:
                 raise NeverTraded
@@ -169,14 +170,16 @@ class JobWorker:
         return filled
 
 
-def _losses(lost: Sequence[Missing], within: Window) -> list[Loss]:
+def _losses(lost: Sequence[Missing], within: Window) -> list[UnavailableWindow]:
     parts = [
         (each.window.clip(within.start, within.end), each.error)
         for each in lost
         if not isinstance(each.error, HistoryUnavailable)
     ]
     return [
-        Loss(part, type(error).__name__, str(error)) for part, error in parts if not part.is_empty
+        UnavailableWindow(part, type(error).__name__, str(error))
+        for part, error in parts
+        if not part.is_empty
     ]
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from mdp_core.errors import InvalidParameter, MdpError
 from mdp_core.exchanges.base import ExchangeAdapter, ExchangeFacts
-from mdp_core.series.resolver import Metadata
+from mdp_core.series.resolver import SeriesResolver
 from mdp_core.series.selection import Selection, Selector, SeriesName, parse_selections
 
 
@@ -68,7 +68,7 @@ def _check_offered(selection: Selection, markets: Sequence[ExchangeFacts]) -> No
 
 
 def _check_forgetful(configured: Sequence[Selection], markets: Sequence[ExchangeFacts]) -> None:
-    forgetful = {facts.name for facts in markets if facts.memory is not None}
+    forgetful = {facts.name for facts in markets if facts.retention_candles is not None}
     for selection in configured:
         if selection.exchange not in forgetful:
             message = (
@@ -82,7 +82,7 @@ class Configured:
     """Finds the series of one market that are configured."""
 
     def __init__(
-        self, metadata: Metadata, adapter: ExchangeAdapter, configured: Sequence[Selection]
+        self, metadata: SeriesResolver, adapter: ExchangeAdapter, configured: Sequence[Selection]
     ) -> None:
         self._selector = Selector(metadata)
         name, market_type = adapter.facts.name, adapter.facts.market_type

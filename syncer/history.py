@@ -14,7 +14,7 @@ from syncer.failures import describe
 _PATIENCE_SECONDS = 86_400.0
 
 
-class BeginningSearch:
+class HistoryStartSearch:
     """Looks for the beginnings of one market's series, one after the other."""
 
     def __init__(self, services: Services, adapter: ExchangeAdapter) -> None:
@@ -30,11 +30,11 @@ class BeginningSearch:
     async def _run(self) -> RunResult:
         found = 0
         errors: list[MdpError] = []
-        for series in await self._services.metadata.without_beginning(self._adapter):
+        for series in await self._services.metadata.without_history_start(self._adapter):
             if time.monotonic() < self._in_vain_until.get(series.id, 0.0):
                 continue
             try:
-                if await self._services.bisection.find(series) is not None:
+                if await self._services.history_search.find(series) is not None:
                     found += 1
                 else:
                     self._in_vain_until[series.id] = time.monotonic() + _PATIENCE_SECONDS

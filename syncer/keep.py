@@ -75,12 +75,12 @@ class Keeper:
         return _Kept(_missing(series, before) - _missing(series, after), lost)
 
     async def _remembered(self, series: Series) -> Window:
-        reach = await self._market.reach(series, None)
-        end = min(reach.late_from, reach.settled)
-        return Window(min(reach.earliest, end), end)
+        watermarks = await self._market.watermarks(series, None)
+        end = min(watermarks.grace_start, watermarks.settled_until)
+        return Window(min(watermarks.retention_start, end), end)
 
     def _is_at_risk(self, series: Series, oldest_gap: Window, window: Window) -> bool:
-        memory = self._adapter.facts.memory or 0
+        memory = self._adapter.facts.retention_candles or 0
         age = series.grid.count(oldest_gap.start, window.end)
         return age > memory // _TOLERATED_PART
 

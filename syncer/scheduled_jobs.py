@@ -12,7 +12,7 @@ from mdp_core.series.selection import Selection
 from mdp_core.storage.jobs.job_runs import RunResult
 from mdp_core.wiring import Services
 from syncer.configured import read_hot, read_keep
-from syncer.history import BeginningSearch
+from syncer.history import HistoryStartSearch
 from syncer.keep import Keeper
 from syncer.runner import ScheduledJob
 from syncer.schedule import Schedule
@@ -47,7 +47,7 @@ def scheduled_jobs(services: Services) -> list[ScheduledJob]:
         jobs += [_refreshing(services, adapter), _warming(services, adapter, hot)]
         if any(each.exchange == adapter.facts.name for each in keep):
             jobs.append(_keeping(services, adapter, keep))
-        if not adapter.facts.probes_beginning:
+        if not adapter.facts.supports_first_candle:
             jobs.append(_searching(services, adapter))
     return jobs
 
@@ -84,7 +84,7 @@ def _warming(
     services: Services, adapter: ExchangeAdapter, hot: Sequence[Selection]
 ) -> ScheduledJob:
     facts = adapter.facts
-    settle = services.markets[facts.name, facts.market_type].horizon.settle
+    settle = services.markets[facts.name, facts.market_type].exchange_clock.settle
     schedule = Schedule(_MINUTE, services.settings.clock, settle + _CLOCKS_DIFFER)
     return ScheduledJob(_name("warm", adapter), schedule, 0.5, Warming(services, adapter, hot).run)
 
@@ -100,7 +100,7 @@ def _keeping(
 def _searching(services: Services, adapter: ExchangeAdapter) -> ScheduledJob:
     schedule = Schedule(_MINUTE, services.settings.clock)
     return ScheduledJob(
-        _name("beginnings", adapter), schedule, 5.0, BeginningSearch(services, adapter).run
+        _name("beginnings", adapter), schedule, 5.0, HistoryStartSearch(services, adapter).run
     )
 
 

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 from mdp_core.domain.intervals import Grid, Interval, epoch_grid
 from mdp_core.domain.queries import CandleQuery
 from mdp_core.domain.series import Series
-from mdp_core.domain.watermarks import Reach
+from mdp_core.domain.watermarks import Watermarks
 from mdp_core.domain.windows import Window
 from mdp_core.errors import MdpError
 from mdp_core.exchanges.base import ExchangeAdapter
@@ -93,8 +93,8 @@ class Warming:
 
     async def _wait_until_settled(self) -> None:
         """Wait for the exchange's clock if it is a little behind the one that began this run."""
-        horizon, minutes = self._market.horizon, epoch_grid(Interval.ONE_MINUTE)
-        settled = await horizon.now() - horizon.settle
+        exchange_clock, minutes = self._market.exchange_clock, epoch_grid(Interval.ONE_MINUTE)
+        settled = await exchange_clock.now() - exchange_clock.settle
         left = minutes.ceil(settled) - settled
         if left < _LARGEST_LEAD:
             await asyncio.sleep(left.total_seconds() / self._services.settings.clock.speed)
@@ -109,7 +109,7 @@ class Warming:
         for series in found:
             window = to_extend(
                 series,
-                await self._market.reach(series, None),
+                await self._market.watermarks(series, None),
                 self._market.page_size,
                 ends.get(series.id),
             )
@@ -166,7 +166,7 @@ async def _all_at_once(
 
 
 def to_extend(
-    series: Series, reach: Reach, page_size: int, covered_until: datetime | None
+    series: Series, watermarks: Watermarks, page_size: int, covered_until: datetime | None
 ) -> Window:
     """Give what is to be asked for: from the end of coverage, or from where the newest page begins.
 
@@ -176,15 +176,15 @@ def to_extend(
 
     Args:
         series: On its grid.
-        reach: Of now.
+        watermarks: Of now.
         page_size: Slots of a page.
         covered_until: Where the last covered window ends; None: nothing is covered.
     """
-    grid, end = series.grid, min(reach.settled, reach.closed)
+    grid, end = series.grid, min(watermarks.settled_until, watermarks.closed_until)
     newest = _page_of_last(end, grid, page_size)
-    reached = _page_of_last(min(end, reach.late_from), grid, page_size)
+    reached = _page_of_last(min(end, watermarks.grace_start), grid, page_size)
     begun = covered_until if covered_until and covered_until > reached else newest
-    start = max(begun, reach.earliest)
+    start = max(begun, watermarks.retention_start)
     return Window(min(start, end), end)
 
 

@@ -4,14 +4,14 @@ import hashlib
 
 from api.responses import compression
 from api.responses import formats as encoding
-from api.responses.envelope import Provenance
+from api.responses.envelope import AnswerMetadata
 from mdp_core.domain.queries import CandleQuery
 
 _VARY = "Accept, Accept-Encoding, Authorization"
 
 
 def cache_headers(
-    query: CandleQuery, provenance: Provenance, form: tuple[str, ...]
+    query: CandleQuery, provenance: AnswerMetadata, form: tuple[str, ...]
 ) -> dict[str, str]:
     """Give `Cache-Control` and `Vary`, and an `ETag` where every candle is settled and stored.
 
@@ -37,14 +37,14 @@ def cache_headers(
     }
 
 
-def _is_fixed(query: CandleQuery, provenance: Provenance) -> bool:
+def _is_fixed(query: CandleQuery, provenance: AnswerMetadata) -> bool:
     """Tell whether the window that was asked for does not depend on what time it is."""
     answer = provenance.answer
     asked_end = answer.next.end if answer.next and answer.next.start else answer.window.end
     return query.end is not None and answer.series.grid.ceil(query.end) == asked_end
 
 
-def _etag(query: CandleQuery, provenance: Provenance, form: tuple[str, ...]) -> str:
+def _etag(query: CandleQuery, provenance: AnswerMetadata, form: tuple[str, ...]) -> str:
     answer = provenance.answer
     parts = (answer.series.id, answer.epoch, provenance.window(), query.limit)
     versions = encoding.VERSION, compression.VERSION

@@ -12,7 +12,7 @@ from mdp_core.domain.queries import Answer
 
 
 @dataclass(frozen=True, slots=True)
-class Provenance:
+class AnswerMetadata:
     """Which candles an answer holds, in which columns, and where the rest is found.
 
     `following` is the path of the rest, if there is more.

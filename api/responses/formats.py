@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from typing_extensions import override
 
 from api.responses.block_cache import Data, Rows
-from api.responses.envelope import Provenance
+from api.responses.envelope import AnswerMetadata
 from mdp_core.domain.candles import COLUMNS, OPTIONAL_COLUMNS, Candles
 from mdp_core.domain.windows import Window
 
@@ -36,7 +36,7 @@ _END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 
 
 class Body:
-    """One answer's body as it is written: `head`, its rows in order, `tail`."""
+    """One answer's body as it is written: `head`, its rows in order, `provisional`."""
 
     def __init__(self, head: bytes, tail: Callable[[int], bytes], *, skip: int = 0) -> None:
         self._head = head
@@ -76,7 +76,7 @@ class Format(ABC):
         """Give those rows that open in `window`, without encoding them again."""
 
     @abstractmethod
-    def body(self, provenance: Provenance) -> Body:
+    def body(self, provenance: AnswerMetadata) -> Body:
         """Begin a body."""
 
 
@@ -103,7 +103,7 @@ class _Text(Format):
         return Rows(data, rows.time[first:stop])
 
     @override
-    def body(self, provenance: Provenance) -> Body:
+    def body(self, provenance: AnswerMetadata) -> Body:
         return Body(",".join(provenance.columns).encode() + b"\n", lambda _: b"")
 
 
@@ -115,7 +115,7 @@ class _Ndjson(_Text):
         return text.getvalue()
 
     @override
-    def body(self, provenance: Provenance) -> Body:
+    def body(self, provenance: AnswerMetadata) -> Body:
         return Body(b"", lambda _: b"")
 
 
@@ -132,7 +132,7 @@ class _Json(_Text):
         return text.getvalue()
 
     @override
-    def body(self, provenance: Provenance) -> Body:
+    def body(self, provenance: AnswerMetadata) -> Body:
         head = orjson.dumps({**provenance.window(), "columns": provenance.columns})
 
         def tail(count: int) -> bytes:
@@ -159,7 +159,7 @@ class _Arrow(Format):
         return Rows(batch.serialize().to_pybytes(), rows.time[first:stop])
 
     @override
-    def body(self, provenance: Provenance) -> Body:
+    def body(self, provenance: AnswerMetadata) -> Body:
         head = _schema(provenance.columns, provenance.metadata()).serialize()
         return Body(head.to_pybytes(), lambda _: _END_OF_STREAM)
 
@@ -168,7 +168,7 @@ class _Parquet(_Arrow):
     is_packed = True
 
     @override
-    def body(self, provenance: Provenance) -> Body:
+    def body(self, provenance: AnswerMetadata) -> Body:
         return _ParquetBody(_schema(provenance.columns, provenance.metadata()))
 
 

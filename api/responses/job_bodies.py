@@ -46,7 +46,7 @@ class _Known(_OfSeries):
     begins_known: bool
 
 
-class Planned(_Known):
+class PlannedFill(_Known):
     """What a job would be."""
 
     estimate: Estimate
@@ -110,7 +110,7 @@ class Jobs(TypedDict):
 class PlannedJobs(TypedDict):
     """What it would take; `failed` are series that can't be asked for now, or have no candle."""
 
-    jobs: list[Planned]
+    jobs: list[PlannedFill]
     failed: list[Failed]
     estimate: Estimate
 

@@ -8,11 +8,11 @@ from fastapi.responses import JSONResponse
 from api.errors import code_named, kind_of
 from api.responses import job_bodies
 from mdp_core.backfill.estimate import Estimate
-from mdp_core.backfill.jobs import Followed
-from mdp_core.backfill.planning import Planned, Unplanned
+from mdp_core.backfill.jobs import JobStatus
+from mdp_core.backfill.planning import PlannedFill, RejectedFill
 from mdp_core.domain.clock import to_ms
 from mdp_core.domain.windows import Window
-from mdp_core.storage.jobs.backfills import Loss
+from mdp_core.storage.jobs.backfills import UnavailableWindow
 
 # How often a client should look, whatever the estimate says.
 _SHORTEST_SECONDS, _LONGEST_SECONDS = 1, 60
@@ -29,7 +29,7 @@ def describe_estimate(estimate: Estimate) -> job_bodies.Estimate:
     }
 
 
-def describe_planned(planned: Planned) -> job_bodies.Planned:
+def describe_planned(planned: PlannedFill) -> job_bodies.PlannedFill:
     """Show what a job would be, and what the exchange can't give any more."""
     symbol = planned.series.symbol
     return {
@@ -44,7 +44,7 @@ def describe_planned(planned: Planned) -> job_bodies.Planned:
     }
 
 
-def describe_failed(failed: Unplanned) -> job_bodies.Failed:
+def describe_failed(failed: RejectedFill) -> job_bodies.Failed:
     """Show of which series nothing is to be filled, and why."""
     return {
         "exchange": failed.name.exchange,
@@ -56,7 +56,7 @@ def describe_failed(failed: Unplanned) -> job_bodies.Failed:
     }
 
 
-def describe_job(followed: Followed) -> job_bodies.Job:
+def describe_job(followed: JobStatus) -> job_bodies.Job:
     """Show a job: its progress is read from coverage, its estimate is of what is left."""
     job, left = followed.job, followed.left
     return {
@@ -72,12 +72,12 @@ def describe_job(followed: Followed) -> job_bodies.Job:
     }
 
 
-def accepted(followed: Followed) -> job_bodies.Accepted:
+def accepted(followed: JobStatus) -> job_bodies.Accepted:
     """Show a job that was just asked for."""
     return {**_made(followed), "estimate": describe_estimate(followed.left or Estimate())}
 
 
-def _made(followed: Followed) -> job_bodies.Made:
+def _made(followed: JobStatus) -> job_bodies.Made:
     job = followed.job
     return {
         "job": job.id,
@@ -92,7 +92,7 @@ def _made(followed: Followed) -> job_bodies.Made:
     }
 
 
-def _lost(loss: Loss) -> job_bodies.Lost:
+def _lost(loss: UnavailableWindow) -> job_bodies.Lost:
     return {**_bounds(loss.window), "reason": code_named(loss.error), "detail": loss.detail}
 
 
@@ -104,7 +104,7 @@ def _progress(left: Estimate) -> job_bodies.Progress:
     }
 
 
-def answer_accepted(followed: Followed) -> JSONResponse:
+def answer_accepted(followed: JobStatus) -> JSONResponse:
     """Answer 202: the job, the estimate, and when to come back."""
     seconds = round(followed.left.seconds) if followed.left else 0
     seconds = min(max(seconds, _SHORTEST_SECONDS), _LONGEST_SECONDS)
@@ -116,7 +116,7 @@ def answer_accepted(followed: Followed) -> JSONResponse:
     return JSONResponse(accepted(followed), 202, headers)
 
 
-def _status_url(followed: Followed) -> str:
+def _status_url(followed: JobStatus) -> str:
     return f"/backfills/{followed.job.id}"
 
 

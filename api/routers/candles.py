@@ -27,7 +27,7 @@ from api.responses.block_cache import BodyMemory, Data, WholeBody
 from api.responses.block_loader import Wanted
 from api.responses.cache_headers import cache_headers
 from api.responses.compression import CODINGS
-from api.responses.envelope import Provenance
+from api.responses.envelope import AnswerMetadata
 from api.responses.formats import FORMATS
 from api.responses.jobs import answer_accepted
 from api.responses.stream import Delivery
@@ -124,7 +124,7 @@ async def _answer(
 ) -> Response:
     service: CandleService = request.state.services.candles
     answer = await service.get(query)
-    provenance = Provenance(answer, columns, _next_path(request, answer))
+    provenance = AnswerMetadata(answer, columns, _next_path(request, answer))
     is_long = answer.series.grid.count(answer.window.start, answer.window.end) > _WHOLE_SLOTS
     wanted = Wanted(answer, FORMATS[form.format], columns, is_patient=is_long)
     delivery = Delivery(request.state.blocks, wanted)
@@ -138,7 +138,7 @@ async def _answer(
     return await respond(request, delivery, provenance, form, headers)
 
 
-def _headers(query: CandleQuery, provenance: Provenance, form: _Form) -> dict[str, str]:
+def _headers(query: CandleQuery, provenance: AnswerMetadata, form: _Form) -> dict[str, str]:
     return {
         **provenance.headers(),
         **cache_headers(query, provenance, (form.format, form.coding or "")),
@@ -154,7 +154,7 @@ def _timing(delivery: Delivery) -> str:
 async def _as_a_whole(
     request: Request,
     delivery: Delivery,
-    provenance: Provenance,
+    provenance: AnswerMetadata,
     form: _Form,
     headers: Mapping[str, str],
 ) -> Response:
@@ -175,7 +175,7 @@ async def _as_a_whole(
 async def _in_chunks(
     _: Request,
     delivery: Delivery,
-    provenance: Provenance,
+    provenance: AnswerMetadata,
     form: _Form,
     headers: Mapping[str, str],
 ) -> Response:

@@ -20,7 +20,7 @@ from api.requests.parameters import (
 from mdp_core.domain.clock import to_ms
 from mdp_core.domain.queries import CandleQuery
 from mdp_core.errors import InvalidParameter, InvalidWindow, LimitTooLarge
-from mdp_core.service.coverage import Coverage, State, Told
+from mdp_core.service.coverage import Coverage, CoveragePage, State
 
 router = APIRouter(
     tags=["candles"],
@@ -91,7 +91,7 @@ async def get_coverage(
     return await asyncio.to_thread(_body, request, told)  # there may be thousands
 
 
-def _body(request: Request, told: Told) -> CoverageBody:
+def _body(request: Request, told: CoveragePage) -> CoverageBody:
     windows = [
         SpanBody(start=to_ms(span.window.start), end=to_ms(span.window.end), state=span.state)
         for span in told.spans

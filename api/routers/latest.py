@@ -10,7 +10,7 @@ from api.openapi.problems import problem_responses
 from api.requests.parameters import SERIES, SeriesPath, described, query_parameters, series_path
 from mdp_core.domain.clock import to_ms
 from mdp_core.domain.queries import CandleQuery, Latest
-from mdp_core.service.latest import LiveEdge
+from mdp_core.service.latest import LatestCandles
 
 router = APIRouter(tags=["candles"], responses=problem_responses(401, 403, 404, 422, 502, 503))
 
@@ -56,7 +56,7 @@ class LatestParameters(BaseModel):
 )
 async def get_latest(request: Request) -> Response:
     """Give the newest closed candle and whether it is final, or the forming one, marked."""
-    edge: LiveEdge = request.state.services.edge
+    edge: LatestCandles = request.state.services.edge
     path, parameters = series_path(request), query_parameters(request, LatestParameters)
     query = CandleQuery(path.exchange, path.market_type, path.symbol, path.interval)
     latest = await (edge.forming(query) if parameters.forming else edge.closed(query))

@@ -23,7 +23,7 @@ from mdp_core.errors import (
     UnknownMarketType,
 )
 from mdp_core.exchanges.base import ExchangeAdapter
-from mdp_core.series.resolver import Metadata
+from mdp_core.series.resolver import SeriesResolver
 from mdp_core.storage.catalog.catalog import describe_grid
 
 router = APIRouter(
@@ -116,7 +116,7 @@ async def get_exchanges(
     request: Request, markets: Annotated[MarketFilter, Query()]
 ) -> ExchangesBody:
     """List the exchanges that are installed."""
-    metadata: Metadata = request.state.services.metadata
+    metadata: SeriesResolver = request.state.services.metadata
     found: dict[str, ExchangeBody] = {}
     for adapter in metadata.markets(markets.exchange, markets.market_type):
         facts = adapter.facts
@@ -135,7 +135,7 @@ async def get_exchanges(
 )
 async def get_symbols(request: Request, wanted: Annotated[SymbolFilter, Query()]) -> SymbolsBody:
     """List symbols by market and name; a catalog that is empty is filled first."""
-    metadata: Metadata = request.state.services.metadata
+    metadata: SeriesResolver = request.state.services.metadata
     symbols: list[Symbol] = []
     for adapter in metadata.markets(wanted.exchange, wanted.market_type):
         symbols += [each for each in await metadata.symbols(adapter) if _matches(each, wanted)]
@@ -153,7 +153,7 @@ async def get_intervals(
     request: Request, markets: Annotated[MarketFilter, Query()]
 ) -> IntervalsBody:
     """List what each market offers, with the exchange's own spelling and the grid."""
-    metadata: Metadata = request.state.services.metadata
+    metadata: SeriesResolver = request.state.services.metadata
     found = metadata.markets(markets.exchange, markets.market_type)
     return {"intervals": [row for adapter in found for row in _intervals(adapter)], "next": None}
 

@@ -10,8 +10,8 @@ from mdp_core.backfill.estimate import Estimate, estimate, page_hull
 from mdp_core.domain.clock import EPOCH
 from mdp_core.domain.queries import CandleQuery, Missing
 from mdp_core.domain.series import Series
-from mdp_core.domain.watermarks import Reach
-from mdp_core.domain.windows import Window, common, subtract
+from mdp_core.domain.watermarks import Watermarks
+from mdp_core.domain.windows import Window, intersect, subtract
 from mdp_core.errors import (
     BadPayload,
     BadRows,
@@ -21,7 +21,7 @@ from mdp_core.errors import (
     InvalidWindow,
     MdpError,
 )
-from mdp_core.fill.market import Market
+from mdp_core.fill.market import MarketContext
 from mdp_core.ratelimit.priority import Priority
 from mdp_core.ratelimit.tariff import Terms
 from mdp_core.service.candles import CandleService
@@ -93,7 +93,7 @@ class BulkFill:
         self,
         candles: CandleService,
         store: CandleStore,
-        markets: Mapping[tuple[str, str], Market],
+        markets: Mapping[tuple[str, str], MarketContext],
     ) -> None:
         self._candles = candles
         self._store = store
@@ -111,10 +111,10 @@ class BulkFill:
         """
         if start is not None and end is not None and start > end:
             raise InvalidWindow(start, end)
-        reach, grid = await self._market(series).reach(series, end), series.grid
-        last = min(reach.late_from, reach.settled)
+        watermarks, grid = await self._market(series).watermarks(series, end), series.grid
+        last = min(watermarks.grace_start, watermarks.settled_until)
         last = last if end is None else min(grid.ceil(end), last)
-        first = reach.begins if start is None else grid.ceil(start)
+        first = watermarks.history_start if start is None else grid.ceil(start)
         return Window(min(first, last), last)
 
     async def outlook(self, series: Series, window: Window) -> Outlook:
@@ -123,8 +123,8 @@ class BulkFill:
         Raises:
             ExchangeError: The exchange's clock was needed and could not be read.
         """
-        reach = await self._market(series).reach(series, window.end)
-        return await self._outlook(series, window, reach)
+        watermarks = await self._market(series).watermarks(series, window.end)
+        return await self._outlook(series, window, watermarks)
 
     async def remaining(self, series: Series, window: Window) -> Outlook:
         """Tell what is left of a window that `window` gave, as far as the coverage tells.
@@ -132,21 +132,23 @@ class BulkFill:
         No exchange is asked: all that lies in such a window was closed when it was given.
         """
         market = self._market(series)
-        by_our_clock = await market.horizon.reach(series, EPOCH)
-        begins = by_our_clock.begins
-        if series.history_begins is not None or market.adapter.facts.probes_beginning:
-            begins = min(series.history_begins or window.end, window.end)
-        earliest = min(max(begins, by_our_clock.earliest), window.end)
-        reach = Reach(begins, earliest, window.end, window.end, window.end)
-        return await self._outlook(series, window, market.tails.remembered(series, reach))
+        by_our_clock = await market.exchange_clock.watermarks(series, EPOCH)
+        begins = by_our_clock.history_start
+        if series.history_start is not None or market.adapter.facts.supports_first_candle:
+            begins = min(series.history_start or window.end, window.end)
+        earliest = min(max(begins, by_our_clock.retention_start), window.end)
+        watermarks = Watermarks(begins, earliest, window.end, window.end, window.end)
+        return await self._outlook(series, window, market.ranges.remembered(series, watermarks))
 
-    async def _outlook(self, series: Series, window: Window, reach: Reach) -> Outlook:
+    async def _outlook(self, series: Series, window: Window, watermarks: Watermarks) -> Outlook:
         terms = self.terms(series)
-        known = window.clip(reach.begins, reach.closed)
-        pages = page_hull(known, series.grid, terms.page_size, reach)
+        known = window.clip(watermarks.history_start, watermarks.closed_until)
+        pages = page_hull(known, series.grid, terms.page_size, watermarks)
         missing = await self._store.missing(series.id, _enclosing(known, pages))
-        forgotten = common(missing, known.clip(reach.begins, reach.earliest))
-        return Outlook(estimate(window, missing, series.grid, reach, terms), forgotten)
+        forgotten = intersect(
+            missing, known.clip(watermarks.history_start, watermarks.retention_start)
+        )
+        return Outlook(estimate(window, missing, series.grid, watermarks, terms), forgotten)
 
     async def steps(
         self, series: Series, window: Window, order: Order, priority: Priority
@@ -204,11 +206,13 @@ class BulkFill:
         Raises:
             ExchangeError: The exchange's clock was needed and could not be read.
         """
-        reach = await self._market(series).reach(series, window.end)
-        known = window.clip(reach.begins, reach.closed)
+        watermarks = await self._market(series).watermarks(series, window.end)
+        known = window.clip(watermarks.history_start, watermarks.closed_until)
         missing = subtract(await self._store.missing(series.id, known), given_up)
-        forgotten = common(missing, known.clip(reach.begins, reach.earliest))
-        error = HistoryUnavailable(series.exchange, reach.earliest)
+        forgotten = intersect(
+            missing, known.clip(watermarks.history_start, watermarks.retention_start)
+        )
+        error = HistoryUnavailable(series.exchange, watermarks.retention_start)
         return Left(subtract(missing, forgotten), [Missing(part, error) for part in forgotten])
 
     def choose(self, series: Series, left: Left, order: Order) -> Window:
@@ -244,7 +248,7 @@ class BulkFill:
         """Give the terms of the series' exchange."""
         return self._market(series).terms
 
-    def _market(self, series: Series) -> Market:
+    def _market(self, series: Series) -> MarketContext:
         return self.markets[series.exchange, series.symbol.market_type]
 
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Self
 
 from mdp_core.domain.intervals import Grid
-from mdp_core.domain.watermarks import Reach
-from mdp_core.domain.windows import Window, common
+from mdp_core.domain.watermarks import Watermarks
+from mdp_core.domain.windows import Window, intersect
 from mdp_core.ratelimit.tariff import Terms
 
 
@@ -56,18 +56,20 @@ class Estimate:
         return type(self)(self.slots, self.candles, self.pages, self.requests, self.weight, waited)
 
 
-def page_hull(window: Window, grid: Grid, page_size: int, reach: Reach) -> Window:
+def page_hull(window: Window, grid: Grid, page_size: int, watermarks: Watermarks) -> Window:
     """Grow a window to the pages that it lies in, as far as the exchange can be asked."""
-    inside = window.clip(reach.earliest, reach.closed)
+    inside = window.clip(watermarks.retention_start, watermarks.closed_until)
     if inside.is_empty:
         return inside
     first = grid.index(inside.start) // page_size * page_size
     stop = -(-grid.index(inside.end) // page_size) * page_size
-    return Window(max(grid.at(first), reach.earliest), min(grid.at(stop), reach.closed))
+    return Window(
+        max(grid.at(first), watermarks.retention_start), min(grid.at(stop), watermarks.closed_until)
+    )
 
 
 def estimate(
-    window: Window, missing: Sequence[Window], grid: Grid, reach: Reach, terms: Terms
+    window: Window, missing: Sequence[Window], grid: Grid, watermarks: Watermarks, terms: Terms
 ) -> Estimate:
     """Tell what it takes to fill `window`.
 
@@ -75,14 +77,16 @@ def estimate(
         window: On the grid.
         missing: What is not covered (ascending) of the pages that the window lies in.
         grid: The series' grid.
-        reach: What can be asked for.
+        watermarks: What can be asked for.
         terms: The exchange's.
     """
-    known = window.clip(reach.begins, reach.closed)
-    forgotten = common(missing, known.clip(reach.begins, reach.earliest))
-    wanted = common(missing, known.clip(reach.earliest, reach.closed))
+    known = window.clip(watermarks.history_start, watermarks.closed_until)
+    forgotten = intersect(missing, known.clip(watermarks.history_start, watermarks.retention_start))
+    wanted = intersect(missing, known.clip(watermarks.retention_start, watermarks.closed_until))
     stretches = _stretches(wanted, grid, terms.page_size)
-    gaps = _Gaps([(grid.index(gap.start), grid.index(gap.end)) for gap in missing], grid, reach)
+    gaps = _Gaps(
+        [(grid.index(gap.start), grid.index(gap.end)) for gap in missing], grid, watermarks
+    )
     weight = float(sum(_weigh(pages, gaps, terms) for pages in stretches))
     return Estimate(
         slots=grid.count(known.start, known.end) - _count(forgotten, grid),
@@ -110,11 +114,14 @@ def _stretches(wanted: Sequence[Window], grid: Grid, page_size: int) -> list[ran
 class _Gaps:
     """What is missing, as ascending pairs of slots, of what can be asked for."""
 
-    def __init__(self, gaps: Sequence[tuple[int, int]], grid: Grid, reach: Reach) -> None:
+    def __init__(self, gaps: Sequence[tuple[int, int]], grid: Grid, watermarks: Watermarks) -> None:
         self._starts = [start for start, _ in gaps]
         self._stops = [stop for _, stop in gaps]
         self._edges = sorted([*self._starts, *self._stops])
-        self._earliest, self._closed = grid.index(reach.earliest), grid.index(reach.closed)
+        self._earliest, self._closed = (
+            grid.index(watermarks.retention_start),
+            grid.index(watermarks.closed_until),
+        )
 
     def edges(self, start: int, stop: int) -> list[int]:
         """Give the slots after `start` and before `stop` where a gap begins or ends."""

@@ -17,9 +17,9 @@ from mdp_core.domain.series import Series
 from mdp_core.domain.windows import Window
 from mdp_core.errors import BadRows
 from mdp_core.exchanges.clock import EARLIEST
-from mdp_core.fill.market import Market
+from mdp_core.fill.market import MarketContext
 from mdp_core.ratelimit.priority import Priority
-from mdp_core.series.resolver import Metadata
+from mdp_core.series.resolver import SeriesResolver
 from mdp_core.service.candles import CandleService
 from mdp_core.storage.candles.candle_store import CandleStore
 
@@ -29,15 +29,15 @@ _ROUNDS = 64
 _PARTS = 4
 
 
-class Bisection:
+class HistorySearch:
     """Finds where series begin, and has the catalog know."""
 
     def __init__(
         self,
         candles: CandleService,
         store: CandleStore,
-        metadata: Metadata,
-        markets: Mapping[tuple[str, str], Market],
+        metadata: SeriesResolver,
+        markets: Mapping[tuple[str, str], MarketContext],
     ) -> None:
         self._candles = candles
         self._store = store
@@ -62,17 +62,17 @@ class Bisection:
             return begins
         begins = await self._bisect(series, begins)
         if begins is not None:
-            await self._metadata.learn_beginning(series, begins)
+            await self._metadata.learn_history_start(series, begins)
         return begins
 
     async def _first_daily(self, series: Series) -> datetime | None:
         """Give when the symbol's first daily candle opens; it is looked for only once."""
         symbol, day = series.symbol, Interval.ONE_DAY.value
         daily = await self._metadata.series(symbol.exchange, symbol.market_type, symbol.name, day)
-        if daily.history_begins is None and (begins := await self._search_days(daily)):
-            await self._metadata.learn_beginning(daily, begins)
+        if daily.history_start is None and (begins := await self._search_days(daily)):
+            await self._metadata.learn_history_start(daily, begins)
             return begins
-        return daily.history_begins
+        return daily.history_start
 
     async def _search_days(self, daily: Series) -> datetime | None:
         first, stop = await self._pages(daily)
@@ -146,8 +146,8 @@ class Bisection:
 
     async def _pages(self, series: Series) -> tuple[int, int]:
         """Number the first page that can have candles, and the one after the last."""
-        reach = await self._market(series).reach(series, None)
-        return self._index(series, EARLIEST), self._index(series, reach.settled) + 1
+        watermarks = await self._market(series).watermarks(series, None)
+        return self._index(series, EARLIEST), self._index(series, watermarks.settled_until) + 1
 
     def _index(self, series: Series, time: datetime) -> int:
         return series.grid.index(time) // self._market(series).page_size
@@ -156,5 +156,5 @@ class Bisection:
         size = self._market(series).page_size
         return Window(series.grid.at(index * size), series.grid.at((index + 1) * size))
 
-    def _market(self, series: Series) -> Market:
+    def _market(self, series: Series) -> MarketContext:
         return self._markets[series.exchange, series.symbol.market_type]

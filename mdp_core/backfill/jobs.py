@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from mdp_core.backfill.bulk import BulkFill
 from mdp_core.backfill.estimate import Estimate
-from mdp_core.backfill.planning import Plan, Planned, Planning, some_at_once
+from mdp_core.backfill.planning import Plan, PlannedFill, Planning, some_at_once
 from mdp_core.domain.clock import Clock
 from mdp_core.domain.intervals import Interval
 from mdp_core.domain.queries import CandleQuery
@@ -23,14 +23,14 @@ from mdp_core.errors import (
     UnknownBackfill,
 )
 from mdp_core.exchanges.clock import EARLIEST
-from mdp_core.series.resolver import Metadata
+from mdp_core.series.resolver import SeriesResolver
 from mdp_core.series.selection import SeriesName
 from mdp_core.storage.jobs.backfills import BackfillStore, Job, Memory, Queued, State
 from mdp_core.storage.jobs.job_runs import JobRuns
 
 
 @dataclass(frozen=True, slots=True)
-class Followed:
+class JobStatus:
     """A job and what is left of it: an estimate, and what the exchange can't give any more.
 
     `left` is None where its series can't be resolved at the moment. Unless `begins_known` its
@@ -59,7 +59,7 @@ class Backfills:
         jobs: BackfillStore,
         bulk: BulkFill,
         planning: Planning,
-        metadata: Metadata,
+        metadata: SeriesResolver,
         runs: JobRuns,
         clock: Clock,
     ) -> None:
@@ -70,7 +70,7 @@ class Backfills:
         self._metadata = metadata
         self._runs = runs
 
-    async def request(self, query: CandleQuery) -> Followed:
+    async def request(self, query: CandleQuery) -> JobStatus:
         """Have a job for what a query needs and one request may not fetch.
 
         With a limit the job reaches as far as so many candles do where none is absent.
@@ -89,7 +89,7 @@ class Backfills:
         (followed,) = await self.open([await self._planning.plan_series(series, query.start, end)])
         return followed
 
-    async def open(self, planned: Sequence[Planned]) -> list[Followed]:
+    async def open(self, planned: Sequence[PlannedFill]) -> list[JobStatus]:
         """Have a job for each: an open one for the same window, else a new one.
 
         Raises:
@@ -105,7 +105,7 @@ class Backfills:
         jobs = {job.id: job for job in await self._jobs.some(ids)}
         ahead = (await self._queue(each.exchange for each in jobs.values())).ahead
         return [
-            Followed(
+            JobStatus(
                 jobs[job],
                 each.outlook.estimate.behind(ahead.get(job, 0.0), self._bulk.terms(each.series)),
                 each.outlook.forgotten,
@@ -122,7 +122,7 @@ class Backfills:
         queue = await self._queue(each.series.exchange for each in plan.planned)
         wanted = [(each.series.id, each.window, each.slack) for each in plan.planned]
         in_all = defaultdict(float, queue.in_all)
-        planned: list[Planned] = []
+        planned: list[PlannedFill] = []
         for each, job in zip(plan.planned, await self._jobs.find(wanted), strict=True):
             exchange = each.series.exchange
             ahead = queue.ahead.get(job, 0.0) if job else in_all[exchange]
@@ -132,7 +132,7 @@ class Backfills:
             planned.append(replace(each, waiting_seconds=seconds))
         return Plan(planned, plan.failed)
 
-    async def get(self, job: int) -> Followed:
+    async def get(self, job: int) -> JobStatus:
         """Tell how a job gets on.
 
         Raises:
@@ -141,13 +141,15 @@ class Backfills:
         (followed,) = await self._follow([await self._job(job)])
         return followed
 
-    async def jobs(self, *, before: int | None, is_open: bool | None, limit: int) -> list[Followed]:
+    async def jobs(
+        self, *, before: int | None, is_open: bool | None, limit: int
+    ) -> list[JobStatus]:
         """Tell how jobs get on, the newest first."""
         return await self._follow(
             await self._jobs.jobs(before=before, is_open=is_open, limit=limit)
         )
 
-    async def cancel(self, job: int) -> Followed:
+    async def cancel(self, job: int) -> JobStatus:
         """Have nobody work on a job any more; what it has fetched stays.
 
         Raises:
@@ -167,8 +169,8 @@ class Backfills:
         """Have a job that was made for all of a history begin where that does, once it is known."""
         grid, window = series.grid, job.window
         start = grid.ceil(window.start)
-        if series.history_begins and grid.floor(window.start) <= grid.ceil(EARLIEST):
-            start = max(start, series.history_begins)
+        if series.history_start and grid.floor(window.start) <= grid.ceil(EARLIEST):
+            start = max(start, series.history_start)
         end = grid.floor(window.end)
         if start < end and (start, end) != (window.start, window.end):
             await self._jobs.narrow(job.id, Window(start, end))
@@ -178,11 +180,11 @@ class Backfills:
             raise UnknownBackfill(job)
         return found
 
-    async def _follow(self, jobs: Sequence[Job]) -> list[Followed]:
+    async def _follow(self, jobs: Sequence[Job]) -> list[JobStatus]:
         """Tell how jobs get on, from what is kept: no exchange is asked."""
         queue = await self._queue(job.exchange for job in jobs if job.state.is_open)
 
-        async def follow(job: Job) -> Followed:
+        async def follow(job: Job) -> JobStatus:
             try:
                 kept = await self._metadata.kept(
                     job.exchange, job.market_type, job.symbol, job.interval
@@ -190,12 +192,12 @@ class Backfills:
             except StoreUnavailable:
                 raise
             except MdpError:
-                return Followed(job, None, [])
+                return JobStatus(job, None, [])
             series, is_known = await self._planning.reckoned(kept, job.window.start)
             outlook = await self._bulk.remaining(series, job.window)
             left = outlook.estimate.behind(queue.ahead.get(job.id, 0.0), self._bulk.terms(series))
             left = left if job.state.is_open else replace(left, seconds=0.0)
-            return Followed(job, left, outlook.forgotten if is_known else [], is_known)
+            return JobStatus(job, left, outlook.forgotten if is_known else [], is_known)
 
         return await some_at_once(follow, jobs)
 
@@ -222,9 +224,13 @@ class Backfills:
     def _memories(self, exchange: str) -> list[Memory]:
         now = self._clock()
         return [
-            Memory(market_type, interval.value, each.grid.at(each.grid.index(now) - facts.memory))
+            Memory(
+                market_type,
+                interval.value,
+                each.grid.at(each.grid.index(now) - facts.retention_candles),
+            )
             for (name, market_type), market in self._bulk.markets.items()
             for facts in [market.adapter.facts]
-            if name == exchange and facts.memory is not None
+            if name == exchange and facts.retention_candles is not None
             for interval, each in facts.intervals.items()
         ]

@@ -26,7 +26,7 @@ from mdp_core.errors import (
 from mdp_core.exchanges.clock import EARLIEST
 from mdp_core.ratelimit.priority import Priority
 from mdp_core.ratelimit.scheduler import at_priority
-from mdp_core.series.resolver import Metadata
+from mdp_core.series.resolver import SeriesResolver
 from mdp_core.series.selection import Selection, Selector, SeriesName
 
 _Given = TypeVar("_Given")
@@ -39,7 +39,7 @@ _SHORTEST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 1.0, 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
+class PlannedFill:
     """A window of a series that may be filled, and what that takes; no job yet.
 
     A job that ends by `slack` earlier is the same: not zero where the window ends now. Unless
@@ -75,7 +75,7 @@ class Planned:
 
 
 @dataclass(frozen=True, slots=True)
-class Unplanned:
+class RejectedFill:
     """A series of which nothing is to be filled, and why."""
 
     name: SeriesName
@@ -86,8 +86,8 @@ class Unplanned:
 class Plan:
     """What many series take, and of which nothing is to be filled."""
 
-    planned: Sequence[Planned]
-    failed: Sequence[Unplanned]
+    planned: Sequence[PlannedFill]
+    failed: Sequence[RejectedFill]
 
     @property
     def total(self) -> Estimate:
@@ -104,7 +104,7 @@ class Plan:
         """
         planned = [each for each in self.planned if not each.window.is_empty]
         empty = [each for each in self.planned if each.window.is_empty]
-        failed = [*self.failed, *(Unplanned(each.name, each.nothing) for each in empty)]
+        failed = [*self.failed, *(RejectedFill(each.name, each.nothing) for each in empty)]
         if failed and not planned:
             raise failed[0].error
         return Plan(planned, failed)
@@ -113,7 +113,7 @@ class Plan:
 class Planning:
     """Tells what it takes to fill series."""
 
-    def __init__(self, bulk: BulkFill, metadata: Metadata) -> None:
+    def __init__(self, bulk: BulkFill, metadata: SeriesResolver) -> None:
         self._bulk = bulk
         self._metadata = metadata
         self._selector = Selector(metadata)
@@ -152,7 +152,7 @@ class Planning:
         now = asyncio.get_running_loop().time()
         until = None if patience_seconds is None else now + patience_seconds
 
-        async def plan_one(name: SeriesName) -> Planned | Unplanned:
+        async def plan_one(name: SeriesName) -> PlannedFill | RejectedFill:
             try:
                 with at_priority(Priority.BACKFILL):
                     series = await self._begun(name, until)
@@ -161,17 +161,17 @@ class Planning:
             except StoreUnavailable:
                 raise
             except MdpError as error:
-                return Unplanned(name, error)
+                return RejectedFill(name, error)
 
         found = await some_at_once(plan_one, names)
         return Plan(
-            [each for each in found if isinstance(each, Planned)],
-            [each for each in found if isinstance(each, Unplanned)],
+            [each for each in found if isinstance(each, PlannedFill)],
+            [each for each in found if isinstance(each, RejectedFill)],
         )
 
     async def plan_series(
         self, series: Series, start: datetime | None, end: datetime | None
-    ) -> Planned:
+    ) -> PlannedFill:
         """Tell what filling one series takes.
 
         Raises:
@@ -188,7 +188,7 @@ class Planning:
         outlook = await self._bulk.outlook(reckoned, window)
         if not is_known:
             outlook = replace(outlook, forgotten=[])  # it may as well lie before the beginning
-        return Planned(series, window, outlook, slack, is_known)
+        return PlannedFill(series, window, outlook, slack, is_known)
 
     async def reckoned(self, series: Series, start: datetime | None) -> tuple[Series, bool]:
         """Give a series with the beginning to reckon with, and tell whether it is sure.
@@ -196,31 +196,31 @@ class Planning:
         Where its own is not known its symbol was traded on the first known day, or listed, or has
         been for as long as any. From `start` on it is sure if that day lies before.
         """
-        if series.history_begins is not None:
+        if series.history_start is not None:
             return series, True
         first_day = await self._metadata.first_day(series)
         begins = series.grid.floor(first_day or series.symbol.listed_at or EARLIEST)
         is_known = first_day is not None and start is not None and first_day <= start
-        return replace(series, history_begins=begins), is_known
+        return replace(series, history_start=begins), is_known
 
     async def _begun(self, name: SeriesName, until: float | None) -> Series:
         """Give a series; where it begins has been asked, unless that took too long.
 
         Raises:
             NeverTraded: It has not begun yet.
-            MdpError: As `Metadata.series`, but for a limit that is used up.
+            MdpError: As `SeriesResolver.series`, but for a limit that is used up.
         """
         words = (name.exchange, name.market_type, name.symbol, name.interval)
         kept = await self._metadata.kept(*words)
-        probes = self._metadata.adapter(name.exchange, name.market_type).facts.probes_beginning
-        if kept.history_begins is not None or not probes:
+        probes = self._metadata.adapter(name.exchange, name.market_type).facts.supports_first_candle
+        if kept.history_start is not None or not probes:
             return kept
         try:
             async with asyncio.timeout_at(until):
                 series = await patiently(partial(self._metadata.series, *words))
         except TimeoutError:
             return kept
-        if series.history_begins is None:
+        if series.history_start is None:
             raise NeverTraded
         return series
 

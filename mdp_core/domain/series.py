@@ -34,14 +34,14 @@ class Symbol:
 class Series:
     """One stored series: whose candles, on which grid, and from when on there are any.
 
-    `history_begins` is the open time of the exchange's first candle, None while unknown.
+    `history_start` is the open time of the exchange's first candle, None while unknown.
     """
 
     id: int
     symbol: Symbol
     interval: Interval
     grid: Grid
-    history_begins: datetime | None
+    history_start: datetime | None
 
     @property
     def exchange(self) -> str:

@@ -5,16 +5,16 @@ from datetime import datetime
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
-    """What can be asked of the exchange for a series now, and how far to trust the answer.
+class Watermarks:
+    """The bounds of a series at one moment; all on its grid.
 
-    There is nothing before `begins`, and nothing before `earliest` can be had any more. Slots
-    before `settled` are final, slots from `closed` on are still forming. A slot from `late_from` on
-    that is absent may only be late. All on the grid.
+    Nothing was traded before `history_start`, and the exchange no longer has what lies before
+    `retention_start`. Slots before `settled_until` are final, slots from `closed_until` on are
+    still forming. A slot from `grace_start` on that is absent may only be late.
     """
 
-    begins: datetime
-    earliest: datetime
-    settled: datetime
-    closed: datetime
-    late_from: datetime
+    history_start: datetime
+    retention_start: datetime
+    settled_until: datetime
+    closed_until: datetime
+    grace_start: datetime

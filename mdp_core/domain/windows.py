@@ -51,7 +51,7 @@ def subtract(windows: Iterable[Window], holes: Iterable[Window]) -> list[Window]
     return left
 
 
-def common(windows: Iterable[Window], other: Window) -> list[Window]:
+def intersect(windows: Iterable[Window], other: Window) -> list[Window]:
     """Give what of `windows` lies inside `other`; what is empty goes."""
     clipped = (window.clip(other.start, other.end) for window in windows)
     return [window for window in clipped if not window.is_empty]

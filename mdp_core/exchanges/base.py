@@ -42,21 +42,21 @@ class ExchangeFacts:
     tariff: Tariff
     page_size: int
     """Slots of one page: what costs the least weight per candle."""
-    publishes_every_interval: bool
+    fills_empty_intervals: bool
     """Whether there is a candle even where nobody traded."""
     settle_seconds: float
     """How long after its close a candle may still change."""
     absence_grace_seconds: float
     """How long after its close an absent candle may only be late."""
-    tail_seconds: float
+    poll_seconds: float
     """How often the candles after the end of coverage are asked for at the most."""
-    probes_beginning: bool
+    supports_first_candle: bool
     """Whether `fetch_first` can tell where a series' history begins."""
     forming_seconds: float = 3
     """How old a forming candle may be that is answered again."""
-    beginning_interval: Interval | None = None
+    history_start_interval: Interval | None = None
     """The interval that tells where all series of a symbol begin. None: each tells for itself."""
-    memory: int | None = None
+    retention_candles: int | None = None
     """How many candles of a series it remembers at the most; None: all."""
     pages_per_request: int = 1
     """How many adjacent pages one request may ask for."""

@@ -69,11 +69,11 @@ class BinanceFuturesAdapter(ExchangeAdapter):
             capacity=240, per_second=36, used_header="X-MBX-USED-WEIGHT-1M", weigh=_weight
         ),
         page_size=_PAGE_SIZE,
-        publishes_every_interval=True,
+        fills_empty_intervals=True,
         settle_seconds=2,
         absence_grace_seconds=60,
-        tail_seconds=2,
-        probes_beginning=True,
+        poll_seconds=2,
+        supports_first_candle=True,
     )
 
     @override

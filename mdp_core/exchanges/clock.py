@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from mdp_core.domain.clock import Clock
 from mdp_core.domain.intervals import Grid
 from mdp_core.domain.series import Series
-from mdp_core.domain.watermarks import Reach
+from mdp_core.domain.watermarks import Watermarks
 from mdp_core.errors import ExchangeError
 from mdp_core.exchanges.base import ExchangeAdapter
 
@@ -47,7 +47,7 @@ class _Offset:
     until: float
 
 
-class Horizon:
+class ExchangeClock:
     """Tells, for the series of one exchange, what can be asked for now."""
 
     def __init__(self, adapter: ExchangeAdapter, clock: Clock, delays: Delays) -> None:
@@ -63,7 +63,7 @@ class Horizon:
         """How long after its close a candle may still change."""
         return self._delays.settle
 
-    async def reach(self, series: Series, end: datetime | None) -> Reach:
+    async def watermarks(self, series: Series, end: datetime | None) -> Watermarks:
         """Give what can be asked for now.
 
         Args:
@@ -84,7 +84,7 @@ class Horizon:
             late_from = grid.floor(now - self._delays.absence_grace)
         begins = self._begins(series, closed)
         remembered = self._remembered(grid, max(closed, grid.floor(ours)))
-        return Reach(begins, min(max(begins, remembered), closed), settled, closed, late_from)
+        return Watermarks(begins, min(max(begins, remembered), closed), settled, closed, late_from)
 
     async def settled(self, grid: Grid) -> datetime:
         """Tell up to when candles on a grid are final now.
@@ -111,14 +111,14 @@ class Horizon:
         return self._remembered(grid, grid.floor(await self.now()))
 
     def _begins(self, series: Series, closed: datetime) -> datetime:
-        if series.history_begins is not None:
-            return min(series.history_begins, closed)
+        if series.history_start is not None:
+            return min(series.history_start, closed)
         # A beginning that was asked for and not found: nothing was traded so far.
-        return closed if self._adapter.facts.probes_beginning else series.grid.at(0)
+        return closed if self._adapter.facts.supports_first_candle else series.grid.at(0)
 
     def _remembered(self, grid: Grid, closed: datetime) -> datetime:
         """Give the first slot that is surely still there when the request arrives."""
-        memory = self._adapter.facts.memory
+        memory = self._adapter.facts.retention_candles
         if memory is None:
             return grid.at(0)
         return grid.at(grid.index(closed) - memory + _MEMORY_MARGIN_SLOTS)

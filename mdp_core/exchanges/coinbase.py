@@ -55,11 +55,11 @@ class CoinbaseSpotAdapter(ExchangeAdapter):
         # 10 requests a second and IP, bursts of 15; there are no headers that tell.
         tariff=Tariff(capacity=10, per_second=9),
         page_size=_PAGE_SIZE,
-        publishes_every_interval=False,  # "no data is published for intervals without ticks"
+        fills_empty_intervals=False,  # "no data is published for intervals without ticks"
         settle_seconds=60,  # a closed bucket was seen to be late or to change for about a minute
         absence_grace_seconds=300,
-        tail_seconds=2,
-        probes_beginning=False,  # finding it takes a search: interval and depth go together
+        poll_seconds=2,
+        supports_first_candle=False,  # finding it takes a search: interval and depth go together
     )
 
     @override

@@ -26,7 +26,7 @@ from mdp_core.errors import (
     ExchangeUnavailable,
     RateLimited,
 )
-from mdp_core.ratelimit.scheduler import Admission
+from mdp_core.ratelimit.scheduler import RequestScheduler
 
 Parsed = TypeVar("Parsed")
 
@@ -87,13 +87,13 @@ class ExchangeHttp:
         self,
         exchange: str,
         client: httpx.AsyncClient,
-        admission: Admission,
+        scheduler: RequestScheduler,
         *,
         deadline_seconds: float,
     ) -> None:
         self._exchange = exchange
         self._client = client
-        self._admission = admission
+        self._scheduler = scheduler
         self._deadline_seconds = deadline_seconds
 
     async def get_json(
@@ -171,10 +171,10 @@ class ExchangeHttp:
             timeout=None,
             wait_initial=_FIRST_WAIT_SECONDS,
         ):
-            await self._admission.pay(weight, until=until)
+            await self._scheduler.pay(weight, until=until)
             with attempt:
                 parsed = parse(await self._attempt(request))
-                await self._admission.settle(weight - charged(parsed) if charged else 0)
+                await self._scheduler.settle(weight - charged(parsed) if charged else 0)
                 return parsed
         raise AssertionError  # the retry context returns or raises
 
@@ -187,7 +187,7 @@ class ExchangeHttp:
         except httpx.HTTPError as error:
             what = f"can't be reached ({type(error).__name__})"
             raise ExchangeUnavailable(self._exchange, what) from error
-        self._admission.heed(response.headers, sent_at)
+        self._scheduler.heed(response.headers, sent_at)
         if not response.is_success:
             raise await self._refusal(response)
         try:
@@ -199,7 +199,7 @@ class ExchangeHttp:
         status = response.status_code
         if status in _BLOCKS_SECONDS:
             seconds = _retry_after_seconds(response) or _BLOCKS_SECONDS[status]
-            await self._admission.block(seconds, f"HTTP {status}")
+            await self._scheduler.block(seconds, f"HTTP {status}")
             return RateLimited(self._exchange, seconds)
         if response.is_server_error or status == _REQUEST_TIMEOUT:
             return ExchangeUnavailable(self._exchange, f"answered HTTP {status}")

@@ -64,14 +64,14 @@ class HyperliquidPerpAdapter(ExchangeAdapter):
         # 1200 weight per minute and IP; a snapshot's weight depends on the rows that come.
         tariff=Tariff(capacity=240, per_second=16, weigh=_weight),
         page_size=_PAGE_SIZE,
-        publishes_every_interval=True,
+        fills_empty_intervals=True,
         settle_seconds=5,
         absence_grace_seconds=900,  # a minute without trades is published late, as a flat row
-        tail_seconds=10,
+        poll_seconds=10,
         forming_seconds=10,
-        probes_beginning=True,
-        beginning_interval=Interval.ONE_DAY,  # always within its memory
-        memory=_MEMORY,
+        supports_first_candle=True,
+        history_start_interval=Interval.ONE_DAY,  # always within its memory
+        retention_candles=_MEMORY,
         pages_per_request=_PAGES_PER_REQUEST,
     )
 

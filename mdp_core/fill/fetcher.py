@@ -11,16 +11,16 @@ from mdp_core.domain.candles import Candles
 from mdp_core.domain.clock import to_ms
 from mdp_core.domain.intervals import Grid, Int64s
 from mdp_core.domain.series import Series
-from mdp_core.domain.watermarks import Reach
+from mdp_core.domain.watermarks import Watermarks
 from mdp_core.domain.windows import Window, hull, subtract
 from mdp_core.errors import BadRows
 from mdp_core.exchanges.base import ExchangeAdapter, ExchangeFacts
-from mdp_core.exchanges.clock import Horizon
+from mdp_core.exchanges.clock import ExchangeClock
 from mdp_core.exchanges.validation import Sifted, absent_slots, sift
-from mdp_core.fill.absence import doubtful_slots, final_until, remarkable_slots
+from mdp_core.fill.absence import final_until, recheckable_slots, suspicious_slots
 from mdp_core.fill.pages import Page
-from mdp_core.fill.provisional import Tails
-from mdp_core.ratelimit.scheduler import Turn
+from mdp_core.fill.provisional import ProvisionalCache
+from mdp_core.ratelimit.scheduler import Permit
 from mdp_core.storage.candles.candle_store import CandleStore
 
 _log = logging.getLogger(__name__)
@@ -33,19 +33,25 @@ class PageFetcher:
     """Makes the store equal one exchange, some adjacent pages at a time."""
 
     def __init__(
-        self, adapter: ExchangeAdapter, horizon: Horizon, store: CandleStore, tails: Tails
+        self,
+        adapter: ExchangeAdapter,
+        exchange_clock: ExchangeClock,
+        store: CandleStore,
+        ranges: ProvisionalCache,
     ) -> None:
         self._adapter = adapter
-        self._horizon = horizon
+        self._horizon = exchange_clock
         self._store = store
-        self._tails = tails
+        self._ranges = ranges
 
     @property
     def facts(self) -> ExchangeFacts:
         """Of the exchange."""
         return self._adapter.facts
 
-    async def fetch(self, series: Series, run: Sequence[Page], reach: Reach, turn: Turn) -> None:
+    async def fetch(
+        self, series: Series, run: Sequence[Page], watermarks: Watermarks, turn: Permit
+    ) -> None:
         """Fetch and save what adjacent pages lack, with one request if nothing is doubtful.
 
         Raises:
@@ -61,22 +67,22 @@ class PageFetcher:
         if not gaps:
             raise BadRows(series.exchange, lacking, "seen several times")
         window, begun = hull(gaps), time.monotonic()
-        sifted = await self._ask(series, window, reach, turn)
+        sifted = await self._ask(series, window, watermarks, turn)
         absent = _absent(sifted, series.grid, window)
-        final = window.clip(window.start, final_until(absent, series.grid, reach))
-        final = await self._without_forgotten(series, final, absent, reach)
+        final = window.clip(window.start, final_until(absent, series.grid, watermarks))
+        final = await self._without_forgotten(series, final, absent, watermarks)
         wrong = [row.slot for row in sifted.rejected]
         known = subtract([final], _slots(wrong, series.grid))
         await self._store.save(series.id, known, sifted.candles, sifted.rejected)
         _log_fill(series, window, sifted, time.monotonic() - begun)
         if wrong:
             raise BadRows(series.exchange, wrong, sifted.rejected[0].reason)
-        tail = window.clip(final.end, window.end)
-        at_edge = tail.end == reach.closed
-        self._tails.keep(series, run[-1].index, tail, sifted.candles, at_edge=at_edge)
+        provisional = window.clip(final.end, window.end)
+        at_edge = provisional.end == watermarks.closed_until
+        self._ranges.keep(series, run[-1].index, provisional, sifted.candles, at_edge=at_edge)
 
     async def _without_forgotten(
-        self, series: Series, final: Window, absent: Int64s, reach: Reach
+        self, series: Series, final: Window, absent: Int64s, watermarks: Watermarks
     ) -> Window:
         """Begin with the first candle where memory ends: before it nothing is known.
 
@@ -84,26 +90,28 @@ class PageFetcher:
         that is traded no more nothing may come at all.
         """
         grid = series.grid
-        if self.facts.memory is None:
+        if self.facts.retention_candles is None:
             return final
-        remembered = max(reach.earliest, await self._horizon.remembered_from(grid))
-        if remembered <= reach.begins or final.start > remembered:
+        remembered = max(watermarks.retention_start, await self._horizon.remembered_from(grid))
+        if remembered <= watermarks.history_start or final.start > remembered:
             return final
         first = grid.index(final.start)
         leading = int((absent == np.arange(first, first + len(absent))).sum())
         begins = min(grid.at(first + leading), final.end)
         if begins > final.start:
-            self._tails.keep_forgotten(series, begins)
+            self._ranges.keep_forgotten(series, begins)
         return final.clip(begins, final.end)
 
-    async def _ask(self, series: Series, window: Window, reach: Reach, turn: Turn) -> Sifted:
+    async def _ask(
+        self, series: Series, window: Window, watermarks: Watermarks, turn: Permit
+    ) -> Sifted:
         """Ask for `window`, and once more for absent slots that would count as "no candle"."""
         grid, symbol, interval = series.grid, series.symbol, series.interval
         candles = await self._adapter.fetch_page(symbol, interval, window)
         sifted = sift(candles, grid, window)
-        doubtful = doubtful_slots(_absent(sifted, grid, window), grid, reach)
-        if not self._adapter.facts.publishes_every_interval:
-            doubtful = remarkable_slots(doubtful, grid, window)
+        doubtful = recheckable_slots(_absent(sifted, grid, window), grid, watermarks)
+        if not self._adapter.facts.fills_empty_intervals:
+            doubtful = suspicious_slots(doubtful, grid, window)
         if not len(doubtful):
             return sifted
         await turn.rest(_DOUBT_SECONDS)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from mdp_core.domain.series import Series
-from mdp_core.domain.watermarks import Reach
+from mdp_core.domain.watermarks import Watermarks
 from mdp_core.domain.windows import hull
 from mdp_core.errors import (
     ExchangeUnavailable,
@@ -25,7 +25,7 @@ from mdp_core.errors import (
 from mdp_core.fill.fetcher import PageFetcher
 from mdp_core.fill.pages import Page, adjacent_runs
 from mdp_core.ratelimit.priority import Priority, Urgency
-from mdp_core.ratelimit.scheduler import Admission
+from mdp_core.ratelimit.scheduler import RequestScheduler
 from mdp_core.storage.candles.candle_store import CandleStore
 from mdp_core.storage.candles.claims import Claims
 
@@ -60,7 +60,7 @@ class Bounds:
 
 
 @dataclass(slots=True, eq=False)
-class _Work:
+class _PageTask:
     """The filling of some adjacent pages, and how many requests wait for it."""
 
     pages: Sequence[Page]
@@ -77,20 +77,20 @@ class PageFiller:
         self,
         store: CandleStore,
         fetcher: PageFetcher,
-        admission: Admission,
+        scheduler: RequestScheduler,
         claims: Claims,
         bounds: Bounds,
     ) -> None:
         self._store = store
         self._fetcher = fetcher
-        self._admission = admission
+        self._scheduler = scheduler
         self._claims = claims
         self._bounds = bounds
-        self._works: dict[tuple[int, int], _Work] = {}
+        self._page_tasks: dict[tuple[int, int], _PageTask] = {}
         self._waiting = 0
 
     async def fill(
-        self, series: Series, pages: Sequence[Page], reach: Reach, priority: Priority
+        self, series: Series, pages: Sequence[Page], watermarks: Watermarks, priority: Priority
     ) -> list[Failure]:
         """Fill the pages, or wait for those who are filling them; what succeeded stays stored.
 
@@ -100,8 +100,8 @@ class PageFiller:
         Raises:
             Overloaded: Too many wait already.
         """
-        self._start(series, pages, reach, priority)
-        works = [self._works[series.id, page.index] for page in pages]
+        self._start(series, pages, watermarks, priority)
+        works = [self._page_tasks[series.id, page.index] for page in pages]
         with self._waiting_for(works, priority) as waited:
             verdict = await self._ended(series, waited, self._until(priority))
         return [
@@ -112,33 +112,35 @@ class PageFiller:
 
     async def aclose(self) -> None:
         """End the tasks that still run; what they had saved stays."""
-        tasks = {work.task for work in self._works.values()}
+        tasks = {work.task for work in self._page_tasks.values()}
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _start(
-        self, series: Series, pages: Sequence[Page], reach: Reach, priority: Priority
+        self, series: Series, pages: Sequence[Page], watermarks: Watermarks, priority: Priority
     ) -> None:
         """Have a task for each page; adjacent ones that are new share one, and its request."""
         if self._waiting >= self._bounds.waiting:
             raise Overloaded
-        new = [page for page in pages if (series.id, page.index) not in self._works]
+        new = [page for page in pages if (series.id, page.index) not in self._page_tasks]
         for run in adjacent_runs(new, self._fetcher.facts.pages_per_request):
-            work = _Work(run, Urgency(priority))
-            self._works |= dict.fromkeys(_keys(series, work), work)
-            work.task = asyncio.create_task(self._fill(series, work, reach))
+            work = _PageTask(run, Urgency(priority))
+            self._page_tasks |= dict.fromkeys(_keys(series, work), work)
+            work.task = asyncio.create_task(self._fill(series, work, watermarks))
             work.task.add_done_callback(lambda _, work=work: self._forget(series, work))
 
-    def _forget(self, series: Series, work: _Work) -> None:
+    def _forget(self, series: Series, work: _PageTask) -> None:
         for key in _keys(series, work):
-            if self._works.get(key) is work:
-                del self._works[key]
+            if self._page_tasks.get(key) is work:
+                del self._page_tasks[key]
         if work.task.done() and not work.task.cancelled():
             work.task.exception()  # nobody may be left to see it
 
     @contextmanager
-    def _waiting_for(self, works: Sequence[_Work], priority: Priority) -> Generator[set[_Work]]:
+    def _waiting_for(
+        self, works: Sequence[_PageTask], priority: Priority
+    ) -> Generator[set[_PageTask]]:
         """Count as somebody who waits for what is in the set that this gives."""
         waited = set(works)
         for work in waited:
@@ -153,7 +155,7 @@ class PageFiller:
                 work.waiting -= 1
 
     async def _ended(
-        self, series: Series, waited: set[_Work], until: float | None
+        self, series: Series, waited: set[_PageTask], until: float | None
     ) -> MdpError | None:
         """Wait until all have ended; tell what was out of order, if anything was.
 
@@ -173,7 +175,7 @@ class PageFiller:
                 self._give_up(series, waited)
         return verdict
 
-    def _give_up(self, series: Series, waited: set[_Work]) -> None:
+    def _give_up(self, series: Series, waited: set[_PageTask]) -> None:
         """Wait no more for what was not begun; what nobody waits for then is not done at all."""
         for work in [work for work in waited if not work.is_begun]:
             waited.remove(work)
@@ -182,22 +184,22 @@ class PageFiller:
                 self._forget(series, work)
                 work.task.cancel()
 
-    async def _fill(self, series: Series, work: _Work, reach: Reach) -> None:
+    async def _fill(self, series: Series, work: _PageTask, watermarks: Watermarks) -> None:
         whole = hull([page.window for page in work.pages])
         weight = self._fetcher.facts.tariff.weigh(series.grid.count(whole.start, whole.end))
         respected_until: float | None = None
         until = self._until(work.urgency.priority)
         while True:
-            async with self._admission.turn(weight, work.urgency, until=until) as turn:
+            async with self._scheduler.turn(weight, work.urgency, until=until) as turn:
                 work.is_begun = True
                 pages = [page.index for page in work.pages]
                 async with self._claims.claim(series.id, pages) as is_ours:
                     now = time.monotonic()
                     respected_until = respected_until or now + self._bounds.claim_seconds
                     if is_ours or now > respected_until:
-                        return await self._fetcher.fetch(series, work.pages, reach, turn)
+                        return await self._fetcher.fetch(series, work.pages, watermarks, turn)
             await asyncio.sleep(random.uniform(*_LOOK_AGAIN_SECONDS))  # noqa: S311 - not a secret
-            final = whole.clip(whole.start, reach.settled)
+            final = whole.clip(whole.start, watermarks.settled_until)
             if not (final.is_empty or await self._store.missing(series.id, final)):
                 return None
 
@@ -207,11 +209,11 @@ class PageFiller:
         return asyncio.get_running_loop().time() + self._bounds.patience_seconds
 
 
-def _keys(series: Series, work: _Work) -> list[tuple[int, int]]:
+def _keys(series: Series, work: _PageTask) -> list[tuple[int, int]]:
     return [(series.id, page.index) for page in work.pages]
 
 
-def _error(series: Series, work: _Work, verdict: MdpError | None) -> MdpError | None:
+def _error(series: Series, work: _PageTask, verdict: MdpError | None) -> MdpError | None:
     """Give why a work was not done, or was given up; what is no `MdpError` is raised."""
     if not work.task.done():
         return verdict

@@ -4,22 +4,22 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from mdp_core.domain.series import Series
-from mdp_core.domain.watermarks import Reach
+from mdp_core.domain.watermarks import Watermarks
 from mdp_core.exchanges.base import ExchangeAdapter
-from mdp_core.exchanges.clock import Horizon
+from mdp_core.exchanges.clock import ExchangeClock
 from mdp_core.fill.filler import PageFiller
-from mdp_core.fill.provisional import Tails
+from mdp_core.fill.provisional import ProvisionalCache
 from mdp_core.ratelimit.tariff import Terms
 
 
 @dataclass(frozen=True, slots=True)
-class Market:
+class MarketContext:
     """An exchange's adapter, its clock, who fills its pages, and what was asked of it lately."""
 
     adapter: ExchangeAdapter
-    horizon: Horizon
+    exchange_clock: ExchangeClock
     filler: PageFiller
-    tails: Tails
+    ranges: ProvisionalCache
     weight_per_second: float
     """How much of the exchange's weight this service may spend for long."""
 
@@ -36,10 +36,10 @@ class Market:
             facts.page_size, facts.pages_per_request, facts.tariff.weigh, self.weight_per_second
         )
 
-    async def reach(self, series: Series, end: datetime | None) -> Reach:
+    async def watermarks(self, series: Series, end: datetime | None) -> Watermarks:
         """Give what can be asked for now in a window that ends at `end` (None: now).
 
         Raises:
             ExchangeError: The exchange's clock was needed and could not be read.
         """
-        return self.tails.remembered(series, await self.horizon.reach(series, end))
+        return self.ranges.remembered(series, await self.exchange_clock.watermarks(series, end))

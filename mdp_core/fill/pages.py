@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mdp_core.domain.intervals import Grid
-from mdp_core.domain.watermarks import Reach
+from mdp_core.domain.watermarks import Watermarks
 from mdp_core.domain.windows import Window
 
 
@@ -20,33 +20,33 @@ class Page:
     window: Window
 
 
-def plan(gaps: Sequence[Window], grid: Grid, page_size: int, reach: Reach) -> list[Page]:
+def plan(gaps: Sequence[Window], grid: Grid, page_size: int, watermarks: Watermarks) -> list[Page]:
     """Grow gaps to the pages they lie in.
 
     Args:
         gaps: Ascending, disjoint, on the grid.
         grid: The series' grid.
         page_size: Slots of one page.
-        reach: What every page is clipped to.
+        watermarks: What every page is clipped to.
 
     Returns:
         Each page once, ascending; none is empty.
     """
     pages: dict[int, Page] = {}
     for gap in gaps:
-        inside = gap.clip(reach.earliest, reach.closed)
+        inside = gap.clip(watermarks.retention_start, watermarks.closed_until)
         if inside.is_empty:
             continue
         first = grid.index(inside.start) // page_size
         last = (grid.index(inside.end) - 1) // page_size
         for index in range(first, last + 1):
-            pages[index] = _page(index, grid, page_size, reach)
+            pages[index] = _page(index, grid, page_size, watermarks)
     return [pages[index] for index in sorted(pages)]
 
 
-def _page(index: int, grid: Grid, page_size: int, reach: Reach) -> Page:
+def _page(index: int, grid: Grid, page_size: int, watermarks: Watermarks) -> Page:
     whole = Window(grid.at(index * page_size), grid.at((index + 1) * page_size))
-    return Page(index, whole.clip(reach.earliest, reach.closed))
+    return Page(index, whole.clip(watermarks.retention_start, watermarks.closed_until))
 
 
 def adjacent_runs(pages: Sequence[Page], most: int) -> list[list[Page]]:

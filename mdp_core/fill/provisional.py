@@ -9,7 +9,7 @@ from datetime import datetime
 
 from mdp_core.domain.candles import Candles
 from mdp_core.domain.series import Series
-from mdp_core.domain.watermarks import Reach
+from mdp_core.domain.watermarks import Watermarks
 from mdp_core.domain.windows import Window
 
 # How long it is believed where an exchange's memory was seen to end.
@@ -17,7 +17,7 @@ _FORGOTTEN_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Tail:
+class ProvisionalRange:
     """Closed candles that are not final yet, all there were in `window` when it was asked for."""
 
     window: Window
@@ -27,26 +27,26 @@ class Tail:
     """Whether `window` ended at the last closed candle then."""
 
 
-class Tails:
+class ProvisionalCache:
     """Keeps the tails of one exchange's series, each for `seconds`."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._tails: dict[tuple[int, int], Tail] = {}
+        self._ranges: dict[tuple[int, int], ProvisionalRange] = {}
         self._remembered_from: dict[int, tuple[datetime, float]] = {}
 
-    def fresh(self, series: Series, window: Window) -> list[Tail]:
+    def fresh(self, series: Series, window: Window) -> list[ProvisionalRange]:
         """Give the tails that reach into `window`, ascending."""
         now = time.monotonic()
         return sorted(
             (
-                tail
-                for (series_id, _), tail in self._tails.items()
+                provisional
+                for (series_id, _), provisional in self._ranges.items()
                 if series_id == series.id
-                and tail.fresh_until > now
-                and not tail.window.clip(window.start, window.end).is_empty
+                and provisional.fresh_until > now
+                and not provisional.window.clip(window.start, window.end).is_empty
             ),
-            key=lambda tail: tail.window,
+            key=lambda provisional: provisional.window,
         )
 
     def keep(
@@ -57,32 +57,43 @@ class Tails:
         A straggler, which was asked for before the edge moved on, replaces nothing newer.
         """
         now = time.monotonic()
-        self._tails = {key: tail for key, tail in self._tails.items() if tail.fresh_until > now}
-        kept = self._tails.get((series.id, page))
+        self._ranges = {
+            key: provisional
+            for key, provisional in self._ranges.items()
+            if provisional.fresh_until > now
+        }
+        kept = self._ranges.get((series.id, page))
         if not window.is_empty and (kept is None or kept.window.end <= window.end):
-            tail = Tail(window, candles.inside(window), now + self._seconds, at_edge)
-            self._tails[series.id, page] = tail
+            provisional = ProvisionalRange(
+                window, candles.inside(window), now + self._seconds, at_edge
+            )
+            self._ranges[series.id, page] = provisional
 
     def keep_forgotten(self, series: Series, remembered_from: datetime) -> None:
         """Note that the exchange no longer has what lies before."""
         self._remembered_from[series.id] = (remembered_from, time.monotonic() + _FORGOTTEN_SECONDS)
 
-    def narrowed(self, series: Series, reach: Reach) -> Reach:
+    def narrowed(self, series: Series, watermarks: Watermarks) -> Watermarks:
         """Cut a reach to what is asked for now.
 
         It ends where a fresh tail ended at the live edge: the rest is not asked for yet.
         """
-        remembered = self.remembered(series, reach)
+        remembered = self.remembered(series, watermarks)
         ends = [
-            tail.window.end
-            for tail in self.fresh(series, Window(reach.begins, reach.closed))
-            if tail.at_edge
+            provisional.window.end
+            for provisional in self.fresh(
+                series, Window(watermarks.history_start, watermarks.closed_until)
+            )
+            if provisional.at_edge
         ]
-        return replace(remembered, closed=ends[-1]) if ends else remembered
+        return replace(remembered, closed_until=ends[-1]) if ends else remembered
 
-    def remembered(self, series: Series, reach: Reach) -> Reach:
+    def remembered(self, series: Series, watermarks: Watermarks) -> Watermarks:
         """Cut a reach where the exchange was seen to have forgotten what lies before."""
-        seen, until = self._remembered_from.get(series.id, (reach.earliest, 0.0))
+        seen, until = self._remembered_from.get(series.id, (watermarks.retention_start, 0.0))
         if time.monotonic() >= until:
-            return reach
-        return replace(reach, earliest=min(max(reach.earliest, seen), reach.closed))
+            return watermarks
+        return replace(
+            watermarks,
+            retention_start=min(max(watermarks.retention_start, seen), watermarks.closed_until),
+        )

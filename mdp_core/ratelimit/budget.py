@@ -3,7 +3,7 @@
 Every process behind one egress moves the same row of `rate_budgets`, on the database's clock, so
 that together they stay within the limit. A bucket of `capacity` refilled at `per_second` spends at
 most capacity + 60 x per_second in any minute. Who may spend next inside a process is decided in
-`admission`.
+`scheduler`.
 """
 
 import time

@@ -17,21 +17,21 @@ from mdp_core.ratelimit.budget import Budget
 from mdp_core.ratelimit.priority import Priority, Urgency
 
 
-class Turn:
+class Permit:
     """The slot of one page, and the tokens that were taken for it and are not spent yet."""
 
-    def __init__(self, admission: "Admission", urgency: Urgency, tokens: float) -> None:
-        self._admission = admission
+    def __init__(self, scheduler: "RequestScheduler", urgency: Urgency, tokens: float) -> None:
+        self._scheduler = scheduler
         self.urgency = urgency
         self.tokens = tokens
 
     async def rest(self, seconds: float) -> None:
         """Wait, and leave the slot to others meanwhile."""
-        self._admission.free_slot()
+        self._scheduler.free_slot()
         try:
             await asyncio.sleep(seconds)
         finally:
-            self._admission.occupy_slot()
+            self._scheduler.occupy_slot()
 
 
 @dataclass(slots=True, eq=False)
@@ -52,7 +52,7 @@ _TOGETHER_SECONDS = 0.25
 # What is told to somebody whose time is up while there is no telling how long the others take.
 _RETRY_SECONDS = 1.0
 
-_turn: ContextVar[Turn | None] = ContextVar("turn", default=None)
+_turn: ContextVar[Permit | None] = ContextVar("turn", default=None)
 _urgency: ContextVar[Urgency | None] = ContextVar("urgency", default=None)
 
 
@@ -81,7 +81,7 @@ def urgency_now() -> Urgency:
     return _urgency.get() or Urgency(Priority.INTERACTIVE)
 
 
-class Admission:
+class RequestScheduler:
     """Lets one process' requests through to one exchange, `slots` pages at a time."""
 
     def __init__(self, exchange: str, budget: Budget, *, slots: int) -> None:
@@ -96,7 +96,7 @@ class Admission:
     @asynccontextmanager
     async def turn(
         self, weight: float, urgency: Urgency, *, until: float | None
-    ) -> AsyncGenerator[Turn]:
+    ) -> AsyncGenerator[Permit]:
         """Hold a slot and tokens for `weight`; on leaving, what was not spent is given back.
 
         Args:
@@ -108,7 +108,7 @@ class Admission:
             RateLimited: The turn does not come before then.
         """
         await self._wait(weight, urgency, takes_slot=True, until=until)
-        turn = Turn(self, urgency, weight)
+        turn = Permit(self, urgency, weight)
         token = _turn.set(turn)
         try:
             yield turn

@@ -19,13 +19,13 @@ from mdp_core.domain.series import Series, Symbol
 from mdp_core.domain.windows import Window
 from mdp_core.errors import BadPayload
 from mdp_core.exchanges.base import ExchangeAdapter, OfferedInterval
-from mdp_core.exchanges.clock import Horizon
+from mdp_core.exchanges.clock import ExchangeClock
 from mdp_core.exchanges.validation import absent_slots, sift
 from mdp_core.ratelimit.priority import Priority, Urgency
 from mdp_core.ratelimit.scheduler import at_urgency, urgency_now
 from mdp_core.storage.candles.candle_store import CandleStore
 from mdp_core.storage.candles.claims import Claims
-from mdp_core.storage.catalog.catalog import Beginning, Catalog, Listing
+from mdp_core.storage.catalog.catalog import Catalog, HistoryStart, Listing
 
 _DOUBT_SECONDS = 2.0
 # How long another process may take to find it. It may be in no haste, and wait for tokens: somebody
@@ -43,7 +43,7 @@ class _Question:
     task: asyncio.Task[Series]
 
 
-class Beginnings:
+class HistoryStarts:
     """Gives stored series; one task of one process finds where a new one begins, whoever waits."""
 
     def __init__(
@@ -51,13 +51,13 @@ class Beginnings:
         catalog: Catalog,
         store: CandleStore,
         claims: Claims,
-        horizons: Mapping[ExchangeAdapter, Horizon],
+        clocks: Mapping[ExchangeAdapter, ExchangeClock],
         clock: Callable[[], datetime],
     ) -> None:
         self._catalog = catalog
         self._store = store
         self._claims = claims
-        self._horizons = horizons
+        self._horizons = clocks
         self._clock = clock
         self._questions: dict[tuple[int, Interval], _Question] = {}
 
@@ -134,33 +134,35 @@ class Beginnings:
         """Give the stored series, unless the exchange can still tell where it begins."""
         grid = adapter.facts.intervals[interval].grid
         series = await self._catalog.series(listing, interval, grid)
-        is_known = series and (series.history_begins or not adapter.facts.probes_beginning)
+        is_known = series and (series.history_start or not adapter.facts.supports_first_candle)
         return series if is_known else None
 
     async def _find(self, adapter: ExchangeAdapter, listing: Listing, interval: Interval) -> Series:
         facts = adapter.facts
-        if not facts.probes_beginning:
+        if not facts.supports_first_candle:
             return await self._add(adapter, listing, interval, None)
-        if facts.beginning_interval in (None, interval):
+        if facts.history_start_interval in (None, interval):
             return await self._begin_first(adapter, listing, interval)
-        told = await self.series(adapter, listing, facts.beginning_interval)
-        if told.history_begins is None:
+        told = await self.series(adapter, listing, facts.history_start_interval)
+        if told.history_start is None:
             return await self._add(adapter, listing, interval, None)
         begins = await self._derived(adapter, listing.symbol, interval, told)
-        beginning = Beginning(begins, f"first traded {told.interval} of the exchange")
+        beginning = HistoryStart(begins, f"first traded {told.interval} of the exchange")
         return await self._add(adapter, listing, interval, beginning)
 
     async def _begin_first(
         self, adapter: ExchangeAdapter, listing: Listing, interval: Interval
     ) -> Series:
         """Ask for the first candles; those that tell for other intervals too are stored."""
-        offered, horizon = adapter.facts.intervals[interval], self._horizons[adapter]
-        is_kept = interval is adapter.facts.beginning_interval
-        settled = await horizon.settled(offered.grid) if is_kept else None
+        offered, exchange_clock = adapter.facts.intervals[interval], self._horizons[adapter]
+        is_kept = interval is adapter.facts.history_start_interval
+        settled = await exchange_clock.settled(offered.grid) if is_kept else None
         rows = await self._ask(adapter, listing.symbol, interval, None)
         if not len(rows) and _is_surely_traded(listing.symbol, self._clock()):
             raise _doubtful(adapter, listing.symbol, interval)
-        beginning = Beginning(_first_open(rows), "first candle of the exchange") if rows else None
+        beginning = (
+            HistoryStart(_first_open(rows), "first candle of the exchange") if rows else None
+        )
         series = await self._add(adapter, listing, interval, beginning)
         if beginning and settled:
             await self._keep(series, rows, settled)
@@ -174,14 +176,14 @@ class Beginnings:
         A longer candle holds its first one. Of a shorter interval the first traded candle is asked
         for, where the exchange still remembers that time.
         """
-        assert told.history_begins, "the caller looked"  # noqa: S101 - for the type checker
+        assert told.history_start, "the caller looked"  # noqa: S101 - for the type checker
         grid = adapter.facts.intervals[interval].grid
-        floor = grid.floor(told.history_begins)
-        if grid.next(floor) >= told.grid.next(told.history_begins):
+        floor = grid.floor(told.history_start)
+        if grid.next(floor) >= told.grid.next(told.history_start):
             return floor
         if not await self._horizons[adapter].remembers(grid, floor):
             return floor
-        rows = await self._ask(adapter, symbol, interval, told.history_begins)
+        rows = await self._ask(adapter, symbol, interval, told.history_start)
         return _first_open(rows) if rows else floor
 
     async def _ask(
@@ -210,7 +212,7 @@ class Beginnings:
         adapter: ExchangeAdapter,
         listing: Listing,
         interval: Interval,
-        beginning: Beginning | None,
+        beginning: HistoryStart | None,
     ) -> Series:
         offered = adapter.facts.intervals[interval]
         await self._catalog.add_series(listing, interval, _own_grid(offered, beginning), beginning)
@@ -220,9 +222,9 @@ class Beginnings:
 
     async def _keep(self, series: Series, rows: Candles, settled: datetime) -> None:
         """Store what is final, up to the first slot that is absent or wrong: pages see to those."""
-        assert series.history_begins, "there are rows"  # noqa: S101 - for the type checker
+        assert series.history_start, "there are rows"  # noqa: S101 - for the type checker
         grid = series.grid
-        window = Window(min(series.history_begins, settled), settled)
+        window = Window(min(series.history_start, settled), settled)
         candles = sift(rows, grid, window).candles
         absent = absent_slots(candles.time, grid, window)
         if len(absent):
@@ -259,7 +261,7 @@ def _doubtful(adapter: ExchangeAdapter, symbol: Symbol, interval: Interval) -> B
     return BadPayload(adapter.facts.name, what)
 
 
-def _own_grid(offered: OfferedInterval, beginning: Beginning | None) -> Grid:
+def _own_grid(offered: OfferedInterval, beginning: HistoryStart | None) -> Grid:
     if offered.phase_varies and beginning and isinstance(offered.grid, FixedGrid):
         return offered.grid.with_phase_of(beginning.time)
     return offered.grid

@@ -22,8 +22,8 @@ from mdp_core.errors import (
 from mdp_core.exchanges.base import ExchangeAdapter
 from mdp_core.ratelimit.priority import Priority
 from mdp_core.ratelimit.scheduler import urgency_now
-from mdp_core.series.history_start import Beginnings
-from mdp_core.storage.catalog.catalog import Beginning, Catalog, Listing
+from mdp_core.series.history_start import HistoryStarts
+from mdp_core.storage.catalog.catalog import Catalog, HistoryStart, Listing
 
 _log = logging.getLogger(__name__)
 
@@ -45,17 +45,17 @@ _LARGEST_LOSS = 0.2
 SeriesKey = tuple[str, str, str, str]
 
 
-class Metadata:
+class SeriesResolver:
     """Resolves series; asks an exchange for its symbols when the catalog doesn't know one."""
 
     def __init__(
         self,
         catalog: Catalog,
-        beginnings: Beginnings,
+        history_starts: HistoryStarts,
         adapters: Mapping[tuple[str, str], ExchangeAdapter],
     ) -> None:
         self._catalog = catalog
-        self._beginnings = beginnings
+        self._history_starts = history_starts
         self._adapters = adapters
         self._known: dict[SeriesKey, tuple[Series, float]] = {}
         self._listings: dict[ExchangeAdapter, tuple[Sequence[Listing], float]] = {}
@@ -118,16 +118,16 @@ class Metadata:
         """
         return (await self._listing(adapter, text)).symbol
 
-    async def without_beginning(self, adapter: ExchangeAdapter) -> list[Series]:
+    async def without_history_start(self, adapter: ExchangeAdapter) -> list[Series]:
         """Give the kept series of a market whose beginning is not known."""
         facts = adapter.facts
         market = (facts.name, facts.market_type)
-        names = await self._catalog.names_without_beginning(*market)
+        names = await self._catalog.names_without_history_start(*market)
         return [await self.series(*market, symbol, interval) for symbol, interval in names]
 
-    async def learn_beginning(self, series: Series, begins: datetime) -> None:
+    async def learn_history_start(self, series: Series, begins: datetime) -> None:
         """Keep where a series' history was found, by searching, to begin."""
-        await self._catalog.save_beginning(series, Beginning(begins, "bisection"))
+        await self._catalog.save_history_start(series, HistoryStart(begins, "bisection"))
         self._known = {key: each for key, each in self._known.items() if each[0].id != series.id}
 
     async def series(self, exchange: str, market_type: str, symbol: str, interval: str) -> Series:
@@ -162,7 +162,9 @@ class Metadata:
             return known
         adapter = self.adapter(exchange, market_type)
         offered = _offered(adapter, interval)
-        return await self._beginnings.kept(adapter, await self._listing(adapter, symbol), offered)
+        return await self._history_starts.kept(
+            adapter, await self._listing(adapter, symbol), offered
+        )
 
     async def first_day(self, series: Series) -> datetime | None:
         """Give when the first daily candle of a kept series' symbol opens, if that is known."""
@@ -187,7 +189,7 @@ class Metadata:
         usual = {each: of.grid for each, of in facts.intervals.items() if each.value in intervals}
         for series in await self._catalog.all_series(listings, usual):
             name = (series.symbol.name, series.interval.value)
-            is_known = series.history_begins or not facts.probes_beginning
+            is_known = series.history_start or not facts.supports_first_candle
             if is_known and name in wanted and counted[name[0]] == 1:
                 self._believe((facts.name, facts.market_type, *name), series, _BELIEVED_SECONDS)
 
@@ -205,11 +207,11 @@ class Metadata:
         adapter = self.adapter(exchange, market_type)
         offered = _offered(adapter, interval)
         listing = await self._listing(adapter, symbol)
-        series = await self._beginnings.series(adapter, listing, offered)
+        series = await self._history_starts.series(adapter, listing, offered)
         # What has not begun to trade may begin at any moment, like any other candle; where it did
         # may be found at any moment by whoever searches.
-        is_awaited = series.history_begins is None
-        seconds = adapter.facts.tail_seconds if is_awaited else _BELIEVED_SECONDS
+        is_awaited = series.history_start is None
+        seconds = adapter.facts.poll_seconds if is_awaited else _BELIEVED_SECONDS
         self._believe(key, series, seconds)
         return series
 

@@ -7,7 +7,7 @@ from mdp_core.domain.intervals import Interval
 from mdp_core.domain.patterns import is_glob, matches, split_names
 from mdp_core.errors import InvalidParameter, UnknownSymbol, UnsupportedInterval
 from mdp_core.exchanges.base import ExchangeAdapter
-from mdp_core.series.resolver import Metadata
+from mdp_core.series.resolver import SeriesResolver
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ def _parse_selection(text: str) -> Selection:
 class Selector:
     """Finds the series that a selection names."""
 
-    def __init__(self, metadata: Metadata) -> None:
+    def __init__(self, metadata: SeriesResolver) -> None:
         self._metadata = metadata
 
     async def names(self, selection: Selection) -> list[SeriesName]:

@@ -14,17 +14,17 @@ from dataclasses import dataclass, replace
 from mdp_core.domain.candles import Candles
 from mdp_core.domain.queries import Answer, CacheState, CandleQuery, Continuation, Limits
 from mdp_core.domain.series import Series
-from mdp_core.domain.watermarks import Reach
+from mdp_core.domain.watermarks import Watermarks
 from mdp_core.domain.windows import Window
 from mdp_core.errors import ExchangeUnavailable, InvalidWindow, LimitTooLarge, SeriesRepaired
 from mdp_core.exchanges.http import counting_upstream_requests
-from mdp_core.fill.market import Market
+from mdp_core.fill.market import MarketContext
 from mdp_core.logs import note
 from mdp_core.ratelimit.priority import Priority
 from mdp_core.ratelimit.scheduler import at_priority
-from mdp_core.series.resolver import Metadata
-from mdp_core.service.lookup import Hit, Hits
-from mdp_core.service.scan import Found, FromEnd, FromStart, Walk, Wanted
+from mdp_core.series.resolver import SeriesResolver
+from mdp_core.service.lookup import CachedRange, CacheLookup
+from mdp_core.service.scan import FromEnd, FromStart, RowScan, ScanResult, Wanted
 from mdp_core.storage.candles.candle_reader import Block, CandleReader
 from mdp_core.storage.candles.candle_store import CandleStore
 from mdp_core.storage.catalog.usage import Usage
@@ -51,8 +51,8 @@ class _Request:
     """A query with everything that it means now."""
 
     series: Series
-    market: Market
-    reach: Reach
+    market: MarketContext
+    watermarks: Watermarks
     wanted: Wanted
 
 
@@ -63,9 +63,9 @@ class CandleService:
         self,
         store: CandleStore,
         reader: CandleReader,
-        metadata: Metadata,
+        metadata: SeriesResolver,
         *,
-        markets: Mapping[tuple[str, str], Market],
+        markets: Mapping[tuple[str, str], MarketContext],
         limits: Limits,
         usage: Usage,
     ) -> None:
@@ -96,15 +96,19 @@ class CandleService:
                     hit = await self._hit(query, request)
                 with _timed(timings, "fetch"):
                     hit, cache = (hit, "hit") if hit else await self._fetch(query, request)
-        found, asked, reach = _known(hit.found, request), request.wanted.asked, request.reach
+        found, asked, watermarks = (
+            _known(hit.found, request),
+            request.wanted.asked,
+            request.watermarks,
+        )
         answer = Answer(
             series=request.series,
             window=found.window,
-            settled_until=min(found.stored.end, reach.settled),
+            settled_until=min(found.stored.end, watermarks.settled_until),
             stored=found.stored,
             edge=found.edge,
             missing=found.missing,
-            next=_next(query, asked, found, reach),
+            next=_next(query, asked, found, watermarks),
             cache=cache,
             upstream_requests=upstream.requests,
             epoch=hit.epoch,
@@ -140,31 +144,31 @@ class CandleService:
         )
         note(series=str(series))  # now: what fails below has its line too
         market = self._markets[query.exchange, query.market_type]
-        reach = await _reach(market, series, query)
-        asked = self._align(query, series, _final_reach(query, series, market, reach), rows)
+        watermarks = await _watermarks(market, series, query)
+        asked = self._align(query, series, _final_reach(query, series, market, watermarks), rows)
         note(window=str(asked))
         if priority is Priority.INTERACTIVE:
-            self._usage.note(series.id, at_edge=asked.end >= reach.settled)
+            self._usage.note(series.id, at_edge=asked.end >= watermarks.settled_until)
         pages = query.pages or self._limits.pages
         wanted = Wanted(asked, rows, pages, query.partial, priority)
-        return _Request(series, market, reach, wanted)
+        return _Request(series, market, watermarks, wanted)
 
-    async def _hit(self, query: CandleQuery, request: _Request) -> Hit | None:
+    async def _hit(self, query: CandleQuery, request: _Request) -> CachedRange | None:
         """Answer from what is stored and what was just fetched, if that is all that is needed."""
-        series, reach, wanted = request.series, request.reach, request.wanted
-        tails = request.market.tails.fresh(series, wanted.asked)
-        hits = Hits(self._reader, series, reach, tails)
+        series, watermarks, wanted = request.series, request.watermarks, request.wanted
+        ranges = request.market.ranges.fresh(series, wanted.asked)
+        hits = CacheLookup(self._reader, series, watermarks, ranges)
         find = hits.last if query.start is None else hits.first
         return await find(wanted.asked, wanted.rows)
 
-    async def _fetch(self, query: CandleQuery, request: _Request) -> tuple[Hit, CacheState]:
+    async def _fetch(self, query: CandleQuery, request: _Request) -> tuple[CachedRange, CacheState]:
         """Have the store hold what it lacks; its epoch is read after that."""
         direction = FromEnd() if query.start is None else FromStart()
-        market, series, reach = request.market, request.series, request.reach
-        walk = Walk(self._store, market, series, reach, request.wanted)
+        market, series, watermarks = request.market, request.series, request.watermarks
+        walk = RowScan(self._store, market, series, watermarks, request.wanted)
         found = await walk.find(direction)
         look = await self._reader.look(series.id, found.stored)
-        return Hit(found, look.epoch), walk.cache
+        return CachedRange(found, look.epoch), walk.cache
 
     def _rows(self, query: CandleQuery) -> int:
         if query.start is not None and query.end is not None and query.start > query.end:
@@ -174,13 +178,19 @@ class CandleService:
         default = self._limits.rows if query.start is not None else _DEFAULT_ROWS
         return query.limit or min(default, self._limits.rows)
 
-    def _align(self, query: CandleQuery, series: Series, reach: Reach, rows: int) -> Window:
+    def _align(
+        self, query: CandleQuery, series: Series, watermarks: Watermarks, rows: int
+    ) -> Window:
         """Round both bounds up to the grid, and cut at the last closed candle.
 
         Without a start, look back as many slots as rows are wanted, and 100 pages at least.
         """
         grid = series.grid
-        end = reach.closed if query.end is None else min(grid.ceil(query.end), reach.closed)
+        end = (
+            watermarks.closed_until
+            if query.end is None
+            else min(grid.ceil(query.end), watermarks.closed_until)
+        )
         if query.start is not None:
             start = grid.ceil(query.start)
             return Window(start, max(start, end))
@@ -188,7 +198,9 @@ class CandleService:
             query.exchange, query.market_type
         ].page_size
         first = grid.index(end) - max(rows, pages)
-        return Window(grid.at(max(first, min(grid.index(reach.begins), grid.index(end)))), end)
+        return Window(
+            grid.at(max(first, min(grid.index(watermarks.history_start), grid.index(end)))), end
+        )
 
     @asynccontextmanager
     async def _deadline(self, exchange: str, priority: Priority) -> AsyncGenerator[None]:
@@ -204,7 +216,7 @@ class CandleService:
 def pieces(answer: Answer) -> list[Piece]:
     """Part the stored window of an answer along the blocks that all answers of a series share."""
     grid, window = answer.series.grid, answer.stored
-    if (begins := answer.series.history_begins) is not None:
+    if (begins := answer.series.history_start) is not None:
         window = window.clip(begins, window.end)  # nothing to read lies before
     parts: list[Piece] = []
     while not window.is_empty:
@@ -215,27 +227,31 @@ def pieces(answer: Answer) -> list[Piece]:
     return parts
 
 
-async def _reach(market: Market, series: Series, query: CandleQuery) -> Reach:
-    reach = await market.horizon.reach(series, query.end)
-    return market.tails.narrowed(series, reach)
+async def _watermarks(market: MarketContext, series: Series, query: CandleQuery) -> Watermarks:
+    watermarks = await market.exchange_clock.watermarks(series, query.end)
+    return market.ranges.narrowed(series, watermarks)
 
 
-def _final_reach(query: CandleQuery, series: Series, market: Market, reach: Reach) -> Reach:
+def _final_reach(
+    query: CandleQuery, series: Series, market: MarketContext, watermarks: Watermarks
+) -> Watermarks:
     """Cut a reach where finality ends, if nothing else is wanted: no fresh tail is final."""
     if not query.settled:
-        return reach
-    tails = market.tails.fresh(series, Window(reach.begins, reach.closed))
-    starts = [tail.window.start for tail in tails]
-    return replace(reach, closed=min(reach.closed, reach.settled, *starts))
+        return watermarks
+    ranges = market.ranges.fresh(series, Window(watermarks.history_start, watermarks.closed_until))
+    starts = [provisional.window.start for provisional in ranges]
+    return replace(
+        watermarks, closed_until=min(watermarks.closed_until, watermarks.settled_until, *starts)
+    )
 
 
-def _known(found: Found, request: _Request) -> Found:
+def _known(found: ScanResult, request: _Request) -> ScanResult:
     """Take nothing for final where the exchange has no first candle yet: it may have one any time.
 
     What was found is that there is none, and that is stored nowhere.
     """
-    has_begun = request.series.history_begins is not None
-    if has_begun or not request.market.adapter.facts.probes_beginning:
+    has_begun = request.series.history_start is not None
+    if has_begun or not request.market.adapter.facts.supports_first_candle:
         return found
     return replace(found, stored=Window(found.window.start, found.window.start))
 
@@ -249,9 +265,11 @@ def _note(answer: Answer) -> None:
     )
 
 
-def _next(query: CandleQuery, asked: Window, found: Found, reach: Reach) -> Continuation | None:
+def _next(
+    query: CandleQuery, asked: Window, found: ScanResult, watermarks: Watermarks
+) -> Continuation | None:
     if query.start is None:
-        has_more = found.window.start > reach.begins and not found.window.is_empty
+        has_more = found.window.start > watermarks.history_start and not found.window.is_empty
         return Continuation(None, found.window.start) if has_more else None
     has_more = found.window.end < asked.end
     return Continuation(found.window.end, asked.end) if has_more else None

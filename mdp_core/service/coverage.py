@@ -11,12 +11,12 @@ import numpy as np
 from mdp_core.domain.intervals import Grid, Int64s
 from mdp_core.domain.queries import CandleQuery
 from mdp_core.domain.series import Series
-from mdp_core.domain.watermarks import Reach
-from mdp_core.domain.windows import Window, common, subtract
+from mdp_core.domain.watermarks import Watermarks
+from mdp_core.domain.windows import Window, intersect, subtract
 from mdp_core.errors import InvalidWindow, LimitTooLarge
-from mdp_core.fill.market import Market
+from mdp_core.fill.market import MarketContext
 from mdp_core.logs import note
-from mdp_core.series.resolver import Metadata
+from mdp_core.series.resolver import SeriesResolver
 from mdp_core.storage.candles.candle_store import CandleStore
 
 _MOST_SLOTS = 100_000
@@ -43,7 +43,7 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class CoveragePage:
     """The first spans of a window, ascending and without holes, and what comes after them."""
 
     spans: list[Span]
@@ -54,13 +54,16 @@ class Coverage:
     """Tells what is stored, from coverage and not from candles."""
 
     def __init__(
-        self, store: CandleStore, metadata: Metadata, markets: Mapping[tuple[str, str], Market]
+        self,
+        store: CandleStore,
+        metadata: SeriesResolver,
+        markets: Mapping[tuple[str, str], MarketContext],
     ) -> None:
         self._store = store
         self._metadata = metadata
         self._markets = markets
 
-    async def spans(self, query: CandleQuery, most: int) -> Told:
+    async def spans(self, query: CandleQuery, most: int) -> CoveragePage:
         """Part the window (without bounds: from the beginning to now) into spans.
 
         Args:
@@ -71,28 +74,28 @@ class Coverage:
             InvalidWindow: `start` lies after `end`.
             MdpError: The series is unknown or the exchange's clock can't be read.
         """
-        series, reach, window = await self._resolve(query)
-        return _told(window, await self._spans(series, reach, window), most)
+        series, watermarks, window = await self._resolve(query)
+        return _told(window, await self._spans(series, watermarks, window), most)
 
-    async def detailed_spans(self, query: CandleQuery, most: int) -> Told:
+    async def detailed_spans(self, query: CandleQuery, most: int) -> CoveragePage:
         """Part covered spans further, into slots with candles and without.
 
         Raises:
             LimitTooLarge: The window has more than 100,000 slots.
             MdpError: As `spans`.
         """
-        series, reach, window = await self._resolve(query)
+        series, watermarks, window = await self._resolve(query)
         slots = series.grid.count(window.start, window.end)
         if slots > _MOST_SLOTS:
             what, advice = "detail=true: the window's count of slots", "ask for a shorter window"
             raise LimitTooLarge(slots, _MOST_SLOTS, what=what, advice=advice)
         candles = await self._store.read(series.id, window)
         occupied = series.grid.indices(candles.time)
-        spans = await self._spans(series, reach, window)
+        spans = await self._spans(series, watermarks, window)
         parts = _in_detail(spans, occupied, series.grid)
         return await asyncio.to_thread(_told, window, parts, most)  # there may be thousands
 
-    async def _resolve(self, query: CandleQuery) -> tuple[Series, Reach, Window]:
+    async def _resolve(self, query: CandleQuery) -> tuple[Series, Watermarks, Window]:
         if query.start is not None and query.end is not None and query.start > query.end:
             raise InvalidWindow(query.start, query.end)
         series = await self._metadata.series(
@@ -100,42 +103,46 @@ class Coverage:
         )
         note(series=str(series))
         market = self._markets[query.exchange, query.market_type]
-        reach = await market.reach(series, query.end)
-        window = _asked(query, series, reach)
+        watermarks = await market.watermarks(series, query.end)
+        window = _asked(query, series, watermarks)
         note(window=str(window))
-        return series, reach, window
+        return series, watermarks, window
 
-    async def _spans(self, series: Series, reach: Reach, window: Window) -> list[Span]:
-        known = window.clip(reach.begins, reach.closed)
+    async def _spans(self, series: Series, watermarks: Watermarks, window: Window) -> list[Span]:
+        known = window.clip(watermarks.history_start, watermarks.closed_until)
         covered = await self._store.covered(series.id, known)
         gaps = subtract([known], covered)
         slots = await self._store.rejected_slots(series.id, known)
         rejected = [
-            part for slot in slots for part in common(gaps, Window(slot, series.grid.next(slot)))
+            part for slot in slots for part in intersect(gaps, Window(slot, series.grid.next(slot)))
         ]
         gaps = subtract(gaps, rejected)
-        forgotten = Window(reach.begins, reach.earliest)
+        forgotten = Window(watermarks.history_start, watermarks.retention_start)
         states = {
-            State.BEFORE_HISTORY: common([window], Window(window.start, known.start)),
+            State.BEFORE_HISTORY: intersect([window], Window(window.start, known.start)),
             State.COVERED: covered,
             State.REJECTED: rejected,
-            State.BEYOND_MEMORY: common(gaps, forgotten),
+            State.BEYOND_MEMORY: intersect(gaps, forgotten),
             State.NOT_FETCHED: subtract(gaps, [forgotten]),
         }
         return sorted(Span(part, state) for state, parts in states.items() for part in parts)
 
 
-def _asked(query: CandleQuery, series: Series, reach: Reach) -> Window:
+def _asked(query: CandleQuery, series: Series, watermarks: Watermarks) -> Window:
     grid = series.grid
-    end = reach.closed if query.end is None else min(grid.ceil(query.end), reach.closed)
-    start = min(reach.begins, end) if query.start is None else grid.ceil(query.start)
+    end = (
+        watermarks.closed_until
+        if query.end is None
+        else min(grid.ceil(query.end), watermarks.closed_until)
+    )
+    start = min(watermarks.history_start, end) if query.start is None else grid.ceil(query.start)
     return Window(start, max(start, end))
 
 
-def _told(window: Window, parts: Iterable[Span], most: int) -> Told:
+def _told(window: Window, parts: Iterable[Span], most: int) -> CoveragePage:
     spans = list(islice(parts, most))
     end = spans[-1].window.end if spans else window.end
-    return Told(spans, Window(end, window.end))
+    return CoveragePage(spans, Window(end, window.end))
 
 
 def _in_detail(spans: Iterable[Span], occupied: Int64s, grid: Grid) -> Iterator[Span]:

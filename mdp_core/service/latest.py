@@ -12,9 +12,9 @@ from mdp_core.domain.series import Series
 from mdp_core.domain.windows import Window
 from mdp_core.errors import ExchangeUnavailable, MdpError, NoCandle, SeriesRepaired
 from mdp_core.exchanges.validation import sift
-from mdp_core.fill.market import Market
+from mdp_core.fill.market import MarketContext
 from mdp_core.logs import note
-from mdp_core.series.resolver import Metadata
+from mdp_core.series.resolver import SeriesResolver
 from mdp_core.service.candles import CandleService
 from mdp_core.storage.catalog.usage import Usage
 
@@ -22,14 +22,14 @@ from mdp_core.storage.catalog.usage import Usage
 _PAGES_BACK = 10
 
 
-class LiveEdge:
+class LatestCandles:
     """Answers what is newest; forming candles are shared for some seconds and never stored."""
 
     def __init__(
         self,
         candles: CandleService,
-        metadata: Metadata,
-        markets: Mapping[tuple[str, str], Market],
+        metadata: SeriesResolver,
+        markets: Mapping[tuple[str, str], MarketContext],
         usage: Usage,
         *,
         deadline_seconds: float,
@@ -54,7 +54,7 @@ class LiveEdge:
             query.exchange, query.market_type, query.symbol, query.interval
         )
         note(series=str(series))
-        now = await self._market(series).horizon.now()
+        now = await self._market(series).exchange_clock.now()
         newest = self._newest.get(series.id)
         if newest and await self._is_newest(newest[0], now):
             self._usage.note(series.id, at_edge=True)
@@ -123,7 +123,7 @@ class LiveEdge:
 
     async def _ask(self, series: Series) -> Latest:
         market = self._market(series)
-        now = await market.horizon.now()
+        now = await market.exchange_clock.now()
         window = Window(series.grid.floor(now), series.grid.next(now))
         note(window=str(window))
         rows = await market.adapter.fetch_page(series.symbol, series.interval, window)
@@ -132,5 +132,5 @@ class LiveEdge:
             raise NoCandle(str(series), "forming now")
         return Latest(series, right.row(-1), closed=False, settled=False, as_of=now)
 
-    def _market(self, series: Series) -> Market:
+    def _market(self, series: Series) -> MarketContext:
         return self._markets[series.exchange, series.symbol.market_type]

@@ -11,10 +11,10 @@ from itertools import pairwise
 
 from mdp_core.domain.candles import Candles
 from mdp_core.domain.series import Series
-from mdp_core.domain.watermarks import Reach
-from mdp_core.domain.windows import Window, common
-from mdp_core.fill.provisional import Tail
-from mdp_core.service.scan import Found
+from mdp_core.domain.watermarks import Watermarks
+from mdp_core.domain.windows import Window, intersect
+from mdp_core.fill.provisional import ProvisionalRange
+from mdp_core.service.scan import ScanResult
 from mdp_core.storage.candles.candle_reader import CandleReader
 
 # Rows are looked for in so many times as many slots: enough where few trade, and a bound for how
@@ -23,14 +23,14 @@ _SPARSE = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Hit:
+class CachedRange:
     """What a walk would have found, and the epoch that it is of."""
 
-    found: Found
+    found: ScanResult
     epoch: int
 
 
-class Hits:
+class CacheLookup:
     """Finds the rows of one request in the store, and in fresh tails after what is stored.
 
     Args:
@@ -41,16 +41,23 @@ class Hits:
     """
 
     def __init__(
-        self, reader: CandleReader, series: Series, reach: Reach, tails: Sequence[Tail]
+        self,
+        reader: CandleReader,
+        series: Series,
+        watermarks: Watermarks,
+        ranges: Sequence[ProvisionalRange],
     ) -> None:
         self._reader = reader
         self._series = series
-        self._reach = reach
-        self._tails = tails
+        self._watermarks = watermarks
+        self._ranges = ranges
 
-    async def first(self, asked: Window, rows: int) -> Hit | None:
+    async def first(self, asked: Window, rows: int) -> CachedRange | None:
         """Find the first `rows` candles of `asked`."""
-        grid, left = self._series.grid, asked.clip(self._reach.begins, self._reach.closed)
+        grid, left = (
+            self._series.grid,
+            asked.clip(self._watermarks.history_start, self._watermarks.closed_until),
+        )
         if grid.count(asked.start, asked.end) <= rows:
             return await self._whole(asked, left)
         stored = _before(left, self._tails_in(left))
@@ -58,83 +65,88 @@ class Hits:
         search = Window(stored.start, grid.at(last))
         if search.is_empty:
             return None
-        look = await self._reader.look_from_start(self._series.id, search, rows)
+        look = await self._reader.locate_from_start(self._series.id, search, rows)
         if look.found:
             window = Window(asked.start, grid.next(look.found))
         elif search == left:
             window = asked
         else:
             return None
-        is_known = not common(look.missing, window)
-        return Hit(_stored(window), look.epoch) if is_known else None
+        is_known = not intersect(look.missing, window)
+        return CachedRange(_stored(window), look.epoch) if is_known else None
 
-    async def last(self, asked: Window, rows: int) -> Hit | None:
+    async def last(self, asked: Window, rows: int) -> CachedRange | None:
         """Find the last `rows` candles of `asked`."""
-        grid, left = self._series.grid, asked.clip(self._reach.begins, self._reach.closed)
+        grid, left = (
+            self._series.grid,
+            asked.clip(self._watermarks.history_start, self._watermarks.closed_until),
+        )
         if grid.count(asked.start, asked.end) <= rows:
             return await self._whole(asked, left)
-        tails = self._tails_in(left)
-        if not _are_whole(tails, left):
+        ranges = self._tails_in(left)
+        if not _are_whole(ranges, left):
             return None
-        edge = _candles(tails, left)
+        edge = _candles(ranges, left)
         if len(edge) >= rows:
             return await self._edge(asked, edge[len(edge) - rows :])
-        before = asked.clip(asked.start, _before(left, tails).end)
+        before = asked.clip(asked.start, _before(left, ranges).end)
         return await self._before_edge(asked, before, edge, rows - len(edge))
 
-    async def _edge(self, asked: Window, edge: Candles) -> Hit:
+    async def _edge(self, asked: Window, edge: Candles) -> CachedRange:
         """Answer with candles of fresh tails alone; what is stored is looked at for its epoch."""
         first = edge.row(0).time
         look = await self._reader.look(self._series.id, Window(first, first))
-        found = Found(Window(first, asked.end), Window(first, first), edge, [])
-        return Hit(found, look.epoch)
+        found = ScanResult(Window(first, asked.end), Window(first, first), edge, [])
+        return CachedRange(found, look.epoch)
 
     async def _before_edge(
         self, asked: Window, before: Window, edge: Candles, rows: int
-    ) -> Hit | None:
+    ) -> CachedRange | None:
         """Find the last `rows` stored candles of `before`, which the edge follows."""
         grid = self._series.grid
-        stored = before.clip(self._reach.begins, before.end)
+        stored = before.clip(self._watermarks.history_start, before.end)
         first = max(grid.index(stored.end) - _SPARSE * rows, grid.index(stored.start))
         search = Window(grid.at(first), stored.end)
         if search.is_empty:
             return None
-        look = await self._reader.look_from_end(self._series.id, search, rows)
+        look = await self._reader.locate_from_end(self._series.id, search, rows)
         if look.found is None and search != stored:
             return None
         start = look.found or asked.start
-        if common(look.missing, Window(start, stored.end)):
+        if intersect(look.missing, Window(start, stored.end)):
             return None
-        found = Found(Window(start, asked.end), Window(start, before.end), edge, [])
-        return Hit(found, look.epoch)
+        found = ScanResult(Window(start, asked.end), Window(start, before.end), edge, [])
+        return CachedRange(found, look.epoch)
 
-    async def _whole(self, asked: Window, left: Window) -> Hit | None:
+    async def _whole(self, asked: Window, left: Window) -> CachedRange | None:
         """Find all of `asked`, which has no more slots than there are rows wanted."""
-        tails = self._tails_in(left)
-        if left.is_empty or not _are_whole(tails, left):
+        ranges = self._tails_in(left)
+        if left.is_empty or not _are_whole(ranges, left):
             return None
-        look = await self._reader.look(self._series.id, _before(left, tails))
-        found = Found(asked, _before(asked, tails), _candles(tails, left), [])
-        return None if look.missing else Hit(found, look.epoch)
+        look = await self._reader.look(self._series.id, _before(left, ranges))
+        found = ScanResult(asked, _before(asked, ranges), _candles(ranges, left), [])
+        return None if look.missing else CachedRange(found, look.epoch)
 
-    def _tails_in(self, window: Window) -> list[Tail]:
-        return [tail for tail in self._tails if common([tail.window], window)]
-
-
-def _stored(window: Window) -> Found:
-    return Found(window, window, Candles.empty(), [])
+    def _tails_in(self, window: Window) -> list[ProvisionalRange]:
+        return [
+            provisional for provisional in self._ranges if intersect([provisional.window], window)
+        ]
 
 
-def _before(window: Window, tails: Sequence[Tail]) -> Window:
+def _stored(window: Window) -> ScanResult:
+    return ScanResult(window, window, Candles.empty(), [])
+
+
+def _before(window: Window, ranges: Sequence[ProvisionalRange]) -> Window:
     """Give the part of a window that lies before every tail."""
-    return window.clip(window.start, tails[0].window.start) if tails else window
+    return window.clip(window.start, ranges[0].window.start) if ranges else window
 
 
-def _are_whole(tails: Sequence[Tail], window: Window) -> bool:
+def _are_whole(ranges: Sequence[ProvisionalRange], window: Window) -> bool:
     """Tell whether from the first tail on there is one for every slot of `window`."""
-    follow = all(one.window.end == other.window.start for one, other in pairwise(tails))
-    return follow and (not tails or tails[-1].window.end >= window.end)
+    follow = all(one.window.end == other.window.start for one, other in pairwise(ranges))
+    return follow and (not ranges or ranges[-1].window.end >= window.end)
 
 
-def _candles(tails: Sequence[Tail], window: Window) -> Candles:
-    return Candles.concatenate([tail.candles.inside(window) for tail in tails])
+def _candles(ranges: Sequence[ProvisionalRange], window: Window) -> Candles:
+    return Candles.concatenate([provisional.candles.inside(window) for provisional in ranges])

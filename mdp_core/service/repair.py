@@ -10,12 +10,12 @@ from dataclasses import replace
 from mdp_core.domain.candles import Candles
 from mdp_core.domain.queries import CandleQuery
 from mdp_core.domain.series import Series
-from mdp_core.domain.windows import Window, common
+from mdp_core.domain.windows import Window, intersect
 from mdp_core.errors import BadPayload, BadRows, InvalidWindow
 from mdp_core.exchanges.validation import sift
-from mdp_core.fill.market import Market
+from mdp_core.fill.market import MarketContext
 from mdp_core.fill.pages import plan
-from mdp_core.series.resolver import Metadata
+from mdp_core.series.resolver import SeriesResolver
 from mdp_core.storage.candles.candle_store import CandleStore
 
 
@@ -23,7 +23,10 @@ class Repair:
     """Makes what is stored equal the exchange again, page by page."""
 
     def __init__(
-        self, store: CandleStore, metadata: Metadata, markets: Mapping[tuple[str, str], Market]
+        self,
+        store: CandleStore,
+        metadata: SeriesResolver,
+        markets: Mapping[tuple[str, str], MarketContext],
     ) -> None:
         self._store = store
         self._metadata = metadata
@@ -49,17 +52,19 @@ class Repair:
             query.exchange, query.market_type, query.symbol, query.interval
         )
         market, grid = self._markets[query.exchange, query.market_type], series.grid
-        reach = await market.horizon.reach(series, query.end)
-        known = Window(reach.earliest, max(reach.settled, reach.earliest))
+        watermarks = await market.exchange_clock.watermarks(series, query.end)
+        known = Window(
+            watermarks.retention_start, max(watermarks.settled_until, watermarks.retention_start)
+        )
         start = grid.ceil(query.start) if query.start else known.start
         end = grid.ceil(query.end) if query.end else known.end
         asked = known.clip(start, max(start, end))
         covered = await self._store.covered(series.id, asked)
-        pages = plan(covered, grid, market.page_size, replace(reach, closed=known.end))
-        windows = [part for page in pages for part in common([page.window], asked)]
+        pages = plan(covered, grid, market.page_size, replace(watermarks, closed_until=known.end))
+        windows = [part for page in pages for part in intersect([page.window], asked)]
         return sum([await self._repair_page(market, series, window) for window in windows])
 
-    async def _repair_page(self, market: Market, series: Series, window: Window) -> int:
+    async def _repair_page(self, market: MarketContext, series: Series, window: Window) -> int:
         """Replace what differs; what differs is asked for twice, and must be answered alike."""
         covered = await self._store.covered(series.id, window)
         stored = await self._store.read(series.id, window)
@@ -71,7 +76,7 @@ class Repair:
             raise BadPayload(series.exchange, what)
         return await self._store.repair(series.id, window, answered)
 
-    async def _ask(self, market: Market, series: Series, window: Window) -> Candles:
+    async def _ask(self, market: MarketContext, series: Series, window: Window) -> Candles:
         rows = await market.adapter.fetch_page(series.symbol, series.interval, window)
         sifted = sift(rows, series.grid, window)
         if sifted.rejected:

@@ -17,13 +17,13 @@ from mdp_core.domain.candles import Candles
 from mdp_core.domain.intervals import Grid
 from mdp_core.domain.queries import CacheState, Missing
 from mdp_core.domain.series import Series
-from mdp_core.domain.watermarks import Reach
-from mdp_core.domain.windows import Window, common, subtract
+from mdp_core.domain.watermarks import Watermarks
+from mdp_core.domain.windows import Window, intersect, subtract
 from mdp_core.errors import ExchangeUnavailable, HistoryUnavailable, MdpError, WindowTooLarge
 from mdp_core.fill.filler import Failure
-from mdp_core.fill.market import Market
+from mdp_core.fill.market import MarketContext
 from mdp_core.fill.pages import Page, plan
-from mdp_core.fill.provisional import Tail
+from mdp_core.fill.provisional import ProvisionalRange
 from mdp_core.ratelimit.priority import Priority
 from mdp_core.storage.candles.candle_store import CandleStore
 
@@ -136,7 +136,7 @@ class FromEnd(Direction):
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ScanResult:
     """The outcome of a walk.
 
     `window` holds no more candles than were wanted: those of `stored` are in the store, `edge`
@@ -163,24 +163,24 @@ class Wanted:
     priority: Priority
 
 
-class Walk:
+class RowScan:
     """One request's way through the window that it asked for."""
 
     def __init__(
         self,
         store: CandleStore,
-        market: Market,
+        market: MarketContext,
         series: Series,
-        reach: Reach,
+        watermarks: Watermarks,
         wanted: Wanted,
     ) -> None:
         self._store = store
         self._market = market
         self._series = series
-        self._reach = reach
+        self._watermarks = watermarks
         self._wanted = wanted
         self._pages_left = wanted.pages
-        self._tails: list[Tail] = []
+        self._ranges: list[ProvisionalRange] = []
         self._failures: list[Failure] = []
         self._slots_wanted = 0
         self._slots_missing = 0
@@ -192,7 +192,7 @@ class Walk:
             return "hit"
         return "miss" if self._slots_missing == self._slots_wanted else "partial"
 
-    async def find(self, direction: Direction) -> Found:
+    async def find(self, direction: Direction) -> ScanResult:
         """Walk until the rows are found, nothing is left, or no page may be fetched any more.
 
         Raises:
@@ -200,7 +200,7 @@ class Walk:
             ExchangeError: A page could not be had, and `partial` is off.
         """
         asked, rows, grid = self._wanted.asked, self._wanted.rows, self._series.grid
-        left = asked.clip(self._reach.begins, self._reach.closed)
+        left = asked.clip(self._watermarks.history_start, self._watermarks.closed_until)
         count, span = 0, rows
         while count < rows and not left.is_empty and self._pages_left > 0 and not self._failures:
             before_part = left
@@ -237,10 +237,10 @@ class Walk:
             if not pages:
                 return part
             failures = await self._market.filler.fill(
-                self._series, pages, self._reach, self._wanted.priority
+                self._series, pages, self._watermarks, self._wanted.priority
             )
             self._pages_left -= len(pages)
-            self._reach = self._market.tails.remembered(self._series, self._reach)
+            self._watermarks = self._market.ranges.remembered(self._series, self._watermarks)
             gaps = await self._gaps(part)
             if (error := _reason(gaps, failures)) and not self._wanted.partial:
                 raise error
@@ -253,52 +253,61 @@ class Walk:
     def _plan(self, gaps: Sequence[Window]) -> list[Page]:
         """Plan the pages for gaps, but for those that failed already."""
         failed = {failure.page.index for failure in self._failures}
-        pages = plan(gaps, self._series.grid, self._market.page_size, self._reach)
+        pages = plan(gaps, self._series.grid, self._market.page_size, self._watermarks)
         return [page for page in pages if page.index not in failed]
 
     def _within_memory(self, part: Window, gaps: Sequence[Window], direction: Direction) -> Window:
-        forgotten = common(gaps, Window(self._reach.begins, self._reach.earliest))
+        forgotten = intersect(
+            gaps, Window(self._watermarks.history_start, self._watermarks.retention_start)
+        )
         if not forgotten or self._wanted.partial:
             return part
         available = forgotten[-1].end
         if available >= part.end:  # nothing of `part` can be had, so tell of what comes after it
-            available = self._reach.earliest
+            available = self._watermarks.retention_start
         return direction.since(part, available, self._series.exchange)
 
     async def _gaps(self, window: Window) -> list[Window]:
         """Give what of `window` is neither stored nor in a tail; the tails are kept for reading."""
-        inside = window.clip(self._reach.begins, self._reach.closed)
-        tails = self._market.tails.fresh(self._series, inside)
+        inside = window.clip(self._watermarks.history_start, self._watermarks.closed_until)
+        ranges = self._market.ranges.fresh(self._series, inside)
         gaps = await self._store.missing(self._series.id, inside)
-        self._tails = [*tails, *(tail for tail in self._tails if tail not in tails)]
-        return subtract(gaps, [tail.window for tail in tails])
+        self._ranges = [
+            *ranges,
+            *(provisional for provisional in self._ranges if provisional not in ranges),
+        ]
+        return subtract(gaps, [provisional.window for provisional in ranges])
 
     def _slots(self, windows: Sequence[Window]) -> int:
         return sum(self._series.grid.count(window.start, window.end) for window in windows)
 
-    async def _found(self, window: Window) -> Found:
+    async def _found(self, window: Window) -> ScanResult:
         stored, edge = await self._parts(window)
         missing: list[Missing] = []
         if self._wanted.partial:
             # A tail that grew old meanwhile is still part of the answer.
-            gaps = subtract(await self._gaps(window), [tail.window for tail in self._tails])
-            forgotten = Window(self._reach.begins, self._reach.earliest)
-            parts = [*common(gaps, forgotten), *subtract(gaps, [forgotten])]
+            gaps = subtract(
+                await self._gaps(window), [provisional.window for provisional in self._ranges]
+            )
+            forgotten = Window(self._watermarks.history_start, self._watermarks.retention_start)
+            parts = [*intersect(gaps, forgotten), *subtract(gaps, [forgotten])]
             missing = [self._missing(part) for part in sorted(parts)]
-        return Found(window, stored, edge, missing)
+        return ScanResult(window, stored, edge, missing)
 
     async def _parts(self, window: Window) -> tuple[Window, Candles]:
         """Part a window where finality ends: what is stored before, and the candles after."""
-        tails = [
-            tail for tail in self._tails if not tail.window.clip(window.start, window.end).is_empty
+        ranges = [
+            provisional
+            for provisional in self._ranges
+            if not provisional.window.clip(window.start, window.end).is_empty
         ]
-        if not tails:
+        if not ranges:
             return window, Candles.empty()
-        final_until = min(tail.window.start for tail in tails)
+        final_until = min(provisional.window.start for provisional in ranges)
         stored = window.clip(window.start, final_until)
         after = Window(stored.end, window.end)
         parts = [await self._store.read(self._series.id, after)]
-        parts += [tail.candles.inside(after) for tail in tails]
+        parts += [provisional.candles.inside(after) for provisional in ranges]
         return stored, _first_of_each_slot(Candles.concatenate(parts))
 
     async def _count(self, window: Window) -> int:
@@ -314,14 +323,16 @@ class Walk:
         return edge.row(position - before).time
 
     def _missing(self, gap: Window) -> Missing:
-        if gap.end <= self._reach.earliest:
-            return Missing(gap, HistoryUnavailable(self._series.exchange, self._reach.earliest))
+        if gap.end <= self._watermarks.retention_start:
+            return Missing(
+                gap, HistoryUnavailable(self._series.exchange, self._watermarks.retention_start)
+            )
         return Missing(gap, _reason([gap], self._failures) or self._failures[0].error)
 
 
 def _reason(gaps: Sequence[Window], failures: Sequence[Failure]) -> MdpError | None:
     """Give why there are gaps, if it is for a page that could not be filled."""
-    return next((each.error for each in failures if common(gaps, each.page.window)), None)
+    return next((each.error for each in failures if intersect(gaps, each.page.window)), None)
 
 
 def _first_of_each_slot(candles: Candles) -> Candles:

@@ -16,7 +16,7 @@ from typing_extensions import override
 from api.errors import kind_of
 from api.responses.jobs import describe_estimate, describe_failed, describe_planned
 from mdp_core.backfill.estimate import Estimate
-from mdp_core.backfill.planning import Plan, Planned
+from mdp_core.backfill.planning import Plan, PlannedFill
 from mdp_core.domain.clock import to_ms
 from mdp_core.domain.queries import Missing
 from mdp_core.domain.windows import Window
@@ -29,7 +29,7 @@ _LINE_SECONDS = 5.0
 class Progress:
     """How far one series has come."""
 
-    planned: Planned
+    planned: PlannedFill
     left: Estimate = field(init=False)
     reached: datetime | None = None
     lost: list[Missing] = field(default_factory=list[Missing])

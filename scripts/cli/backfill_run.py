@@ -9,7 +9,7 @@ from functools import partial
 
 from mdp_core.backfill.bulk import Step
 from mdp_core.backfill.chunks import NewestFirst, OldestFirst, Order
-from mdp_core.backfill.planning import Plan, Unplanned, patiently
+from mdp_core.backfill.planning import Plan, RejectedFill, patiently
 from mdp_core.domain.queries import Missing
 from mdp_core.domain.windows import Window, subtract
 from mdp_core.errors import HistoryUnavailable, MdpError, NeverTraded, StoreUnavailable
@@ -90,7 +90,7 @@ async def _said_if_slow(display: Display, what: str) -> AsyncGenerator[None]:
 
 async def _find_beginnings(
     services: Services, request: BackfillRequest, display: Display, names: Sequence[SeriesName]
-) -> list[Unplanned]:
+) -> list[RejectedFill]:
     """Search for where histories begin that no exchange tells: else years of nothing are asked.
 
     Gives the series for which that failed, or that have not begun.
@@ -101,14 +101,14 @@ async def _find_beginnings(
     display.search(f"searching where the histories of {len(unknown)} series begin")
     free = asyncio.Semaphore(_SERIES_AT_ONCE)
 
-    async def find(name: SeriesName) -> Unplanned | None:
+    async def find(name: SeriesName) -> RejectedFill | None:
         async with free:
             try:
                 await patiently(partial(_find_beginning, services, request, name))
             except StoreUnavailable:
                 raise
             except MdpError as error:
-                return Unplanned(name, error)
+                return RejectedFill(name, error)
             return None
 
     return [failed for failed in await asyncio.gather(*map(find, unknown)) if failed]
@@ -117,7 +117,7 @@ async def _find_beginnings(
 async def _is_unknown(services: Services, request: BackfillRequest, name: SeriesName) -> bool:
     """Tell whether it takes a search to know where the part begins that is asked for."""
     facts = services.metadata.adapter(name.exchange, name.market_type).facts
-    if facts.probes_beginning:
+    if facts.supports_first_candle:
         return False
     _, is_known = await services.planning.reckoned(
         await services.backfills.series(name), request.start
@@ -127,7 +127,7 @@ async def _is_unknown(services: Services, request: BackfillRequest, name: Series
 
 async def _find_beginning(services: Services, request: BackfillRequest, name: SeriesName) -> None:
     series = await services.backfills.series(name)
-    if await services.bisection.find(series, request.start) is None:
+    if await services.history_search.find(series, request.start) is None:
         raise NeverTraded
 
 

@@ -64,7 +64,7 @@ def _pack(series_ids: Int64s, columns: tuple[str, ...], candles: Candles) -> byt
     return b"".join((_HEADER, rows.tobytes(), _TRAILER))
 
 
-def load_columns(cursor: AdaptContext) -> None:
+def register_array_loaders(cursor: AdaptContext) -> None:
     """Have a binary cursor load `float8[]` and `timestamptz[]` without nulls as columns."""
     types = cursor.adapters.types
     cursor.adapters.register_loader(types["float8"].array_oid, _Floats)

@@ -17,8 +17,8 @@ from psycopg.types.multirange import Multirange
 
 from mdp_core.domain.candles import OPTIONAL_COLUMNS, Candles
 from mdp_core.domain.windows import Window
-from mdp_core.storage.candles.binary_copy import load_columns
-from mdp_core.storage.database.batching import Gathering
+from mdp_core.storage.candles.binary_copy import register_array_loaders
+from mdp_core.storage.database.batching import BatchingQueue
 from mdp_core.storage.database.database import Connection
 from mdp_core.storage.database.replica import ReadServers
 
@@ -91,7 +91,7 @@ _UNKNOWN = -1
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class CoverageSnapshot:
     """What was known of a window at one moment.
 
     `missing` is what was not covered, ascending; `found` the open time of the candle that was
@@ -136,12 +136,12 @@ class CandleReader:
 
     def __init__(self, servers: ReadServers) -> None:
         self._servers = servers
-        self._looks = Gathering(self._look_for_all)
+        self._looks = BatchingQueue(self._look_for_all)
         # The newest epochs that were seen, but for those of series that were never repaired: a
         # replica that has not heard of a repair must not take back what was answered before.
         self._epochs: dict[int, int] = {}
 
-    async def look(self, series_id: int, window: Window) -> Look:
+    async def look(self, series_id: int, window: Window) -> CoverageSnapshot:
         """Tell what is covered now.
 
         Those who ask while a look is under way share the next one: what they learn is as new as if
@@ -149,7 +149,9 @@ class CandleReader:
         """
         return await self._looks.ask((series_id, window))
 
-    async def look_from_start(self, series_id: int, window: Window, rows: int) -> Look:
+    async def locate_from_start(
+        self, series_id: int, window: Window, rows: int
+    ) -> CoverageSnapshot:
         """Tell what is covered now, and find the last of the first `rows` candles of `window`."""
         look = await self._servers.ask(
             partial(_look, _LOOK_FROM_START, series_id, window, rows),
@@ -158,7 +160,7 @@ class CandleReader:
         self._heed(series_id, look.epoch)
         return look
 
-    async def look_from_end(self, series_id: int, window: Window, rows: int) -> Look:
+    async def locate_from_end(self, series_id: int, window: Window, rows: int) -> CoverageSnapshot:
         """Tell what is covered now, and find the first of the last `rows` candles of `window`."""
         look = await self._servers.ask(
             partial(_look, _LOOK_FROM_END, series_id, window, rows),
@@ -184,10 +186,10 @@ class CandleReader:
         if epoch > self._epochs.get(series_id, 0):
             self._epochs[series_id] = epoch
 
-    def _is_new(self, series_id: int, look: Look) -> bool:
+    def _is_new(self, series_id: int, look: CoverageSnapshot) -> bool:
         return look.epoch >= self._epochs.get(series_id, 0)
 
-    async def _look_for_all(self, asked: Sequence[tuple[int, Window]]) -> list[Look]:
+    async def _look_for_all(self, asked: Sequence[tuple[int, Window]]) -> list[CoverageSnapshot]:
         ids = [series_id for series_id, _ in asked]
         what = {
             "ids": ids,
@@ -195,9 +197,9 @@ class CandleReader:
             "ends": [window.end for _, window in asked],
         }
 
-        async def look(connection: Connection) -> list[Look]:
+        async def look(connection: Connection) -> list[CoverageSnapshot]:
             cursor = await connection.execute(_LOOK, what, binary=True)
-            return [Look(row[0], _windows(row[1])) for row in await cursor.fetchall()]
+            return [CoverageSnapshot(row[0], _windows(row[1])) for row in await cursor.fetchall()]
 
         looks = await self._servers.ask(
             look,
@@ -213,10 +215,14 @@ class CandleReader:
 
 async def _look(
     query: LiteralString, series_id: int, window: Window, rows: int, connection: Connection
-) -> Look:
+) -> CoverageSnapshot:
     what = {**_bounds(series_id, window), "position": rows - 1}
     row = await (await connection.execute(query, what, binary=True)).fetchone()
-    return Look(row[0], _windows(row[1]), row[2]) if row else Look(_UNKNOWN, [window])
+    return (
+        CoverageSnapshot(row[0], _windows(row[1]), row[2])
+        if row
+        else CoverageSnapshot(_UNKNOWN, [window])
+    )
 
 
 async def read_block(
@@ -225,7 +231,7 @@ async def read_block(
     """Do what `CandleReader.read` does on a connection that the caller holds."""
     wants_all = not OPTIONAL_COLUMNS.isdisjoint(columns)
     cursor = connection.cursor(binary=True)
-    load_columns(cursor)
+    register_array_loaders(cursor)
     await cursor.execute(_READ if wants_all else _READ_PRICES, _bounds(series_id, window))
     row = await cursor.fetchone()
     if row is None:

@@ -23,7 +23,7 @@ from mdp_core.storage.candles.candle_writer import (
     not_in_the_catalog,
     windows_of,
 )
-from mdp_core.storage.database.batching import Gathering
+from mdp_core.storage.database.batching import BatchingQueue
 from mdp_core.storage.database.database import Connection, Database
 
 # What of these windows is not covered?
@@ -100,7 +100,7 @@ class CandleStore:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._saver = Saver(database)
-        self._looks = Gathering(self._lacking_together)
+        self._looks = BatchingQueue(self._lacking_together)
 
     async def aclose(self) -> None:
         """Wait for what is being saved."""

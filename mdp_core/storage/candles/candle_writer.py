@@ -15,10 +15,10 @@ from psycopg.types.multirange import Multirange
 from mdp_core.domain.candles import Candles, RejectedRow
 from mdp_core.domain.clock import EPOCH
 from mdp_core.domain.intervals import Int64s
-from mdp_core.domain.windows import Window, common, subtract
+from mdp_core.domain.windows import Window, intersect, subtract
 from mdp_core.errors import StoreUnavailable
 from mdp_core.storage.candles.binary_copy import copy_batches
-from mdp_core.storage.database.batching import Gathering
+from mdp_core.storage.database.batching import BatchingQueue
 from mdp_core.storage.database.database import Connection, Database
 
 # The windows of `as_columns`, as one multirange for each series.
@@ -76,7 +76,7 @@ class Saver:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._saves = Gathering(self._save_together)
+        self._saves = BatchingQueue(self._save_together)
 
     async def save(self, save: Save) -> int:
         """Store what is new, as `CandleStore.save` says; give how many candles were."""
@@ -135,7 +135,7 @@ async def _lock_missing(connection: Connection, saves: Sequence[Save]) -> dict[i
 def _taken(missing: dict[int, list[Window]], save: Save) -> list[Window]:
     """Take what `save` can give of what is missing; the next one finds less missing."""
     left = missing[save.series_id]
-    taken = [part for window in save.windows for part in common(left, window)]
+    taken = [part for window in save.windows for part in intersect(left, window)]
     missing[save.series_id] = subtract(left, taken)
     return taken
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import LiteralString
 
 from mdp_core.errors import StoreUnavailable
-from mdp_core.storage.database.batching import Gathering
+from mdp_core.storage.database.batching import BatchingQueue
 from mdp_core.storage.database.database import Database
 
 # Claim those of these pages that nobody else works at, and release the others; which were had? The
@@ -48,7 +48,7 @@ class Claims:
 
     def __init__(self, database: Database) -> None:
         self._connection = database.dedicated()
-        self._changes = Gathering(self._change)
+        self._changes = BatchingQueue(self._change)
 
     @asynccontextmanager
     async def claim(self, series_id: int, pages: Sequence[int]) -> AsyncGenerator[bool]:

@@ -15,7 +15,7 @@ from db import schema
 from mdp_core.domain.clock import EPOCH
 from mdp_core.domain.intervals import FixedGrid, Grid, Interval
 from mdp_core.domain.series import Series, Symbol
-from mdp_core.storage.database.database import Database, translated
+from mdp_core.storage.database.database import Database, translate_driver_errors
 
 _SYMBOLS = schema.symbols
 _SERIES = schema.series
@@ -34,7 +34,7 @@ class Listing:
 
 
 @dataclass(frozen=True, slots=True)
-class Beginning:
+class HistoryStart:
     """Where a series' history begins (the first candle's open time), and how that is known."""
 
     time: datetime
@@ -142,7 +142,7 @@ class Catalog:
                 for row in (await connection.execute(query)).mappings()
             ]
 
-    async def save_beginning(self, series: Series, beginning: Beginning) -> None:
+    async def save_history_start(self, series: Series, beginning: HistoryStart) -> None:
         """Learn where the history of a kept series begins, unless that is known."""
         statement = (
             update(_SERIES)
@@ -163,7 +163,7 @@ class Catalog:
         async with self._connection() as connection:
             return (await connection.execute(query)).scalar_one_or_none()
 
-    async def names_without_beginning(
+    async def names_without_history_start(
         self, exchange: str, market_type: str
     ) -> list[tuple[str, str]]:
         """Give symbol and interval of each kept series whose beginning is not known."""
@@ -178,7 +178,7 @@ class Catalog:
             return [(row[0], row[1]) for row in await connection.execute(query)]
 
     async def add_series(
-        self, listing: Listing, interval: Interval, grid: Grid, beginning: Beginning | None
+        self, listing: Listing, interval: Interval, grid: Grid, beginning: HistoryStart | None
     ) -> None:
         """Start to keep a series; one that is kept already only learns where its history begins."""
         statement = insert(_SERIES).values(
@@ -204,7 +204,7 @@ class Catalog:
 
     @asynccontextmanager
     async def _connection(self) -> AsyncGenerator[AsyncConnection]:
-        with translated():
+        with translate_driver_errors():
             async with self._engine.begin() as connection:
                 yield connection
 

@@ -9,7 +9,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class Gathering(Generic[Item, Result]):
+class BatchingQueue(Generic[Item, Result]):
     """Does things for many at once: one batch at a time, with all that came during the last one.
 
     Nothing is delayed to make batches larger: whoever comes alone is served alone.

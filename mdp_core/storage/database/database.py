@@ -76,7 +76,7 @@ class Database:
         Raises:
             StoreUnavailable: No connection can be had, it was lost, or a statement took too long.
         """
-        with translated():
+        with translate_driver_errors():
             async with self._pool.connection() as connection:
                 yield connection
 
@@ -127,7 +127,7 @@ class DedicatedConnection:
         """
         async with self._using:
             try:
-                with translated():
+                with translate_driver_errors():
                     if self._connection is None:
                         self._connection = await AsyncConnection.connect(self._url, autocommit=True)
                         self.session += 1
@@ -147,7 +147,7 @@ class DedicatedConnection:
             await connection.close()
 
 
-class translated:  # noqa: N801 - reads as a statement
+class translate_driver_errors:  # noqa: N801 - reads as a statement
     """Turn passing driver errors, also those SQLAlchemy wraps, into `StoreUnavailable`."""
 
     def __enter__(self) -> None:
@@ -180,7 +180,7 @@ async def open_database(
     if problem := await connection_problem(url, patience_seconds=_START_SECONDS):
         raise StoreUnavailable(problem)
     pool, conninfo = _pool(url, name, size, statement_timeout_seconds)
-    with translated():
+    with translate_driver_errors():
         async with pool:
             await pool.wait(timeout=_POOL_TIMEOUT_SECONDS)
             yield Database(pool, conninfo)

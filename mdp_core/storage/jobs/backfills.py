@@ -135,7 +135,7 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Loss:
+class UnavailableWindow:
     """A window of a job that can't be had, and why: the error's class and its text."""
 
     window: Window
@@ -158,7 +158,7 @@ class Job:
     started_at: datetime | None
     ended_at: datetime | None
     error: str | None
-    losses: Sequence[Loss]
+    losses: Sequence[UnavailableWindow]
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +259,7 @@ class BackfillStore:
         """Have an open job fill less, a window that lies in its own (not empty)."""
         await self._execute(_NARROW, {"id": job, "span": Range(window.start, window.end)})
 
-    async def lose(self, job: int, losses: Sequence[Loss]) -> None:
+    async def lose(self, job: int, losses: Sequence[UnavailableWindow]) -> None:
         """Note what can't be had."""
         missing = [
             {
@@ -303,10 +303,10 @@ def _job(row: tuple[Any, ...]) -> Job:
     )
 
 
-def _losses(listed: list[dict[str, Any]]) -> list[Loss]:
+def _losses(listed: list[dict[str, Any]]) -> list[UnavailableWindow]:
     """Read what can't be had, each once: several workers may have found it out."""
     losses = (
-        Loss(
+        UnavailableWindow(
             Window(from_ms(each["start"]), from_ms(each["end"])),
             # An earlier version wrote the text only: it was most likely a row that can't be right.
             each.get("error", BadRows.__name__),

@@ -8,7 +8,7 @@ from conftest import Sandbox
 from mdp_core.errors import ExchangeUnavailable
 from mdp_core.exchanges.http import ExchangeHttp
 from mdp_core.ratelimit.budget import Budget
-from mdp_core.ratelimit.scheduler import Admission
+from mdp_core.ratelimit.scheduler import RequestScheduler
 from mdp_core.ratelimit.tariff import Tariff
 from mdp_core.wiring import Services
 
@@ -85,8 +85,8 @@ async def _ask_over_a_wire_that_breaks(services: Services, kind: type[httpx.Requ
     budget = Budget(services.database, "broken", "default", Tariff(1000, 10), share=1.0)
     transport = httpx.MockTransport(break_)
     async with httpx.AsyncClient(transport=transport, base_url="http://broken") as wire:
-        admission = Admission("broken", budget, slots=1)
-        http = ExchangeHttp("broken", wire, admission, deadline_seconds=5)
+        scheduler = RequestScheduler("broken", budget, slots=1)
+        http = ExchangeHttp("broken", wire, scheduler, deadline_seconds=5)
         await http.get_json("/candles", {}, lambda payload: payload, weight=1)
 
 

@@ -30,7 +30,7 @@ from psycopg.conninfo import make_conninfo
 
 from mdp_core.backfill.bulk import Step
 from mdp_core.backfill.chunks import OldestFirst
-from mdp_core.backfill.planning import Planned
+from mdp_core.backfill.planning import PlannedFill
 from mdp_core.domain.clock import Clock, from_ms
 from mdp_core.domain.intervals import Interval
 from mdp_core.domain.windows import Window
@@ -325,14 +325,14 @@ def test_backfill_outlives_a_hiccup_of_the_database(
     assert (events[-1]["event"], events[-1]["complete"]) == ("end", True)
 
 
-def _filling(services: Services, planned: Planned) -> _Filling:
+def _filling(services: Services, planned: PlannedFill) -> _Filling:
     display = PlainDisplay()
     selection = Selection("binance", "perp", ("ETH-USDT",), ("1m",))
     request = BackfillRequest(selection, None, None, dry_run=False, newest_first=False)
     return _Filling(services, request, Progress(planned), OldestFirst(), display)
 
 
-async def _planned(services: Services, pages: int) -> Planned:
+async def _planned(services: Services, pages: int) -> PlannedFill:
     name = SeriesName("binance", "perp", "ETH-USDT", "1m")
     bounds = from_ms(START_MS), from_ms(START_MS + pages * PAGE_MS)
     (planned,) = (await services.planning.plan([name], *bounds)).planned

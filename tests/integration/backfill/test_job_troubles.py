@@ -362,7 +362,7 @@ async def test_job_learns_where_its_history_begins(
         await services.runs.live("idle")
         unknown = (await client.post("/backfills", json={**asked, "dry_run": True})).json()
         day = await services.metadata.series("coinbase", "spot", "AERO-USD", "1d")
-        await services.bisection.find(day)
+        await services.history_search.find(day)
         presumed = (await client.post("/backfills", json=asked)).json()
         late = {**asked, "start": "2024-06-01", "end": "2024-07-01", "dry_run": True}
         known = (await client.post("/backfills", json=late)).json()
@@ -418,7 +418,7 @@ async def test_job_that_was_narrowed_is_still_the_same_job(
     one = await services.jobs.open(series.id, whole, timedelta(0))
     job = await services.jobs.get(one)
     assert job
-    await services.backfills.narrow(job, replace(series, history_begins=begins))
+    await services.backfills.narrow(job, replace(series, history_start=begins))
     narrowed = await services.jobs.get(one)
     assert narrowed
     same = [await services.jobs.open(series.id, each, timedelta(0)) for each in (whole, narrow)]

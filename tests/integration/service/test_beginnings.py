@@ -104,12 +104,12 @@ async def test_one_probe_tells_where_every_interval_begins_and_its_days_are_stor
     ]
     coverage = dict(database.execute(_COVERAGE).fetchall())
     assert coverage["1d"].count(",") == 1
-    beginnings = dict(database.execute(_BEGINNINGS).fetchall())
-    assert beginnings["1d"] == begins
-    assert begins - timedelta(weeks=1) < beginnings["1w"] <= begins
-    assert begins - timedelta(days=3) < beginnings["3d"] <= begins
+    history_starts = dict(database.execute(_BEGINNINGS).fetchall())
+    assert history_starts["1d"] == begins
+    assert begins - timedelta(weeks=1) < history_starts["1w"] <= begins
+    assert begins - timedelta(days=3) < history_starts["3d"] <= begins
     for interval in ("12h", "8h", "4h", "1h"):
-        assert begins <= beginnings[interval] < begins + DAY
+        assert begins <= history_starts[interval] < begins + DAY
 
 
 async def test_forming_day_of_the_probe_is_not_stored(
@@ -188,7 +188,7 @@ async def test_question_of_somebody_in_no_haste_is_hurried_by_who_waits_for_it(
             series = await metadata.series("hyperliquid", "perp", COIN, interval)
         await idle
 
-    assert series.history_begins
+    assert series.history_start
     assert [req["interval"] for req in probes(sandbox)] == ["1d"]
 
 
@@ -209,7 +209,7 @@ async def test_question_that_another_process_keeps_is_not_waited_for_long(
             series = await services.metadata.series("hyperliquid", "perp", COIN, "1d")
         idle.cancel()
 
-    assert series.history_begins
+    assert series.history_start
 
 
 async def test_series_that_has_not_begun_is_never_taken_for_an_empty_one(

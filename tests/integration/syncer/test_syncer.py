@@ -234,7 +234,7 @@ async def test_many_series_are_looked_up_at_once(
         started = await services.metadata.series("binance", "perp", *names[2])
 
     assert found == kept
-    assert started.history_begins
+    assert started.history_start
 
 
 async def test_keeping_what_nobody_forgets_is_refused(settings: Settings, sandbox: Sandbox) -> None:

@@ -13,7 +13,7 @@ from mdp_core.domain.queries import CandleQuery
 from mdp_core.errors import InvalidParameter
 from mdp_core.ratelimit.budget import Budget
 from mdp_core.ratelimit.priority import Priority
-from mdp_core.ratelimit.scheduler import Admission
+from mdp_core.ratelimit.scheduler import RequestScheduler
 from mdp_core.ratelimit.tariff import Tariff
 from mdp_core.series.selection import parse_selections
 from mdp_core.settings import Settings
@@ -72,11 +72,11 @@ async def test_run_that_can_not_be_written_down_does_not_end_the_others(
 async def test_whatever_a_run_asks_waits_behind_interactive_requests(services: Services) -> None:
     """Of a bucket that is nearly empty a run leaves the rest to whoever waits for an answer."""
     budget = Budget(services.database, "binance", "tested", Tariff(100, 0.001), share=1.0)
-    admission = Admission("binance", budget, slots=1)
+    scheduler = RequestScheduler("binance", budget, slots=1)
     await budget.take([97], Priority.INTERACTIVE)
 
     async def run() -> RunResult:
-        await admission.pay(1, until=asyncio.get_running_loop().time() + 0.2)
+        await scheduler.pay(1, until=asyncio.get_running_loop().time() + 0.2)
         return RunResult()
 
     job = ScheduledJob("asks", EVERY_MINUTE, 0.0, run)
@@ -155,7 +155,7 @@ async def test_beginning_is_found_past_rows_that_can_not_be_right(
     sandbox.fault("ohlc_violation", exchange="coinbase", times=100_000)
     series = await services.metadata.series("coinbase", "spot", "BTC-USD", "1d")
     async with asyncio.timeout(50):
-        begins = await services.bisection.find(series)
+        begins = await services.history_search.find(series)
 
     assert begins
     assert begins.year == 2015
@@ -179,7 +179,7 @@ async def test_warming_gives_up_at_the_end_of_its_minute(services: Services) -> 
     """Else a ban of hours has the runs of every syncer hang in it; who waits is counted."""
     for symbol in ("BTC-USDT", "ETH-USDT"):
         await services.metadata.series("binance", "perp", symbol, "1m")
-    await services.markets["binance", "perp"].horizon.now()
+    await services.markets["binance", "perp"].exchange_clock.now()
     bucket = Budget(services.database, "binance", "default", Tariff(240, 36), share=1.0)
     await bucket.block(300, "HTTP 418")
     begun = time.monotonic()

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.strategies import MINUTES, Row, a_row, a_symbol, bits, candles_of, steady, utc
 
-from api.responses.envelope import Provenance
+from api.responses.envelope import AnswerMetadata
 from api.responses.formats import FORMATS
 from mdp_core.domain.candles import COLUMNS, Candles
 from mdp_core.domain.clock import to_ms
@@ -70,7 +70,7 @@ def encoded(
 ) -> bytes:
     """Write a whole body."""
     format_ = FORMATS[name]
-    body = format_.body(Provenance(of or answer(), columns, following))
+    body = format_.body(AnswerMetadata(of or answer(), columns, following))
     rows = [format_.encode(block, columns) for block in blocks if len(block)]
     parts = [bytes(body.part(each)) for each in rows]
     return b"".join([body.head(), *parts, body.tail(sum(map(len, rows)))])

@@ -17,7 +17,7 @@ from pyarrow import csv as arrow_csv
 from pyarrow import ipc, parquet
 from support.strategies import MINUTES, a_row, a_symbol, bits, candles_of, utc
 
-from api.responses.envelope import Provenance
+from api.responses.envelope import AnswerMetadata
 from api.responses.formats import FORMATS
 from mdp_core.domain.candles import COLUMNS, Candles
 from mdp_core.domain.intervals import Interval
@@ -66,7 +66,7 @@ def _body(name: str, blocks: Sequence[Candles]) -> bytes:
         timings={},
     )
     format_ = FORMATS[name]
-    body = format_.body(Provenance(answer, COLUMNS, "/candles/the/rest"))
+    body = format_.body(AnswerMetadata(answer, COLUMNS, "/candles/the/rest"))
     parts = [format_.encode(block, COLUMNS) for block in blocks]
     written = [body.head(), *(bytes(body.part(each)) for each in parts)]
     return b"".join([*written, body.tail(sum(map(len, parts)))])

@@ -12,8 +12,8 @@ from support.strategies import utc
 from mdp_core.backfill.chunks import Apart, ChunkGrid, NewestFirst, OldestFirst, Order
 from mdp_core.backfill.estimate import Estimate, estimate, page_hull
 from mdp_core.domain.intervals import Interval, epoch_grid
-from mdp_core.domain.watermarks import Reach
-from mdp_core.domain.windows import Window, common, hull, subtract
+from mdp_core.domain.watermarks import Watermarks
+from mdp_core.domain.windows import Window, hull, intersect, subtract
 from mdp_core.exchanges.binance import BinanceFuturesAdapter
 from mdp_core.exchanges.hyperliquid import HyperliquidPerpAdapter
 from mdp_core.fill.pages import adjacent_runs, plan
@@ -31,11 +31,13 @@ def slots(first: int, stop: int) -> Window:
     return Window(GRID.at(base + first), GRID.at(base + stop))
 
 
-def reach(begins: int, earliest: int, closed: int) -> Reach:
+def watermarks(begins: int, earliest: int, closed: int) -> Watermarks:
     """Give a reach by slots counted from where a page begins; everything closed is final."""
     base = FIRST_PAGE * PAGE
     closed_at = GRID.at(base + closed)
-    return Reach(GRID.at(base + begins), GRID.at(base + earliest), closed_at, closed_at, closed_at)
+    return Watermarks(
+        GRID.at(base + begins), GRID.at(base + earliest), closed_at, closed_at, closed_at
+    )
 
 
 def terms_of(kind: type[BinanceFuturesAdapter | HyperliquidPerpAdapter], page: int = PAGE) -> Terms:
@@ -45,7 +47,7 @@ def terms_of(kind: type[BinanceFuturesAdapter | HyperliquidPerpAdapter], page: i
 
 BINANCE = terms_of(BinanceFuturesAdapter)
 HYPERLIQUID = terms_of(HyperliquidPerpAdapter)
-FAR = reach(-10 * PAGE, -10 * PAGE, 100 * PAGE)
+FAR = watermarks(-10 * PAGE, -10 * PAGE, 100 * PAGE)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +95,7 @@ def test_adjacent_pages_share_a_request_where_they_may() -> None:
 def test_what_is_forgotten_is_no_part_of_the_estimate() -> None:
     """Neither fetched nor counted as cached: of the rest half is there."""
     window, missing = slots(0, 4 * PAGE), [slots(0, 3 * PAGE)]
-    found = estimate(window, missing, GRID, reach(0, 2 * PAGE, 4 * PAGE), BINANCE)
+    found = estimate(window, missing, GRID, watermarks(0, 2 * PAGE, 4 * PAGE), BINANCE)
 
     assert (found.slots, found.candles, found.pages) == (2 * PAGE, PAGE, 1)
     assert found.cached_share == 0.5
@@ -135,16 +137,16 @@ def test_estimate_is_what_counting_every_page_gives(
     size = PAGE // pages
     terms = replace(terms, page_size=size)
     asked = slots(window[0], sum(window))
-    within = reach(edges[0], sum(edges[:2]), sum(edges))
-    lies_in = plan([asked.clip(within.begins, within.closed)], GRID, size, within)
+    within = watermarks(edges[0], sum(edges[:2]), sum(edges))
+    lies_in = plan([asked.clip(within.history_start, within.closed_until)], GRID, size, within)
     around = hull([page.window for page in lies_in]) if lies_in else Window(START, START)
-    known = asked.clip(within.begins, within.closed)
+    known = asked.clip(within.history_start, within.closed_until)
     both = Window(min(known.start, around.start), max(known.end, around.end)) if lies_in else known
-    missing = common(missing, both)
-    wanted = common(missing, known.clip(within.earliest, within.closed))
+    missing = intersect(missing, both)
+    wanted = intersect(missing, known.clip(within.retention_start, within.closed_until))
     counted = plan(wanted, GRID, size, within)
     requests = adjacent_runs(counted, terms.pages_per_request)
-    lacking = [common(missing, hull([page.window for page in run])) for run in requests]
+    lacking = [intersect(missing, hull([page.window for page in run])) for run in requests]
     weights = [
         terms.request_weight(GRID.count(hull(each).start, hull(each).end)) for each in lacking
     ]
@@ -159,7 +161,7 @@ def test_estimate_is_what_counting_every_page_gives(
 def test_estimate_of_decades_takes_no_time() -> None:
     """A hundred thousand pages are counted as fast as one: nobody else waits meanwhile."""
     first, stop = slots(-40_000 * PAGE, 0), slots(10, 60_000 * PAGE)
-    within = reach(-40_000 * PAGE, -40_000 * PAGE, 60_000 * PAGE)
+    within = watermarks(-40_000 * PAGE, -40_000 * PAGE, 60_000 * PAGE)
     begun = time.process_time()
     found = estimate(Window(first.start, stop.end), [first, stop], GRID, within, BINANCE)
     took = time.process_time() - begun

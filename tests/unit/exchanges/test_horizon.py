@@ -12,7 +12,7 @@ from mdp_core.domain.intervals import Interval, epoch_grid
 from mdp_core.domain.series import Series, Symbol
 from mdp_core.errors import ExchangeUnavailable
 from mdp_core.exchanges.binance import BinanceFuturesAdapter
-from mdp_core.exchanges.clock import Delays, Horizon
+from mdp_core.exchanges.clock import Delays, ExchangeClock
 
 _DELAYS = Delays(settle=timedelta(seconds=2), absence_grace=timedelta(seconds=60))
 _AHEAD = timedelta(minutes=3)
@@ -64,16 +64,18 @@ def test_no_closed_candle_of_a_window_is_cut_off(
     symbol = Symbol("binance", "perp", "BTC-USDT", "BTCUSDT", "BTC", "USDT", active=True)
     series = Series(1, symbol, interval, grid, datetime(2020, 1, 1, tzinfo=UTC))
     clock = Clock.starting_at(now)
-    reach = asyncio.run(Horizon(_Exchange(clock), clock, _DELAYS).reach(series, end))
+    watermarks = asyncio.run(
+        ExchangeClock(_Exchange(clock), clock, _DELAYS).watermarks(series, end)
+    )
 
-    assert reach.closed >= min(grid.ceil(end), grid.floor(now))
+    assert watermarks.closed_until >= min(grid.ceil(end), grid.floor(now))
 
 
 async def test_clock_is_read_once_and_believed(clock: _SettableClock) -> None:
     """Ours tells how time goes on, the exchange's by how much ours is off."""
     exchange = _Exchange()
-    horizon = Horizon(exchange, clock, _DELAYS)
-    shown = [await horizon.now() for _ in range(20)]
+    exchange_clock = ExchangeClock(exchange, clock, _DELAYS)
+    shown = [await exchange_clock.now() for _ in range(20)]
 
     assert exchange.asked == 1
     assert all(abs(each - datetime.now(UTC) - _AHEAD) < _NOTICEABLE for each in shown)
@@ -85,10 +87,10 @@ async def test_clock_that_is_set_is_not_taken_for_the_exchanges(
 ) -> None:
     """After a resume or a correction the exchange is asked again before anything is concluded."""
     exchange = _Exchange()
-    horizon = Horizon(exchange, clock, _DELAYS)
-    await horizon.now()
+    exchange_clock = ExchangeClock(exchange, clock, _DELAYS)
+    await exchange_clock.now()
     _SettableClock.set_by = timedelta(hours=hours)
-    shown = await horizon.now()
+    shown = await exchange_clock.now()
 
     assert exchange.asked == 2
     assert abs(shown - datetime.now(UTC) - _AHEAD) < _NOTICEABLE
@@ -99,10 +101,10 @@ async def test_clock_that_is_set_while_the_exchange_is_down_is_an_error(
 ) -> None:
     """Nothing is known then; what was known before is of another clock."""
     exchange = _Exchange()
-    horizon = Horizon(exchange, clock, _DELAYS)
-    await horizon.now()
+    exchange_clock = ExchangeClock(exchange, clock, _DELAYS)
+    await exchange_clock.now()
     exchange.is_down = True
-    assert await horizon.now()
+    assert await exchange_clock.now()
     _SettableClock.set_by = timedelta(hours=1)
     with pytest.raises(ExchangeUnavailable):
-        await horizon.now()
+        await exchange_clock.now()

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from support.strategies import CASES, MINUTES, Case, grids, slots_near, slots_of, steady, window_of
 
 from mdp_core.domain.intervals import Grid, Int64s
-from mdp_core.domain.watermarks import Reach
-from mdp_core.domain.windows import Window, common, subtract
+from mdp_core.domain.watermarks import Watermarks
+from mdp_core.domain.windows import Window, intersect, subtract
 from mdp_core.exchanges.validation import absent_slots
-from mdp_core.fill.absence import doubtful_slots, final_until, remarkable_slots
+from mdp_core.fill.absence import final_until, recheckable_slots, suspicious_slots
 from mdp_core.fill.pages import Page, plan
 
 
@@ -32,9 +32,11 @@ class Scene:
         return [window_of(self.grid, first, stop) for first, stop in self.gaps]
 
     @property
-    def reach(self) -> Reach:
+    def watermarks(self) -> Watermarks:
         earliest, closed = self.grid.at(self.earliest), self.grid.at(self.closed)
-        return Reach(earliest, earliest, settled=closed, closed=closed, late_from=closed)
+        return Watermarks(
+            earliest, earliest, settled_until=closed, closed_until=closed, grace_start=closed
+        )
 
     @property
     def askable(self) -> set[int]:
@@ -67,7 +69,7 @@ def scenes(draw: st.DrawFn) -> Scene:
 
 
 def plan_of(scene: Scene) -> list[Page]:
-    return plan(scene.windows, scene.grid, scene.page_size, scene.reach)
+    return plan(scene.windows, scene.grid, scene.page_size, scene.watermarks)
 
 
 @steady
@@ -111,7 +113,7 @@ def test_overlapping_windows_ask_for_the_same_pages(scene: Scene, data: st.DataO
 
 
 @pytest.mark.parametrize(
-    ("gaps", "reach", "pages"),
+    ("gaps", "watermarks", "pages"),
     [
         pytest.param([], (0, 100), [], id="nothing is missing"),
         pytest.param([(3, 4)], (0, 100), [(0, 0, 10)], id="one slot grows to its page"),
@@ -127,10 +129,10 @@ def test_overlapping_windows_ask_for_the_same_pages(scene: Scene, data: st.DataO
     ],
 )
 def test_gap_grows_to_its_pages_and_is_clipped(
-    gaps: list[tuple[int, int]], reach: tuple[int, int], pages: list[tuple[int, int, int]]
+    gaps: list[tuple[int, int]], watermarks: tuple[int, int], pages: list[tuple[int, int, int]]
 ) -> None:
     """Pages of ten minutes, as (index, first slot, stop)."""
-    planned = plan_of(Scene(MINUTES, gaps, *reach, page_size=10))
+    planned = plan_of(Scene(MINUTES, gaps, *watermarks, page_size=10))
 
     assert [(p.index, *_slots(p.window)) for p in planned] == pages
 
@@ -171,7 +173,7 @@ def test_common_part_is_that_of_sets(grid: Grid, data: st.DataObject) -> None:
     start = origin + data.draw(st.integers(-10, 200))
     stop = start + data.draw(st.integers(0, 60))
 
-    shared = common(windows, window_of(grid, start, stop))
+    shared = intersect(windows, window_of(grid, start, stop))
 
     slots = [slot for window in windows for slot in slots_of(grid, window)]
     assert [slot for part in shared for slot in slots_of(grid, part)] == [
@@ -221,7 +223,7 @@ def test_remarkable_are_empty_windows_and_long_runs_at_an_edge(
     whole = missing == set(slots)
     expected = {s for run in (leading, trailing) if whole or len(run) > 30 for s in run}
 
-    odd = remarkable_slots(absent, grid, window_of(grid, first, stop))
+    odd = suspicious_slots(absent, grid, window_of(grid, first, stop))
 
     assert odd.tolist() == sorted(expected)
 
@@ -252,7 +254,7 @@ def test_run_of_more_than_thirty_at_an_edge_is_remarkable(
     absent: range | list[int], remarkable: int
 ) -> None:
     """In the middle of a page a run of absent candles only says that nobody traded."""
-    found = remarkable_slots(np.array(absent, np.int64), MINUTES, window_of(MINUTES, 0, 100))
+    found = suspicious_slots(np.array(absent, np.int64), MINUTES, window_of(MINUTES, 0, 100))
 
     assert len(found) == remarkable
 
@@ -261,7 +263,7 @@ def test_short_window_without_any_candle_is_remarkable() -> None:
     """A wholly empty answer is odd however few slots it has."""
     absent = np.array([5, 6], np.int64)
 
-    assert remarkable_slots(absent, MINUTES, window_of(MINUTES, 5, 7)).tolist() == [5, 6]
+    assert suspicious_slots(absent, MINUTES, window_of(MINUTES, 5, 7)).tolist() == [5, 6]
 
 
 @steady
@@ -272,11 +274,14 @@ def test_doubt_ends_where_lateness_begins(
     """A slot that may only be late is never doubtful; finality ends at the first of them."""
     grid, first, _, absent = absence
     late_from, settled_at = first + late, first + settled
-    reach = Reach(
+    watermarks = Watermarks(
         grid.at(first), grid.at(first), grid.at(settled_at), grid.at(settled_at), grid.at(late_from)
     )
 
-    doubtful, final = doubtful_slots(absent, grid, reach), final_until(absent, grid, reach)
+    doubtful, final = (
+        recheckable_slots(absent, grid, watermarks),
+        final_until(absent, grid, watermarks),
+    )
 
     maybe_late = [slot for slot in absent.tolist() if slot >= late_from]
     assert doubtful.tolist() == [slot for slot in absent.tolist() if slot < late_from]
@@ -287,6 +292,8 @@ def test_doubt_ends_where_lateness_begins(
 def test_final_until_is_the_settled_edge_where_nothing_is_absent(case: Case) -> None:
     """A full answer is final up to what may still change."""
     nothing, edge = np.empty(0, np.int64), case.grid.at(12)
-    reach = Reach(case.grid.at(0), case.grid.at(0), edge, case.grid.at(13), case.grid.at(5))
+    watermarks = Watermarks(
+        case.grid.at(0), case.grid.at(0), edge, case.grid.at(13), case.grid.at(5)
+    )
 
-    assert final_until(nothing, case.grid, reach) == edge
+    assert final_until(nothing, case.grid, watermarks) == edge

@@ -9,7 +9,7 @@ from mdp_core.domain.clock import to_ms
 from mdp_core.domain.intervals import Interval, epoch_grid
 from mdp_core.domain.series import Series, Symbol
 from mdp_core.domain.windows import Window
-from mdp_core.fill.provisional import Tails
+from mdp_core.fill.provisional import ProvisionalCache
 
 START = datetime(2024, 5, 1, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -30,10 +30,10 @@ def _candles(count: int) -> Candles:
 
 def test_straggler_does_not_take_the_edge_back() -> None:
     """A candle that was served stays served: an older answer for the same page is not kept."""
-    tails = Tails(10)
-    tails.keep(SERIES, 0, Window(START, START + 4 * MINUTE), _candles(4), at_edge=True)
-    tails.keep(SERIES, 0, Window(START, START + 3 * MINUTE), _candles(3), at_edge=True)
-    (kept,) = tails.fresh(SERIES, Window(START, START + 9 * MINUTE))
+    ranges = ProvisionalCache(10)
+    ranges.keep(SERIES, 0, Window(START, START + 4 * MINUTE), _candles(4), at_edge=True)
+    ranges.keep(SERIES, 0, Window(START, START + 3 * MINUTE), _candles(3), at_edge=True)
+    (kept,) = ranges.fresh(SERIES, Window(START, START + 9 * MINUTE))
 
     assert kept.window.end == START + 4 * MINUTE
     assert len(kept.candles) == 4
@@ -41,10 +41,10 @@ def test_straggler_does_not_take_the_edge_back() -> None:
 
 def test_two_tails_of_one_window_are_two() -> None:
     """They are told apart without comparing their columns, which have no single truth value."""
-    tails, window = Tails(10), Window(START, START + 2 * MINUTE)
-    tails.keep(SERIES, 0, window, _candles(2), at_edge=True)
-    (first,) = tails.fresh(SERIES, window)
-    tails.keep(SERIES, 0, window, _candles(2), at_edge=True)
-    (second,) = tails.fresh(SERIES, window)
+    ranges, window = ProvisionalCache(10), Window(START, START + 2 * MINUTE)
+    ranges.keep(SERIES, 0, window, _candles(2), at_edge=True)
+    (first,) = ranges.fresh(SERIES, window)
+    ranges.keep(SERIES, 0, window, _candles(2), at_edge=True)
+    (second,) = ranges.fresh(SERIES, window)
 
     assert first != second

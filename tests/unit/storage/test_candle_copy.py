@@ -18,7 +18,7 @@ from support.strategies import Row, a_row, bits, candles_of, steady, utc
 
 from mdp_core.domain.candles import COLUMNS
 from mdp_core.domain.clock import to_ms
-from mdp_core.storage.candles.binary_copy import copy_batches, load_columns
+from mdp_core.storage.candles.binary_copy import copy_batches, register_array_loaders
 
 NAN = math.nan
 FLOAT8, FLOAT8_ARRAY = 701, 1022
@@ -180,7 +180,7 @@ class Context:
 
 def load(array_oid: int, data: bytes) -> NDArray[np.generic]:
     context = Context(AdaptersMap(psycopg.adapters))
-    load_columns(context)
+    register_array_loaders(context)
     return Transformer(context).get_loader(array_oid, Format.BINARY).load(data)
 
 

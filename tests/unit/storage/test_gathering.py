@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from mdp_core.storage.database.batching import Gathering
+from mdp_core.storage.database.batching import BatchingQueue
 
 
 class Doubling:
@@ -31,7 +31,7 @@ async def _settle() -> None:
 async def test_what_comes_during_a_batch_makes_the_next_one() -> None:
     """The first is begun at once, alone; the others together, when it has ended; each in order."""
     doubling = Doubling()
-    gathering = Gathering(doubling.do)
+    gathering = BatchingQueue(doubling.do)
     first = gathering.ask(1)
     await _settle()
     others = [gathering.ask(number) for number in (2, 3, 4)]
@@ -47,7 +47,7 @@ async def test_what_comes_during_a_batch_makes_the_next_one() -> None:
 async def test_error_is_everybodys_in_the_batch_and_nobody_elses() -> None:
     """Who comes after a failed batch is served."""
     doubling = Doubling()
-    gathering = Gathering(doubling.do)
+    gathering = BatchingQueue(doubling.do)
     asked = [gathering.ask(number) for number in (1, -1, 2)]
     await _settle()
     later = gathering.ask(3)
@@ -65,7 +65,7 @@ async def test_error_for_one_is_raised_to_that_one() -> None:
     async def halve(numbers: Sequence[int]) -> list[int | Exception]:
         return [ValueError(n) if n % 2 else n // 2 for n in numbers]
 
-    gathering = Gathering[int, int](halve)
+    gathering = BatchingQueue[int, int](halve)
     results = await asyncio.gather(*map(gathering.ask, (4, 3, 8)), return_exceptions=True)
     assert results[0] == 2
     assert isinstance(results[1], ValueError)
@@ -75,7 +75,7 @@ async def test_error_for_one_is_raised_to_that_one() -> None:
 async def test_item_that_is_cancelled_before_its_batch_is_not_done() -> None:
     """Of a batch that has begun everything is done, and the others get theirs."""
     doubling = Doubling()
-    gathering = Gathering(doubling.do)
+    gathering = BatchingQueue(doubling.do)
     begun = [gathering.ask(1), gathering.ask(2)]
     await _settle()
     waiting = [gathering.ask(3), gathering.ask(4)]
@@ -93,7 +93,7 @@ async def test_item_that_is_cancelled_before_its_batch_is_not_done() -> None:
 async def test_nobody_left_means_no_batch() -> None:
     """A batch is never empty."""
     doubling = Doubling()
-    gathering = Gathering(doubling.do)
+    gathering = BatchingQueue(doubling.do)
     gathering.ask(1).cancel()
     await _settle()
     last = gathering.ask(2)

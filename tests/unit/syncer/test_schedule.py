@@ -8,7 +8,7 @@ from support.strategies import utc
 from mdp_core.domain.clock import Clock
 from mdp_core.domain.intervals import Interval, epoch_grid
 from mdp_core.domain.series import Series, Symbol
-from mdp_core.domain.watermarks import Reach
+from mdp_core.domain.watermarks import Watermarks
 from mdp_core.domain.windows import Window
 from mdp_core.errors import ExchangeUnavailable, InvalidParameter
 from mdp_core.exchanges.binance import BinanceFuturesAdapter
@@ -96,17 +96,17 @@ def test_warming_extends_what_reaches_into_the_newest_page(
     covered_until: datetime | None, expected: Window
 ) -> None:
     """From the end of coverage, else from where the newest page begins; never more."""
-    reach = Reach(utc(2015), utc(2015), NOW, NOW + MINUTE, NOW)
+    watermarks = Watermarks(utc(2015), utc(2015), NOW, NOW + MINUTE, NOW)
 
-    assert to_extend(SERIES, reach, PAGE, covered_until) == expected
+    assert to_extend(SERIES, watermarks, PAGE, covered_until) == expected
 
 
 def test_page_that_has_just_been_completed_is_the_newest_one() -> None:
     """Right at a page's end its last candle is asked for, and not the next page."""
     end = GRID.at(50_001 * PAGE)
-    reach = Reach(utc(2015), utc(2015), end, end, end)
+    watermarks = Watermarks(utc(2015), utc(2015), end, end, end)
 
-    assert to_extend(SERIES, reach, PAGE, end - MINUTE) == Window(end - MINUTE, end)
+    assert to_extend(SERIES, watermarks, PAGE, end - MINUTE) == Window(end - MINUTE, end)
 
 
 @pytest.mark.parametrize(
@@ -122,9 +122,9 @@ def test_what_was_merely_late_is_asked_for_in_the_next_page_too(
 ) -> None:
     """A sparse series' coverage stops at an absent slot, and a page's end may come meanwhile."""
     end = GRID.at(50_000 * PAGE + 1)
-    reach = Reach(utc(2015), utc(2015), end, end, end - 5 * MINUTE)
+    watermarks = Watermarks(utc(2015), utc(2015), end, end, end - 5 * MINUTE)
 
-    assert to_extend(SERIES, reach, PAGE, covered_until) == Window(expected_start, end)
+    assert to_extend(SERIES, watermarks, PAGE, covered_until) == Window(expected_start, end)
 
 
 @pytest.mark.parametrize(("failures", "is_had"), [(0, True), (2, True), (3, False)])

@@ -35,11 +35,11 @@ class LanternAdapter(ExchangeAdapter):
         },
         tariff=Tariff(capacity=20, per_second=5),
         page_size=100,
-        publishes_every_interval=True,
+        fills_empty_intervals=True,
         settle_seconds=5,
         absence_grace_seconds=60,
-        tail_seconds=2,
-        probes_beginning=False,
+        poll_seconds=2,
+        supports_first_candle=False,
     )
 
     @override

@@ -88,6 +88,7 @@ def _clock(text: str) -> Clock:
 
 
 Port = Annotated[int, typer.Option(min=1, max=65535, help="On the loopback interface.")]
+Host = Annotated[str, typer.Option(help="The interface to listen on.")]
 DataDir = Annotated[Path, typer.Option(help="Where everything is kept.")]
 Now = Annotated[
     datetime | None,
@@ -131,7 +132,7 @@ def run(port: Port = 8000, data_dir: DataDir = Path(".mdp")) -> None:
 @app.command()
 def api(
     port: Port = 8000,
-    host: Annotated[str, typer.Option(help="The interface to listen on.")] = "127.0.0.1",
+    host: Host = "127.0.0.1",
     workers: Workers = 1,
 ) -> None:
     """Serve the API; the environment says from which database and how (see .env.example)."""
@@ -162,6 +163,7 @@ def syncer() -> None:
 @app.command()
 def sandbox(  # noqa: PLR0913, PLR0917 - each is an option
     port: Port = 8900,
+    host: Host = "127.0.0.1",
     data: SandboxData = None,
     now: Now = None,
     speed: Speed = 1.0,
@@ -181,7 +183,7 @@ def sandbox(  # noqa: PLR0913, PLR0917 - each is an option
     )
     uvicorn.run(
         create_sandbox(options),
-        host="127.0.0.1",
+        host=host,
         port=port,
         log_level="warning",
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,

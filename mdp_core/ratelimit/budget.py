@@ -150,7 +150,7 @@ class Budget:
         async with self._database.connection() as connection:
             await connection.execute(_BLOCK, {**self._bucket, "seconds": seconds, "why": why})
 
-    def heed(self, headers: Mapping[str, str], sent_at: float) -> None:
+    def observe_limit(self, headers: Mapping[str, str], sent_at: float) -> None:
         """Believe the exchange when it says how much of its limit is used in a clock minute.
 
         Args:

@@ -1,4 +1,4 @@
-"""From errors to the one problem body (RFC 9457); statuses and codes stand here only."""
+"""Map errors to the one problem body (RFC 9457); the only table of statuses."""
 
 import logging
 import math
@@ -63,7 +63,7 @@ BODY_TOO_LARGE = Kind(413, "body_too_large")
 TARGET_TOO_LONG = Kind(414, "uri_too_long")
 HEADERS_TOO_LARGE = Kind(431, "headers_too_large")
 INTERNAL = Kind(500, "internal_error")
-_OF_STATUS = {
+_STATUS_KINDS = {
     404: Kind(404, "not_found"),
     405: Kind(405, "method_not_allowed"),
     413: BODY_TOO_LARGE,
@@ -71,13 +71,13 @@ _OF_STATUS = {
 
 
 def every_kind() -> frozenset[Kind]:
-    """Give all that a client can meet."""
-    of_requests = {TARGET_TOO_LONG, HEADERS_TOO_LARGE, INTERNAL, *_OF_STATUS.values()}
+    """Return every kind that a client can meet."""
+    of_requests = {TARGET_TOO_LONG, HEADERS_TOO_LARGE, INTERNAL, *_STATUS_KINDS.values()}
     return frozenset({*KINDS.values(), *of_requests})
 
 
 def kind_of(error: Exception) -> Kind:
-    """Give the kind of an error: its class's, or that of the nearest class above it."""
+    """Return the kind of an error's class, or of the nearest class above it."""
     return next((KINDS[kind] for kind in type(error).__mro__ if kind in KINDS), INTERNAL)
 
 
@@ -98,7 +98,7 @@ def add_error_handlers(app: FastAPI) -> None:
 async def _answer_error(request: Request, error: Exception) -> Response:
     kind = kind_of(error)
     if isinstance(error.__cause__, errors.MdpError) and isinstance(error, RuntimeError):
-        # Starlette says by it that the answer had begun: it can only be broken off.
+        # Starlette raises RuntimeError once the response has started: abort the connection.
         _log.warning("an answer was broken off: %s", error.__cause__)
     elif kind is INTERNAL:
         _log.error("unexpected error, request %s", _request_id(request), exc_info=error)
@@ -128,7 +128,7 @@ def _parameter(problem: Mapping[str, Any]) -> str:
 
 async def _answer_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for it only
-    kind = _OF_STATUS.get(error.status_code, Kind(error.status_code, "http_error"))
+    kind = _STATUS_KINDS.get(error.status_code, Kind(error.status_code, "http_error"))
     return problem(request, kind, str(error.detail), dict(error.headers or {}))
 
 
@@ -156,7 +156,7 @@ def problem(
     headers: dict[str, str] | None = None,
     extra: dict[str, Any] | None = None,
 ) -> Response:
-    """Make the problem body: what went wrong, for programs (`code`) and for people (`detail`).
+    """Build the problem body: `code` for programs, `detail` for people.
 
     The request's log line has the code too.
     """

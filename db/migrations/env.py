@@ -1,4 +1,4 @@
-"""Run migrations on the database that `DATABASE_URL`, or the caller's connection, names."""
+"""Run migrations on the caller's connection."""
 
 from alembic import context
 from sqlalchemy import Connection, create_engine, make_url, pool, text

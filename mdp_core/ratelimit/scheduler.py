@@ -145,7 +145,7 @@ class RequestScheduler:
 
     def heed(self, headers: Mapping[str, str], sent_at: float) -> None:
         """Believe what an answer says of the limit; `sent_at` in seconds since the epoch."""
-        self._budget.heed(headers, sent_at)
+        self._budget.observe_limit(headers, sent_at)
 
     def free_slot(self) -> None:
         """Let another page have its turn; that is news only where none was free."""

@@ -16,7 +16,7 @@ from db.upgrade import newest_revision, schema_problem
 from mdp_core.errors import InvalidParameter
 from mdp_core.settings import ExchangeSettings, Settings, problems_of
 from mdp_core.storage.database.database import connection_problem
-from mdp_core.storage.database.health import Health, read_health
+from mdp_core.storage.database.diagnostics import Health, read_health
 from mdp_core.storage.database.replica import Identity, read_identity
 from mdp_core.wiring import installed_adapters
 from scripts.cli.environment import unread_variables

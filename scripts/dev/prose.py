@@ -13,7 +13,8 @@ from pathlib import Path
 _LONGEST_FIRST_LINE = 80
 _CLAUSE = re.compile(r"(?:What|Who|Whom|Whose|Where|How|Whether)\b")
 _PERSON = re.compile(
-    r"(?<!\")(?<!postgres or )\b(?:whoever|whomever|some(?:body|one)|no(?:body|-one)|every(?:body|one)|any(?:body|one))\b",
+    r"(?<!\")(?<!postgres or )"  # the account `nobody` is none
+    r"\b(?:whoever|whomever|some(?:body|one)|no(?:body|-one)|every(?:body|one)|any(?:body|one))\b",
     re.IGNORECASE,
 )
 _TEXTS = {".md", ".py", ".toml", ".yml", ".sh", ".js", ".css", ".html"}

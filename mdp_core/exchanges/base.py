@@ -62,6 +62,8 @@ class ExchangeFacts:
     """How many candles of a series it remembers at the most; None: all."""
     pages_per_request: int = 1
     """How many adjacent pages one request may ask for."""
+    overshoot_slots: int = 0
+    """How many slots before a window's start its answers are known to begin."""
 
 
 class ExchangeAdapter(ABC):
@@ -93,7 +95,7 @@ class ExchangeAdapter(ABC):
         Returns:
             The rows as the exchange sent them, in our columns and units (times in epoch ms UTC,
             volume in base units): possibly unordered, outside the window, forming or wrong. The
-            caller sifts them, the same way for every exchange.
+            caller judges them, the same way for every exchange.
         """
 
     @abstractmethod

@@ -60,6 +60,7 @@ class CoinbaseSpotAdapter(ExchangeAdapter):
         absence_grace_seconds=300,
         poll_seconds=2,
         supports_first_candle=False,  # finding it takes a search: interval and depth go together
+        overshoot_slots=1,  # "some rows may precede start"
     )
 
     @override

@@ -73,6 +73,7 @@ class HyperliquidPerpAdapter(ExchangeAdapter):
         history_start_interval=Interval.ONE_DAY,  # always within its memory
         retention_candles=_MEMORY,
         pages_per_request=_PAGES_PER_REQUEST,
+        overshoot_slots=1,  # a candle that only overlaps the start comes too (recorded)
     )
 
     @override

@@ -123,7 +123,7 @@ async def open_services(
         servers = await stack.enter_async_context(_open_read_servers(database, settings, name))
         reader = CandleReader(servers)
         service = CandleService(
-            shared.store, reader, metadata, markets=markets, limits=settings.limits, usage=usage
+            reader, metadata, markets=markets, limits=settings.limits, usage=usage
         )
         bulk = BulkFill(service, shared.store, markets)
         planning = Planning(bulk, metadata)
@@ -133,13 +133,7 @@ async def open_services(
             shared.store,
             service,
             metadata,
-            LatestCandles(
-                service,
-                metadata,
-                markets,
-                usage,
-                deadline_seconds=settings.request_deadline_seconds,
-            ),
+            LatestCandles(service, markets, usage),
             Coverage(shared.store, metadata, markets),
             markets,
             usage,

@@ -34,7 +34,7 @@ EXAMPLES: tuple[Exception, ...] = (
     errors.ExchangeUnavailable("binance", "answered HTTP 500"),
     errors.RateLimited("binance", 12),
     errors.NoSyncer(),
-    errors.Overloaded("too many requests wait for binance"),
+    errors.Overloaded(),
     errors.StoreUnavailable("PoolTimeout"),
     errors.SchemaMissing(),
     errors.SeriesRepaired(_A_SERIES),

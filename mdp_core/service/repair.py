@@ -11,7 +11,7 @@ from mdp_core.domain.candles import Candles
 from mdp_core.domain.queries import CandleQuery
 from mdp_core.domain.series import Series
 from mdp_core.domain.windows import Window, intersect
-from mdp_core.errors import BadPayload, BadRows, InvalidWindow
+from mdp_core.errors import BadPayload, BadRows
 from mdp_core.exchanges.validation import sift
 from mdp_core.fill.market import MarketContext
 from mdp_core.fill.pages import plan
@@ -46,8 +46,6 @@ class Repair:
             BadRows, BadPayload: The exchange sent what can't be right, or does not stand by it.
             MdpError: The series is unknown, or the exchange or the store can't be had.
         """
-        if query.start and query.end and query.start > query.end:
-            raise InvalidWindow(query.start, query.end)
         series = await self._metadata.series(
             query.exchange, query.market_type, query.symbol, query.interval
         )

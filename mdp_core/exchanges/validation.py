@@ -91,8 +91,9 @@ def sift(candles: Candles, grid: Grid, window: Window) -> Sifted:
     """Keep the rows of `window` that can be right.
 
     Rows outside the window are dropped, order is restored, identical duplicates collapse. A row
-    off the grid, differing duplicates, a number that is not finite, a price that is not positive,
-    a price outside low and high, a negative volume: rejected, with every row of that slot.
+    off the grid, differing duplicates, a number that is missing or not finite, a price that is not
+    positive, a price outside low and high, a negative volume: rejected, with every row of that
+    slot.
     """
     rows = candles.inside(window)
     rows = rows[np.argsort(rows.time, kind="stable")]
@@ -126,7 +127,7 @@ def _faults(rows: Candles, grid: Grid, slots: Int64s) -> dict[str, Bools]:
     faults = {
         "off the grid": rows.time != _opens(grid, slots),
         "rows of one slot that differ": _shared(slots),
-        "a number that is not finite": ~finite,
+        "a number that is missing or not finite": ~finite,
         "a price that is not positive": (prices <= 0).any(axis=0),
         "open or close outside low and high": outside,
         "a negative volume": (rows.volume < 0) | (rows.quote_volume < 0),

@@ -55,15 +55,14 @@ def times(values: Sequence[object], *, unit_ms: int = 1) -> Int64s:
     """Make a column of times in epoch ms from JSON integers in units of `unit_ms`.
 
     Raises:
-        TypeError: None of them can be read.
+        TypeError: None of them is a number.
     """
     try:
         return np.array([integer(value) * unit_ms for value in values], np.int64)
     except (TypeError, OverflowError):
-        read = [_readable_time(value, unit_ms) for value in values]
-        if set(read) == {UNREADABLE_TIME}:
+        if not {int, float} & set(map(type, values)):
             raise TypeError from None
-        return np.array(read, np.int64)
+        return np.array([_readable_time(value, unit_ms) for value in values], np.int64)
 
 
 def decimals(values: Sequence[object]) -> Float64s:
@@ -203,4 +202,4 @@ def _count(value: object) -> float:
 
 def _name_of(entry: object, key: str) -> str:
     name = cast("dict[str, object]", entry).get(key) if isinstance(entry, dict) else None
-    return str(entry if name is None else name)[:_SHOWN_NAME_CHARACTERS]
+    return str(cast("object", entry) if name is None else name)[:_SHOWN_NAME_CHARACTERS]

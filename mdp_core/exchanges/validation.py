@@ -17,6 +17,7 @@ from mdp_core.domain.intervals import Grid, Int64s
 from mdp_core.domain.windows import Window
 from mdp_core.errors import BadPayload
 from mdp_core.exchanges.base import ExchangeFacts
+from mdp_core.exchanges.parsing import UNREADABLE_TIME
 
 _RIGHT = ""
 _MOST_TRADES = 2**31 - 1  # what the table's integer holds
@@ -84,7 +85,10 @@ def _off_the_question(times_ms: Int64s, window: Window) -> str:
         if bounds[0] <= first / per_ms < bounds[1]
     )
     hint = next((f", as if it told {unit}" for unit in units), "")
-    return f"answered {len(times_ms)} row(s), none of them of {window} (first time: {first}{hint})"
+    shown = "can't be read" if first == UNREADABLE_TIME else f"is {first} ms{hint}"
+    return (
+        f"answered {len(times_ms)} row(s), none of them of {window}: the first one's time {shown}"
+    )
 
 
 def sift(candles: Candles, grid: Grid, window: Window) -> Sifted:

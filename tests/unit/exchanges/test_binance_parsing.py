@@ -188,7 +188,11 @@ def test_row_may_have_more_columns_than_are_needed(row: list[Any]) -> None:
         pytest.param([dict(enumerate(KLINE))], id="numbered dict row"),
         pytest.param(["123456789012"], id="text row"),
         pytest.param([[], []], id="empty rows"),
-        *(pytest.param([kline(0, time)], id=f"time {name}") for name, time in NO_TIMES.items()),
+        *(
+            pytest.param([kline(0, time)], id=f"time {name}")
+            for name, time in NO_TIMES.items()
+            if type(time) not in {int, float}
+        ),
     ],
 )
 def test_klines_of_another_shape_are_a_bad_payload(payload: object) -> None:

@@ -136,7 +136,11 @@ def test_recorded_error_body_is_a_bad_payload(name: str) -> None:
         pytest.param([None], id="null row"),
         pytest.param([{}], id="row as object"),
         pytest.param([[]], id="empty row"),
-        *(pytest.param([changed_row(0, time)], id=f"time {n}") for n, time in NO_TIMES.items()),
+        *(
+            pytest.param([changed_row(0, time)], id=f"time {name}")
+            for name, time in NO_TIMES.items()
+            if type(time) not in {int, float}
+        ),
     ],
 )
 def test_candles_of_another_shape_are_a_bad_payload(payload: object) -> None:

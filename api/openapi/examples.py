@@ -1,4 +1,4 @@
-"""What answers look like, for the interface's description; a test holds them to its schemas."""
+"""Examples of answers for OpenAPI; a test holds them to its schemas."""
 
 from typing import Any
 
@@ -139,8 +139,8 @@ _HEALTH: dict[str, Any] = {
         "kind": "timescaledb",
         "postgres": "16.9",
         "timescaledb": "2.19.3",
-        "migration": "0003",
-        "expected_migration": "0003",
+        "migration": "0005",
+        "expected_migration": "0005",
     },
     "exchanges": {"binance": {"blocked": []}},
     "syncer": {

@@ -14,7 +14,7 @@ from psycopg.types.range import Range
 
 from mdp_core.domain.clock import from_ms, to_ms
 from mdp_core.domain.windows import Window
-from mdp_core.errors import BadRows, StoreUnavailable
+from mdp_core.errors import StoreUnavailable
 from mdp_core.storage.database.database import Database, storable
 
 # Make a job, unless the same is open.
@@ -74,7 +74,7 @@ ORDER BY backfills.id LIMIT 1
 """
 )
 
-# Somebody works on it.
+# A worker has begun it.
 _START: LiteralString = """
 UPDATE backfills SET started_at = coalesce(started_at, now()) WHERE id = %(id)s
 """
@@ -120,7 +120,7 @@ _ROUNDS = 3
 
 
 class State(StrEnum):
-    """How far a job has come."""
+    """The state of a job."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -130,16 +130,16 @@ class State(StrEnum):
 
     @property
     def is_open(self) -> bool:
-        """Whether there is work to be done."""
+        """True while there is work to do."""
         return self in (State.QUEUED, State.RUNNING)
 
 
 @dataclass(frozen=True, slots=True)
 class UnavailableWindow:
-    """A window of a job that can't be had, and why: the error's class and its text."""
+    """A window of a job that can't be had, and why: the error's code and its text."""
 
     window: Window
-    error: str
+    code: str
     detail: str
 
 
@@ -163,7 +163,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """How much (as a duration) is missing for an open job."""
+    """The duration that is missing for an open job."""
 
     job: int
     market_type: str
@@ -225,7 +225,7 @@ class BackfillStore:
         return await self._jobs(_GET, {"ids": list(jobs)})
 
     async def jobs(self, *, before: int | None, is_open: bool | None, limit: int) -> list[Job]:
-        """Give jobs, the newest first; `before` an id, and open or ended ones only if asked."""
+        """Return jobs, the newest first, perhaps before an id, open or ended only."""
         return await self._jobs(_LIST, {"before": before, "is_open": is_open, "limit": limit})
 
     async def oldest(
@@ -252,7 +252,7 @@ class BackfillStore:
         return [Queued(row[0], row[1], row[2], timedelta(seconds=row[3])) for row in rows]
 
     async def start(self, job: int) -> None:
-        """Note that somebody works on it."""
+        """Note that a worker has begun it."""
         await self._execute(_START, {"id": job})
 
     async def narrow(self, job: int, window: Window) -> None:
@@ -265,7 +265,7 @@ class BackfillStore:
             {
                 "start": to_ms(each.window.start),
                 "end": to_ms(each.window.end),
-                "error": each.error,
+                "error": each.code,
                 "reason": storable(each.detail),
             }
             for each in losses
@@ -308,8 +308,7 @@ def _losses(listed: list[dict[str, Any]]) -> list[UnavailableWindow]:
     losses = (
         UnavailableWindow(
             Window(from_ms(each["start"]), from_ms(each["end"])),
-            # An earlier version wrote the text only: it was most likely a row that can't be right.
-            each.get("error", BadRows.__name__),
+            each["error"],
             each["reason"],
         )
         for each in listed

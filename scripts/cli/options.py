@@ -1,4 +1,4 @@
-"""Parts that commands share: times as the API takes them, and errors told in a line."""
+"""Options that commands share: times in the API's forms, errors in one line."""
 
 import logging
 from collections.abc import Generator
@@ -47,7 +47,7 @@ def parse_cli_time(text: str) -> datetime:
 
 @contextmanager
 def clear_errors(*expected: type[Exception]) -> Generator[None]:
-    """Say in a line what is wrong where the settings, the core or an `expected` error say so."""
+    """Turn errors of settings, core and `expected` kinds into one line on stderr."""
     try:
         yield
     except ValidationError as error:

@@ -38,7 +38,9 @@ class Candles:
         return self._table.num_rows
 
     def __repr__(self) -> str:
-        names = " ".join(filter(None, map(self._said, ("exchange", "market_type", "symbol", "interval"))))
+        names = " ".join(
+            filter(None, map(self._said, ("exchange", "market_type", "symbol", "interval")))
+        )
         window = f"{self.start:%Y-%m-%dT%H:%M}/{self.end:%Y-%m-%dT%H:%M}"
         return f"<Candles {names} {window}: {len(self)}{'' if self.complete else ', incomplete'}>"
 

@@ -136,7 +136,8 @@ class Client:
         series = (exchange, market_type, symbol, interval)
         wanted = wanted_candles(series, options, uniform=True)
         flow = candles_of(self._cache)
-        return Candles(*self.run(lambda call: flow(call, wanted), options.get("progress", "auto")))
+        progress = options.get("progress", "auto")
+        return Candles(*self.run(lambda call: flow(call, wanted), progress))
 
     def stream(
         self,

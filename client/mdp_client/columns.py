@@ -48,7 +48,9 @@ def _copy(np: ModuleType, column: pa.ChunkedArray, into: Any) -> None:
 
 def milliseconds(table: pa.Table) -> list[int]:
     """Return the open times, epoch ms."""
-    return [time for chunk in table.column(TIME).chunks for time in chunk.view(pa.int64()).to_pylist()]
+    return [
+        time for chunk in table.column(TIME).chunks for time in chunk.view(pa.int64()).to_pylist()
+    ]
 
 
 def copied(table: pa.Table) -> pa.Table:
@@ -78,5 +80,7 @@ def need_columns(table: pa.Table, names: Sequence[str], wanted: str) -> None:
         InvalidParameter: It lacks one.
     """
     if lacking := [name for name in names if name not in table.column_names]:
-        detail = f"{wanted} needs the column {lacking[0]}: ask for it with fields, or leave that out"
+        detail = (
+            f"{wanted} needs the column {lacking[0]}: ask for it with fields, or leave that out"
+        )
         raise InvalidParameter(detail=detail)

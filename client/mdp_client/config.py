@@ -54,6 +54,11 @@ class Config:
         return urlsplit(self.url)
 
     @property
+    def origin(self) -> str:
+        """Return the URL without its path."""
+        return f"{self.address.scheme}://{self.address.netloc}"
+
+    @property
     def is_local(self) -> bool:
         """Tell whether the service is on this machine: no proxy, and nothing to compress for."""
         host = self.address.hostname or ""

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from mdp_client.columns import OHLCV, PRICES, TIME, copied, matrix, milliseconds, need_columns, times
+from mdp_client.columns import (
+    OHLCV,
+    PRICES,
+    TIME,
+    copied,
+    matrix,
+    milliseconds,
+    need_columns,
+    times,
+)
 from mdp_client.errors import InvalidParameter
 from mdp_client.optional import need
 

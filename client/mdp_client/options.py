@@ -112,7 +112,10 @@ def _fields(fields: Sequence[str] | str | None) -> tuple[str, ...] | None:
 
 
 def selection_of(
-    exchange: str, market_type: str | None, symbols: str | Sequence[str], intervals: str | Sequence[str]
+    exchange: str,
+    market_type: str | None,
+    symbols: str | Sequence[str],
+    intervals: str | Sequence[str],
 ) -> dict[str, Any]:
     """Return which series a backfill is to fill; a single name stands for a list of one."""
     return {

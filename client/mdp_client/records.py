@@ -35,7 +35,9 @@ class Record:
             BadBody: A member is missing, or of another kind.
         """
         try:
-            return cls(**{each.name: _value(each, body) for each in fields(cls) if each.name in body})
+            return cls(
+                **{each.name: _value(each, body) for each in fields(cls) if each.name in body}
+            )
         except (TypeError, ValueError, AttributeError, OverflowError) as error:
             raise BadBody(detail=f"the answer holds no {cls.__name__}: {error}") from error
 

@@ -20,9 +20,7 @@ class Patience:
         clock: Monotonic seconds.
     """
 
-    def __init__(
-        self, seconds: float, silence_seconds: float, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, seconds: float, silence_seconds: float, clock: Callable[[], float]) -> None:
         self._seconds = seconds
         self._silence_seconds = silence_seconds
         self._clock = clock

@@ -7,7 +7,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
 from mdp_client.answer import Candles
-from mdp_client.cache.caching import CandleCache, candles_of
+from mdp_client.cache.caching import candles_of
+from mdp_client.cache.folder import CacheFolder
 from mdp_client.config import Config
 from mdp_client.core.actions import Flow
 from mdp_client.core.asking import Call
@@ -81,7 +82,7 @@ class AsyncClient:
         patience: float = 300.0,
     ) -> None:
         self._config = Config.of(url, token, timeout, patience)
-        self._cache = CandleCache.at(cache, self._config.url)
+        self._cache = CacheFolder.at(cache, self._config.url)
         self._transport = AsyncTransport(self._config)
 
     async def __aenter__(self) -> Self:

@@ -6,7 +6,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
 from mdp_client.answer import Candles
-from mdp_client.cache.caching import CandleCache, candles_of
+from mdp_client.cache.caching import candles_of
+from mdp_client.cache.folder import CacheFolder
 from mdp_client.config import Config
 from mdp_client.core.actions import Flow
 from mdp_client.core.asking import Call
@@ -81,7 +82,7 @@ class Client:
         patience: float = 300.0,
     ) -> None:
         self._config = Config.of(url, token, timeout, patience)
-        self._cache = CandleCache.at(cache, self._config.url)
+        self._cache = CacheFolder.at(cache, self._config.url)
         self._transport = SyncTransport(self._config)
 
     def __enter__(self) -> Self:

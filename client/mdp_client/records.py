@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
+from functools import partial
 from typing import Any, Self, TypeVar
 
 from mdp_client.errors import BadBody
@@ -11,16 +12,7 @@ from mdp_client.times import aware
 R = TypeVar("R", bound="Record")
 
 
-def _read_by(read: Callable[[Any], Any], default: object = None) -> Any:
-    return field(default=default, metadata={"read": read})
-
-
-def _time() -> Any:
-    return field(metadata={"read": aware})
-
-
-def _optional_time() -> Any:
-    return _read_by(aware)
+_TIME: dict[str, Callable[[Any], Any]] = {"read": aware}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +48,8 @@ def records(kind: type[R], bodies: Sequence[Mapping[str, Any]]) -> tuple[R, ...]
 class Window(Record):
     """A half-open window of open times, UTC."""
 
-    start: datetime = _time()
-    end: datetime = _time()
+    start: datetime = field(metadata=_TIME)
+    end: datetime = field(metadata=_TIME)
 
     @classmethod
     def between(cls, start: int, end: int) -> Self:
@@ -92,7 +84,7 @@ class Span(Window):
 class Coverage(Record):
     """Windows of a series, ascending and without holes, each with its state."""
 
-    windows: tuple[Span, ...] = _read_by(lambda bodies: records(Span, bodies), ())
+    windows: tuple[Span, ...] = field(default=(), metadata={"read": partial(records, Span)})
 
     def __iter__(self) -> Iterator[Span]:
         return iter(self.windows)
@@ -105,7 +97,7 @@ class Coverage(Record):
 class Candle(Record):
     """One candle; what the exchange does not give is None."""
 
-    time: datetime = _time()
+    time: datetime = field(metadata=_TIME)
     open: float
     high: float
     low: float
@@ -124,8 +116,8 @@ class Latest(Record):
     candle: Candle = field(metadata={"read": Candle.of})
     closed: bool
     settled: bool
-    as_of: datetime = _time()
-    unconfirmed: tuple[Window, ...] = _read_by(lambda bodies: records(Window, bodies), ())
+    as_of: datetime = field(metadata=_TIME)
+    unconfirmed: tuple[Window, ...] = field(default=(), metadata={"read": partial(records, Window)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +144,8 @@ class Symbol(Record):
     multiplier: float = 1
     tick_size: float | None = None
     step_size: float | None = None
-    listed_at: datetime | None = _optional_time()
-    delisted_at: datetime | None = _optional_time()
+    listed_at: datetime | None = field(default=None, metadata=_TIME)
+    delisted_at: datetime | None = field(default=None, metadata=_TIME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,11 +167,11 @@ class StoredSeries(Record):
     market_type: str
     symbol: str
     interval: str
-    start: datetime | None = _optional_time()
-    end: datetime | None = _optional_time()
+    start: datetime | None = field(default=None, metadata=_TIME)
+    end: datetime | None = field(default=None, metadata=_TIME)
     covered_slots: int = 0
     unconfirmed_slots: int = 0
-    last_requested: datetime | None = _optional_time()
+    last_requested: datetime | None = field(default=None, metadata=_TIME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,17 +217,19 @@ class JobStatus(Record):
     market_type: str
     symbol: str
     interval: str
-    start: datetime = _time()
-    end: datetime = _time()
+    start: datetime = field(metadata=_TIME)
+    end: datetime = field(metadata=_TIME)
     state: str = "queued"
-    progress: Progress | None = _read_by(Progress.of)
-    estimate: Estimate | None = _read_by(Estimate.of)
-    created_at: datetime | None = _optional_time()
-    started_at: datetime | None = _optional_time()
-    ended_at: datetime | None = _optional_time()
+    progress: Progress | None = field(default=None, metadata={"read": Progress.of})
+    estimate: Estimate | None = field(default=None, metadata={"read": Estimate.of})
+    created_at: datetime | None = field(default=None, metadata=_TIME)
+    started_at: datetime | None = field(default=None, metadata=_TIME)
+    ended_at: datetime | None = field(default=None, metadata=_TIME)
     error: str | None = None
-    missing: tuple[Missing, ...] = _read_by(lambda bodies: records(Missing, bodies), ())
-    beyond_memory: tuple[Window, ...] = _read_by(lambda bodies: records(Window, bodies), ())
+    missing: tuple[Missing, ...] = field(default=(), metadata={"read": partial(records, Missing)})
+    beyond_memory: tuple[Window, ...] = field(
+        default=(), metadata={"read": partial(records, Window)}
+    )
     begins_known: bool = True
     unconfirmed: int | None = None
 

@@ -40,6 +40,11 @@ def aware(milliseconds: int) -> datetime:
     return _EPOCH + timedelta(milliseconds=milliseconds)
 
 
+def to_ms(time: datetime) -> int:
+    """Convert an aware time to epoch milliseconds."""
+    return (time - _EPOCH) // _MILLISECOND
+
+
 def _moment(name: str, value: str | date) -> datetime:
     if isinstance(value, str):
         value = _read_text(name, value.strip())

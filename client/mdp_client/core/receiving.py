@@ -44,6 +44,40 @@ class Summary:
     missing: tuple[Missing, ...]
     version: Version | None
 
+    @classmethod
+    def of(
+        cls,
+        schema: pa.Schema,
+        answered: Answered,
+        *,
+        unconfirmed: tuple[Window, ...] = (),
+        missing: tuple[Missing, ...] = (),
+    ) -> Self:
+        """Build the summary of what an answer's headers and its schema say."""
+        return cls(
+            schema,
+            answered.start,
+            answered.end,
+            answered.settled_until,
+            answered.complete,
+            unconfirmed,
+            missing,
+            answered.version,
+        )
+
+    @classmethod
+    def read(cls, schema: pa.Schema, answered: Answered) -> Self:
+        """Read what a schema's metadata says; of JSON's members those that headers lack.
+
+        Where a service only counts unconfirmed slots, the whole window stands for them.
+        """
+        said: dict[bytes, bytes] = schema.metadata or {}
+        missing = tuple(Missing.of(each) for each in _json(said, b"missing"))
+        unconfirmed = tuple(Window.of(each) for each in _json(said, b"unconfirmed"))
+        if answered.unconfirmed_slots and not unconfirmed:
+            unconfirmed = (Window.between(answered.start, answered.end),)
+        return cls.of(schema, answered, unconfirmed=unconfirmed, missing=missing)
+
     def joined(self, later: Self) -> Self:
         """Return the answer that both are together; `later` holds what came after this one."""
         is_settled = self.settled_until >= min(self.end, later.start)
@@ -109,7 +143,7 @@ class _Page:
 
     def begin(self, schema: pa.Schema, answered: Answered) -> None:
         """Take what an answer says; of a second one, for the time after the last candle."""
-        said = _summary(schema, answered)
+        said = Summary.read(schema, answered)
         if self.summary and self.summary.schema.names != schema.names:
             columns = f"from {self.summary.schema.names} to {schema.names}"
             raise BadBody(detail=f"the columns changed {columns}")
@@ -139,11 +173,11 @@ def receive(call: Call, wanted: Wanted) -> Flow[Summary]:
     while True:
         page, following = yield from _page(call, replace(wanted, query=query))
         if summary and wanted.uniform:
-            _check_version(summary.version, page.version)
+            check_version(summary.version, page.version)
         summary = summary.joined(page) if summary else page
         if following is None or not wanted.query.is_followed:
             return summary
-        query = query.window(page.end, _end(following))
+        query = query.window(page.end, end_of(following))
 
 
 def collect(call: Call, wanted: Wanted) -> Flow[tuple[list[pa.RecordBatch], Summary]]:
@@ -152,9 +186,7 @@ def collect(call: Call, wanted: Wanted) -> Flow[tuple[list[pa.RecordBatch], Summ
         try:
             return (yield from collected(receive(call, wanted)))
         except SeriesChanged as error:
-            late = BrokenBody(detail="the series was repaired while it was read")
-            late.__cause__ = error
-            yield Wait(call.patience.pause_after(late))
+            yield Wait(call.patience.pause_after(changed(error)))
 
 
 def collected(flow: Flow[Summary]) -> Flow[tuple[list[pa.RecordBatch], Summary]]:
@@ -200,7 +232,7 @@ def _attempt(call: Call, wanted: Wanted, page: _Page) -> Flow[None]:
     if page.answered is None:
         page.answered = answered
     elif wanted.uniform:
-        _check_version(page.answered.version, answered.version)
+        check_version(page.answered.version, answered.version)
     flow = _body(call, page, answered)
     yield from inflated(flow, head.headers.get("content-encoding", ""))
 
@@ -226,7 +258,7 @@ def _body(call: Call, page: _Page, answered: Answered) -> Flow[None]:
     yield from read_batches(schema, accept)
 
 
-def _end(following: str) -> int:
+def end_of(following: str) -> int:
     """Return the end that a `next` path names."""
     try:
         return int(parse_qs(urlsplit(following).query)["end"][0])
@@ -241,27 +273,21 @@ def time_at(batch: pa.RecordBatch, row: int) -> int:
     return time
 
 
-def _check_version(before: Version | None, now: Version | None) -> None:
+def check_version(before: Version | None, now: Version | None) -> None:
+    """Check that two parts of an answer are of the same state of the series.
+
+    Raises:
+        SeriesChanged: They are not.
+    """
     if before and now and replace(before, version=0) != replace(now, version=0):
         raise SeriesChanged
 
 
-def _summary(schema: pa.Schema, answered: Answered) -> Summary:
-    said: dict[bytes, bytes] = schema.metadata or {}
-    missing = [Missing.of(each) for each in _json(said, b"missing")]
-    unconfirmed = [Window.of(each) for each in _json(said, b"unconfirmed")]
-    if answered.unconfirmed_slots and not unconfirmed:
-        unconfirmed = [Window.between(answered.start, answered.end)]
-    return Summary(
-        schema,
-        answered.start,
-        answered.end,
-        answered.settled_until,
-        answered.complete,
-        tuple(unconfirmed),
-        tuple(missing),
-        answered.version,
-    )
+def changed(cause: SeriesChanged) -> BrokenBody:
+    """Build the error that has an answer asked for once more."""
+    error = BrokenBody(detail="the series was repaired while it was read")
+    error.__cause__ = cause
+    return error
 
 
 def _json(said: dict[bytes, bytes], name: bytes) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pyarrow as pa
 
 from mdp_client import frames
+from mdp_client.arrow import RecordBatch, Table
 from mdp_client.core.receiving import Summary
 from mdp_client.records import Missing, Window
 from mdp_client.times import aware
@@ -30,7 +31,7 @@ class Candles:
 
     __slots__ = ("_summary", "_table")
 
-    def __init__(self, batches: Sequence[pa.RecordBatch], summary: Summary) -> None:
+    def __init__(self, batches: Sequence[RecordBatch], summary: Summary) -> None:
         self._table = pa.Table.from_batches(batches, summary.schema.remove_metadata())
         self._summary = summary
 
@@ -103,7 +104,7 @@ class Candles:
         """Windows that could not be had, each with the reason; empty if `complete`."""
         return self._summary.missing
 
-    def to_arrow(self) -> pa.Table:
+    def to_arrow(self) -> Table:
         """Return the candles as a pyarrow table; immutable, and not copied."""
         return self._table
 

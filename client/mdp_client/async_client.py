@@ -4,9 +4,10 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar, Unpack
+from typing import Self, TypeVar, Unpack
 
 from mdp_client.answer import Candles
+from mdp_client.arrow import RecordBatch
 from mdp_client.cache.caching import candles_of
 from mdp_client.cache.folder import CacheFolder
 from mdp_client.config import Config
@@ -45,11 +46,8 @@ from mdp_client.records import (
     StoredSeries,
     Symbol,
 )
-from mdp_client.transport.progress import Progress
 from mdp_client.transport.asynchronous import AsyncTransport
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from mdp_client.transport.progress import Progress
 
 T = TypeVar("T")
 
@@ -128,7 +126,7 @@ class AsyncClient:
         symbol: str,
         interval: str,
         **options: Unpack[CandleOptions],
-    ) -> "AsyncGenerator[pa.RecordBatch]":
+    ) -> AsyncGenerator[RecordBatch]:
         """Yield the candles of a window in batches, ascending, in bounded memory.
 
         The arguments are those of `Client.stream`.
@@ -209,9 +207,7 @@ class AsyncClient:
         """Carry out a flow of the core as one call."""
         return await self._transport.run(flow(self._call()), progress)
 
-    async def _emitted(
-        self, flow: Flow[object], progress: Progress
-    ) -> "AsyncGenerator[pa.RecordBatch]":
+    async def _emitted(self, flow: Flow[object], progress: Progress) -> AsyncGenerator[RecordBatch]:
         async with aclosing(self._transport.stream(flow, progress, [])) as batches:
             async for batch in batches:
                 yield batch

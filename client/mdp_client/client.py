@@ -3,9 +3,10 @@
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar, Unpack
+from typing import Self, TypeVar, Unpack
 
 from mdp_client.answer import Candles
+from mdp_client.arrow import RecordBatch
 from mdp_client.cache.caching import candles_of
 from mdp_client.cache.folder import CacheFolder
 from mdp_client.config import Config
@@ -46,9 +47,6 @@ from mdp_client.records import (
 )
 from mdp_client.transport.progress import Progress
 from mdp_client.transport.sync import SyncTransport
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 T = TypeVar("T")
 
@@ -147,7 +145,7 @@ class Client:
         symbol: str,
         interval: str,
         **options: Unpack[CandleOptions],
-    ) -> "Generator[pa.RecordBatch]":
+    ) -> Generator[RecordBatch]:
         """Yield the candles of a window in batches, ascending, in bounded memory.
 
         The arguments are those of `candles`; nothing is kept on disk.
@@ -156,8 +154,8 @@ class Client:
             MdpError: The rest can't be had; the batches that were yielded are right.
 
         Example:
-            >>> batches = client.stream("binance", "perp", "BTC-USDT", "1h", start="2024", end="2025")
-            >>> sum(batch.num_rows for batch in batches)
+            >>> year = client.stream("binance", "perp", "BTC-USDT", "1h", start="2024", end="2025")
+            >>> sum(batch.num_rows for batch in year)
             8784
         """
         series = (exchange, market_type, symbol, interval)
@@ -254,7 +252,7 @@ class Client:
         """Carry out a flow of the core as one call."""
         return self._transport.run(flow(self._call()), progress)
 
-    def _emitted(self, flow: Flow[object], progress: Progress) -> "Generator[pa.RecordBatch]":
+    def _emitted(self, flow: Flow[object], progress: Progress) -> Generator[RecordBatch]:
         yield from self._transport.stream(flow, progress)
 
     def _call(self) -> Call:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from mdp_client.arrow import Table
 from mdp_client.errors import InvalidParameter
 
 TIME = "time"
@@ -18,7 +19,7 @@ OHLCV = (*PRICES, "volume")
 _ITEM_BYTES = 8
 
 
-def matrix(np: ModuleType, table: pa.Table, names: Sequence[str]) -> Any:
+def matrix(np: ModuleType, table: Table, names: Sequence[str]) -> Any:
     """Copy columns into one float64 array, a row for each; a null becomes NaN."""
     values = np.empty((len(names), table.num_rows))
     for row, name in zip(values, names, strict=True):
@@ -26,7 +27,7 @@ def matrix(np: ModuleType, table: pa.Table, names: Sequence[str]) -> Any:
     return values
 
 
-def times(np: ModuleType, table: pa.Table) -> Any:
+def times(np: ModuleType, table: Table) -> Any:
     """Copy the open times into an array of `datetime64[ms]`."""
     values = np.empty(table.num_rows, "M8[ms]")
     _copy(np, table.column(TIME), values.view(np.int64))
@@ -46,14 +47,14 @@ def _copy(np: ModuleType, column: pa.ChunkedArray, into: Any) -> None:
         at += len(chunk)
 
 
-def milliseconds(table: pa.Table) -> list[int]:
+def milliseconds(table: Table) -> list[int]:
     """Return the open times, epoch ms."""
     return [
         time for chunk in table.column(TIME).chunks for time in chunk.view(pa.int64()).to_pylist()
     ]
 
 
-def copied(table: pa.Table) -> pa.Table:
+def copied(table: Table) -> Table:
     """Copy a table into memory of its own, each column in one piece."""
     columns = [_copied(table.column(name), table.schema.field(name)) for name in table.column_names]
     return pa.Table.from_arrays(columns, schema=table.schema)
@@ -73,7 +74,7 @@ def _bytes(chunk: pa.Array) -> memoryview:
     return memoryview(b"") if data is None else memoryview(data)[start:stop]
 
 
-def need_columns(table: pa.Table, names: Sequence[str], wanted: str) -> None:
+def need_columns(table: Table, names: Sequence[str], wanted: str) -> None:
     """Check that a table has the columns of a shape.
 
     Raises:

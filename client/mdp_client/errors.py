@@ -2,7 +2,8 @@
 
     MdpError ─┬─ HttpError (a status that no class below stands for)
               ├─ Unauthorized 401, Forbidden 403
-              ├─ NotFound 404 (UnknownExchange, UnknownMarketType, UnknownSymbol, UnsupportedInterval)
+              ├─ NotFound 404 (UnknownExchange, UnknownMarketType, UnknownSymbol,
+              │                UnsupportedInterval)
               ├─ MethodNotAllowed 405, NotAcceptable 406, BodyTooLarge 413, UriTooLong 414
               ├─ InvalidParameter 422 (InvalidWindow, LimitTooLarge, WindowTooLarge,
               │                        HistoryUnavailable)
@@ -19,9 +20,9 @@ its status.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 if TYPE_CHECKING:
     from mdp_client.jobs import AsyncJob, Job
@@ -342,8 +343,10 @@ OF_STATUS: Mapping[int, type[MdpError]] = {
 """The classes of codes that are not known."""
 
 
-def _below(kind: type[MdpError]) -> list[type[MdpError]]:
-    return [kind, *(each for sub in kind.__subclasses__() for each in _below(sub))]
+def _below(kind: type[MdpError]) -> Iterator[type[MdpError]]:
+    yield kind
+    for each in kind.__subclasses__():
+        yield from _below(each)
 
 
 OF_CODE: Mapping[str, type[MdpError]] = {each.default_code: each for each in _below(MdpError)}
@@ -367,13 +370,17 @@ def error_of(
     error = kind(str(code) if code else None, status, detail, problem.get("request_id", request_id))
     error.retry_after = retry_after
     for name in ("near", "supported", "known"):
-        if isinstance(names := problem.get(name), list):
+        if names := _items(problem, name):
             setattr(error, name, tuple(map(str, names)))
     if isinstance(earliest := problem.get("earliest"), int):
         error.earliest = _time(earliest)
-    if isinstance(times := problem.get("times"), list):
-        error.times = tuple(_time(each) for each in times if isinstance(each, int))
+    error.times = tuple(_time(each) for each in _items(problem, "times") if isinstance(each, int))
     return error
+
+
+def _items(problem: Mapping[str, Any], name: str) -> list[Any]:
+    items = problem.get(name)
+    return cast("list[Any]", items) if isinstance(items, list) else []
 
 
 def _time(milliseconds: int) -> datetime:

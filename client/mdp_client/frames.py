@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from mdp_client.arrow import Table
 from mdp_client.columns import (
     OHLCV,
     PRICES,
@@ -34,7 +35,7 @@ _NUMPY_ORDERS = {
 _FIXED_STEPS = {"m": "min", "h": "h", "d": "D", "w": "W"}
 
 
-def to_pandas(table: pa.Table, *, capitalize: bool = False) -> "pd.DataFrame":
+def to_pandas(table: Table, *, capitalize: bool = False) -> "pd.DataFrame":
     """Build a frame whose index is the open time."""
     frame = _plain_frame(table, "to_pandas")
     pandas = need("pandas", "pandas", "to_pandas")
@@ -42,14 +43,14 @@ def to_pandas(table: pa.Table, *, capitalize: bool = False) -> "pd.DataFrame":
     return frame.rename(columns=str.capitalize) if capitalize else frame
 
 
-def to_vectorbt(table: pa.Table) -> "pd.DataFrame":
+def to_vectorbt(table: Table) -> "pd.DataFrame":
     """Build the frame that vectorbt reads: capitalised, index `Open time`."""
     frame = to_pandas(table, capitalize=True)
     frame.index.name = "Open time"
     return frame
 
 
-def to_freqtrade(table: pa.Table) -> "pd.DataFrame":
+def to_freqtrade(table: Table) -> "pd.DataFrame":
     """Build the frame that freqtrade reads: the open time in the column `date`."""
     need_columns(table, OHLCV, "to_freqtrade")
     pandas = need("pandas", "pandas", "to_freqtrade")
@@ -58,7 +59,7 @@ def to_freqtrade(table: pa.Table) -> "pd.DataFrame":
     return frame
 
 
-def _plain_frame(table: pa.Table, wanted: str) -> "pd.DataFrame":
+def _plain_frame(table: Table, wanted: str) -> "pd.DataFrame":
     """Build a frame of all columns but the time, over one array."""
     pandas, np = need("pandas", "pandas", wanted), need("numpy", "pandas", wanted)
     names = [name for name in table.column_names if name != TIME]
@@ -71,18 +72,18 @@ def _plain_frame(table: pa.Table, wanted: str) -> "pd.DataFrame":
     return frame
 
 
-def _index(table: pa.Table, pandas: Any, name: str) -> "pd.DatetimeIndex":
+def _index(table: Table, pandas: Any, name: str) -> "pd.DatetimeIndex":
     np = need("numpy", "pandas", "to_pandas")
     return pandas.DatetimeIndex(times(np, table), name=name).tz_localize("UTC")
 
 
-def to_polars(table: pa.Table) -> "pl.DataFrame":
+def to_polars(table: Table) -> "pl.DataFrame":
     """Build a polars frame."""
     polars = need("polars", "polars", "to_polars")
     return polars.from_arrow(copied(table.replace_schema_metadata(None)))
 
 
-def to_numpy(table: pa.Table, order: str) -> "np.ndarray[Any, Any]":
+def to_numpy(table: Table, order: str) -> "np.ndarray[Any, Any]":
     """Build a float64 array, one row a candle, the open time in ms in the first column.
 
     Raises:
@@ -95,14 +96,14 @@ def to_numpy(table: pa.Table, order: str) -> "np.ndarray[Any, Any]":
     return np.ascontiguousarray(matrix(np, table, (TIME, *_NUMPY_ORDERS[order])).T)
 
 
-def to_ccxt(table: pa.Table) -> list[list[float]]:
+def to_ccxt(table: Table) -> list[list[float]]:
     """Build ccxt's rows: the open time in ms as an integer, then the prices and the volume."""
     need_columns(table, OHLCV, "to_ccxt")
     columns = (table.column(name).to_pylist() for name in OHLCV)
     return [list(row) for row in zip(milliseconds(table), *columns, strict=True)]
 
 
-def to_lightweight_charts(table: pa.Table) -> list[dict[str, float]]:
+def to_lightweight_charts(table: Table) -> list[dict[str, float]]:
     """Build the items of a candlestick series, the open time in seconds."""
     need_columns(table, PRICES, "to_lightweight_charts")
     seconds = (time // 1000 for time in milliseconds(table))
@@ -111,7 +112,7 @@ def to_lightweight_charts(table: pa.Table) -> list[dict[str, float]]:
     return [dict(zip((TIME, *PRICES), row, strict=True)) for row in rows]
 
 
-def to_nautilus(table: pa.Table, interval: str, bar_type: Any, instrument: Any) -> list[Any]:
+def to_nautilus(table: Table, interval: str, bar_type: Any, instrument: Any) -> list[Any]:
     """Build nautilus bars, timed at the close, in the instrument's precision."""
     need_columns(table, OHLCV, "to_nautilus")
     wranglers = need("nautilus_trader.persistence.wranglers", "nautilus", "to_nautilus")

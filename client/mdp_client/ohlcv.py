@@ -69,9 +69,7 @@ class OhlcvRequest:
     ) -> "OhlcvRequest | None":
         """Read the arguments; None where they ask for what the store does not have.
 
-        Args:
-            names: Symbol and timeframe.
-            bounds: `since` and `limit`.
+        `names` are symbol and timeframe, `bounds` are `since` and `limit`.
         """
         if not _OURS.issuperset(params):
             return None

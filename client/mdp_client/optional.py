@@ -7,10 +7,7 @@ from mdp_client.errors import MissingExtra
 
 
 def need(library: str, extra: str, wanted: str) -> ModuleType:
-    """Import a library of an extra.
-
-    Args:
-        wanted: The method that needs it, for the error.
+    """Import a library of an extra for the method that is named `wanted`.
 
     Raises:
         MissingExtra: It is not installed.

@@ -59,10 +59,7 @@ class InventoryOptions(MarketOptions, total=False):
 
 
 def wanted_candles(series: Sequence[str], options: Mapping[str, Any], *, uniform: bool) -> Wanted:
-    """Read what a caller wants of a series.
-
-    Args:
-        series: Exchange, market type, symbol, interval.
+    """Read what a caller wants of a series, named by its four words.
 
     Raises:
         InvalidParameter: A time can't be read.

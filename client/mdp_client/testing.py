@@ -88,7 +88,7 @@ def running_service(command: Sequence[str], *options: str) -> Generator[Service]
     try:
         with (folder / "output").open("wb") as output:
             arguments = ["demo", "--port", str(_free_port()), "--data-dir", str(folder / "data")]
-            process = subprocess.Popen(
+            process = subprocess.Popen(  # noqa: S603 - the caller's own command
                 [*command, *arguments, *options],
                 env=_environment(),
                 stdin=subprocess.DEVNULL,

@@ -28,7 +28,7 @@ def read_time(name: str, value: Time) -> int:
     Raises:
         InvalidParameter: It is no time.
     """
-    if isinstance(value, bool) or not isinstance(value, (str, int, date)):
+    if isinstance(value, bool) or not isinstance(value, (str, int, date)):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise _unreadable(name, value)
     if isinstance(value, int):
         return value

@@ -14,8 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
-import pyarrow as pa
-
+from mdp_client.arrow import RecordBatch, Schema
 from mdp_client.cache.blocks import Bounds, subtract
 from mdp_client.cache.files import Piece
 from mdp_client.cache.folder import CacheFolder, StoredPiece
@@ -36,7 +35,7 @@ from mdp_client.core.receiving import (
 from mdp_client.errors import MdpError
 from mdp_client.times import to_ms
 
-Received: TypeAlias = tuple[list[pa.RecordBatch], Summary]
+Received: TypeAlias = tuple[list[RecordBatch], Summary]
 
 _ACCEPTED = 202
 # Of more gaps than this their hull is asked for: requests cost more than candles.
@@ -60,7 +59,7 @@ def _cached(cache: CacheFolder, call: Call, wanted: Wanted) -> Flow[Received]:
 
 def _pages(cache: CacheFolder, call: Call, wanted: Wanted) -> Flow[Received]:
     """Receive the query's answers one after another, as far as `next` leads."""
-    query, batches, summary = wanted.query, list[pa.RecordBatch](), None
+    query, batches, summary = wanted.query, list[RecordBatch](), None
     while True:
         part, following = replace(wanted, query=query), None
         answered = yield from _look(call, query)
@@ -102,7 +101,7 @@ def _uncached(cache: CacheFolder, call: Call, wanted: Wanted) -> Flow[Received]:
     version = received[1].version
     if version and not wanted.query.partial:
         folder = cache.series(wanted.query, version)
-        yield Do(lambda: folder.keep(received[1].schema, _final([received], version)))
+        yield Do(lambda: folder.keep(received[1].schema, [*_final([received], version)]))
     return received
 
 
@@ -134,7 +133,7 @@ def _fetched(
 
 
 def _together(
-    answered: Answered, schema: pa.Schema, used: Sequence[Piece], fetched: Sequence[Received]
+    answered: Answered, schema: Schema, used: Sequence[Piece], fetched: Sequence[Received]
 ) -> Received:
     parts = [(each.start, each.batches) for each in used]
     parts += [(said.start, tuple(batches)) for batches, said in fetched]

@@ -23,6 +23,7 @@ from typing import Self
 
 import pyarrow as pa
 
+from mdp_client.arrow import RecordBatch, Schema
 from mdp_client.cache.blocks import Bounds
 from mdp_client.cache.slicing import between
 
@@ -46,7 +47,7 @@ class Piece:
     start: int
     end: int
     epoch: int
-    batches: tuple[pa.RecordBatch, ...]
+    batches: tuple[RecordBatch, ...]
 
     @property
     def bounds(self) -> Bounds:
@@ -66,14 +67,14 @@ class BlockFile:
     path: Path
     key: str
 
-    def read(self) -> tuple[pa.Schema, list[Piece]] | None:
+    def read(self) -> tuple[Schema, list[Piece]] | None:
         """Read the block; None where there is no file, or one that is not to be believed."""
         try:
             return _read(self.path, self.key)
         except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
             return None
 
-    def write(self, schema: pa.Schema, pieces: Sequence[Piece]) -> None:
+    def write(self, schema: Schema, pieces: Sequence[Piece]) -> None:
         """Write the block; where that can't be done (a full disk), it is fetched again some day.
 
         Args:
@@ -96,7 +97,7 @@ class BlockFile:
             _remove_stale(self.path.parent)
 
 
-def _read(path: Path, key: str) -> tuple[pa.Schema, list[Piece]] | None:
+def _read(path: Path, key: str) -> tuple[Schema, list[Piece]] | None:
     with path.open("rb", buffering=0) as file:
         buffer = pa.allocate_buffer(os.fstat(file.fileno()).st_size)
         data = memoryview(buffer).cast("B")
@@ -118,7 +119,7 @@ def _read(path: Path, key: str) -> tuple[pa.Schema, list[Piece]] | None:
     return stream.schema.with_metadata(said), pieces
 
 
-def _content(schema: pa.Schema, pieces: Sequence[Piece], key: str) -> Iterable[pa.Buffer | bytes]:
+def _content(schema: Schema, pieces: Sequence[Piece], key: str) -> Iterable[pa.Buffer | bytes]:
     """Yield a file's parts; the head says which batches belong to which piece."""
     bounds, at = list[list[int]](), 0
     for each in pieces:

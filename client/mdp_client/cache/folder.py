@@ -13,11 +13,12 @@ from urllib.parse import quote
 
 import pyarrow as pa
 
+from mdp_client.arrow import RecordBatch, Schema
 from mdp_client.cache.blocks import Block, Bounds, blocks_of, clip, subtract
 from mdp_client.cache.files import BlockFile, Piece
 from mdp_client.core.query import CandleQuery, Version
 
-StoredPiece: TypeAlias = tuple[pa.Schema, Piece]
+StoredPiece: TypeAlias = tuple[Schema, Piece]
 """A piece, and the schema of its file."""
 
 _NAMES = (b"exchange", b"market_type", b"symbol", b"interval")
@@ -53,11 +54,7 @@ class SeriesFolder:
     def usable(self, window: Bounds, version: Version) -> list[StoredPiece]:
         """Read what is stored of a window and still right, ascending.
 
-        Args:
-            version: Of the whole window, now; a piece that is older than it may be wrong.
-
-        Returns:
-            The pieces, at their own epochs, each with the schema of its file.
+        The version is that of the whole window, now: a piece that is older may be wrong.
         """
         found = list[StoredPiece]()
         for block in blocks_of(self.interval, *window):
@@ -68,7 +65,7 @@ class SeriesFolder:
                     found.append((schema, each.cut(*inside)))
         return found
 
-    def keep(self, schema: pa.Schema, new: Sequence[Piece]) -> None:
+    def keep(self, schema: Schema, new: Sequence[Piece]) -> None:
         """Join pieces with the blocks that they touch; they replace what lies in their windows."""
         names: dict[bytes, bytes] = schema.metadata or {}
         schema = schema.with_metadata({name: names[name] for name in _NAMES if name in names})
@@ -110,7 +107,7 @@ def _joined(pieces: Iterable[Piece]) -> list[Piece]:
     return [Piece(*each.bounds, each.epoch, _compact(each.batches)) for each in joined]
 
 
-def _compact(batches: tuple[pa.RecordBatch, ...]) -> tuple[pa.RecordBatch, ...]:
+def _compact(batches: tuple[RecordBatch, ...]) -> tuple[RecordBatch, ...]:
     if len(batches) < 2:  # noqa: PLR2004 - there is nothing to join
         return batches
     plain = [batch.replace_schema_metadata(None) for batch in batches]

@@ -7,10 +7,10 @@
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 
-import pyarrow as pa
+from mdp_client.arrow import RecordBatch
 
 
-def between(batches: Iterable[pa.RecordBatch], start: int, end: int) -> Iterator[pa.RecordBatch]:
+def between(batches: Iterable[RecordBatch], start: int, end: int) -> Iterator[RecordBatch]:
     """Yield the candles that open in `[start, end)`; no batch is empty."""
     for batch in batches:
         times = _times(batch)
@@ -19,7 +19,7 @@ def between(batches: Iterable[pa.RecordBatch], start: int, end: int) -> Iterator
             yield batch if stop - first == len(times) else batch.slice(first, stop - first)
 
 
-def _times(batch: pa.RecordBatch) -> memoryview:
+def _times(batch: RecordBatch) -> memoryview:
     column = batch.column(0)
     if not len(column):
         return memoryview(b"").cast("q")

@@ -9,10 +9,10 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-import pyarrow as pa
+from mdp_client.arrow import RecordBatch
 
 if TYPE_CHECKING:
-    from mdp_client.records import JobStatus
+from mdp_client.records import JobStatus
 
 T = TypeVar("T")
 
@@ -67,7 +67,7 @@ class Show:
 class Emit:
     """Candles for the caller; results in nothing."""
 
-    batch: pa.RecordBatch
+    batch: RecordBatch
 
 
 @dataclass(frozen=True, slots=True)

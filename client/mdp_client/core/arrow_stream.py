@@ -10,9 +10,11 @@ marker ends a stream.
 
 import struct
 from collections.abc import Callable
+from typing import Any
 
 import pyarrow as pa
 
+from mdp_client.arrow import RecordBatch, Schema
 from mdp_client.core.actions import Emit, Flow, Receive
 from mdp_client.errors import BrokenBody
 
@@ -24,7 +26,7 @@ _MOST_METADATA_BYTES, _MOST_BODY_BYTES = 1 << 24, 1 << 30
 _BODY_LENGTH_FIELD = 3
 
 
-def read_schema() -> Flow[pa.Schema]:
+def read_schema() -> Flow[Schema]:
     """Receive the message that begins a stream.
 
     Raises:
@@ -33,10 +35,10 @@ def read_schema() -> Flow[pa.Schema]:
     message = yield from _message()
     if message is None:
         raise BrokenBody(detail="the stream ends before its schema")
-    return _decoded(lambda: pa.ipc.read_schema(message))
+    return _decoded(pa.ipc.read_schema, message)
 
 
-def read_batches(schema: pa.Schema, check: Callable[[pa.RecordBatch], None]) -> Flow[None]:
+def read_batches(schema: Schema, check: Callable[[RecordBatch], None]) -> Flow[None]:
     """Receive every batch of a stream and emit it, up to the end-of-stream marker.
 
     Args:
@@ -55,8 +57,8 @@ def read_batches(schema: pa.Schema, check: Callable[[pa.RecordBatch], None]) -> 
         raise BrokenBody(detail="the body goes on after the stream's end")
 
 
-def _batch(message: pa.Buffer, schema: pa.Schema) -> pa.RecordBatch:
-    return _decoded(lambda: pa.ipc.read_record_batch(message, schema))
+def _batch(message: pa.Buffer, schema: Schema) -> RecordBatch:
+    return _decoded(pa.ipc.read_record_batch, message, schema)
 
 
 def _message() -> Flow[pa.Buffer | None]:
@@ -110,8 +112,8 @@ def _body_length(metadata: bytearray) -> int:
     return length
 
 
-def _decoded(decode: Callable[[], pa.Schema | pa.RecordBatch]) -> pa.Schema | pa.RecordBatch:
+def _decoded(decode: Callable[..., Any], *arguments: object) -> Any:
     try:
-        return decode()
+        return decode(*arguments)
     except (pa.ArrowException, OSError) as error:
         raise BrokenBody(detail=f"the body holds what is no Arrow message: {error}") from error

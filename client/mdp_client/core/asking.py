@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, cast
 
 from mdp_client.core.actions import Flow, Head, Receive, Send, Wait
 from mdp_client.core.patience import Patience
@@ -69,8 +69,8 @@ def ask(call: Call, question: Question) -> Flow[Head]:
             yield Wait(call.patience.pause_after(error))
 
 
-def ask_json(call: Call, question: Question) -> Flow[Any]:
-    """Send a request until its whole body was read as JSON.
+def ask_json(call: Call, question: Question) -> Flow[dict[str, Any]]:
+    """Send a request until its whole body was read as a JSON object.
 
     Raises:
         MdpError: As `ask`; `BadBody` where the body is of another type.
@@ -79,7 +79,7 @@ def ask_json(call: Call, question: Question) -> Flow[Any]:
         try:
             head = yield from _ask_once(call, question)
             check_type(head, JSON_TYPE)
-            value = parsed((yield from read_body()))
+            value = as_object(parsed((yield from read_body())))
         except MdpError as error:
             yield Wait(call.patience.pause_after(error))
         else:
@@ -152,10 +152,9 @@ def _problem(head: Head) -> Flow[Mapping[str, Any]]:
     if media_type(head) not in (PROBLEM_TYPE, JSON_TYPE):
         return {"detail": _foreign(head)}
     try:
-        value = parsed((yield from read_body(_MOST_PROBLEM_BYTES)))
+        return as_object(parsed((yield from read_body(_MOST_PROBLEM_BYTES))))
     except MdpError:
         return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _foreign(head: Head) -> str:
@@ -164,7 +163,23 @@ def _foreign(head: Head) -> str:
     return f"HTTP {head.status}{to} with {kind}, which is no answer of the service's own"
 
 
-def parsed(body: bytes) -> Any:
+def as_object(value: object) -> dict[str, Any]:
+    """Return a JSON value that must be an object.
+
+    Raises:
+        BadBody: It is none.
+    """
+    if not isinstance(value, dict):
+        raise BadBody(detail="the answer is no JSON object")
+    return cast("dict[str, Any]", value)
+
+
+def parsed(body: bytes) -> object:
+    """Return the value of a JSON body.
+
+    Raises:
+        BrokenBody: It is none.
+    """
     try:
         return json.loads(body)
     except ValueError as error:

@@ -9,13 +9,14 @@ from mdp_client.core.asking import (
     JSON_TYPE,
     Call,
     Question,
+    as_object,
     ask_json,
     check_type,
     parsed,
     read_body,
     retry_after,
 )
-from mdp_client.core.listing import ask_pages
+from mdp_client.core.listing import ask_pages, list_of
 from mdp_client.errors import OF_CODE, JobCancelled, JobFailed, JobStalled, MdpError
 from mdp_client.records import FailedSeries, JobStatus, records
 
@@ -35,7 +36,8 @@ def open_jobs(
     """
     body = json.dumps({name: value for name, value in selection.items() if value is not None})
     answer = yield from ask_json(call, Question("POST", "/backfills", body=body.encode()))
-    return records(JobStatus, answer["jobs"]), records(FailedSeries, answer["failed"])
+    jobs, failed = list_of(answer, "jobs"), list_of(answer, "failed")
+    return records(JobStatus, jobs), records(FailedSeries, failed)
 
 
 def list_jobs(call: Call, state: str | None) -> Flow[tuple[JobStatus, ...]]:
@@ -63,7 +65,7 @@ def wait_for_window(call: Call, head: Head, *, wait: bool) -> Flow[None]:
     """
     check_type(head, JSON_TYPE)
     body = yield from read_body()
-    status = JobStatus.of(parsed(body))
+    status = JobStatus.of(as_object(parsed(body)))
     if not wait:
         raise call.started(status)
     yield from follow(call, [status], retry_after(head))
@@ -72,13 +74,9 @@ def wait_for_window(call: Call, head: Head, *, wait: bool) -> Flow[None]:
 def follow(
     call: Call, jobs: Sequence[JobStatus], first_pause: float | None = None
 ) -> Flow[tuple[JobStatus, ...]]:
-    """Read jobs again and again until all have ended; progress renews the call's patience.
+    """Read jobs again and again until all have ended, in order.
 
-    Args:
-        first_pause: Seconds until the first look, as the service told them.
-
-    Returns:
-        The jobs as they ended, in order.
+    Progress renews the patience; `first_pause` are the seconds that the service told to wait.
 
     Raises:
         JobFailed: One has failed, was cancelled, or none makes progress for too long.

@@ -1,6 +1,7 @@
 """Lists that come page by page, and the records in them."""
 
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any, TypeVar, cast
 from urllib.parse import quote, urlencode
 
 from mdp_client.core.actions import Flow
@@ -12,11 +13,7 @@ R = TypeVar("R", bound=Record)
 
 
 def ask_pages(call: Call, path: str, member: str) -> Flow[list[Any]]:
-    """Read a list to its end.
-
-    Args:
-        path: Of the first page, with its query.
-        member: The body's member that holds the list.
+    """Read a list to its end, which lies in one member of each page's body.
 
     Raises:
         BadBody: There is no such member.
@@ -24,21 +21,27 @@ def ask_pages(call: Call, path: str, member: str) -> Flow[list[Any]]:
     items, following = list[Any](), path
     while following:
         page = yield from ask_json(call, Question("GET", following))
-        if not isinstance(page, dict) or not isinstance(page.get(member), list):
-            raise BadBody(detail=f"the answer to {path} holds no {member}")
-        items += page[member]
-        following = page.get("next")
+        items += list_of(page, member)
+        following = str(page.get("next") or "")
     return items
+
+
+def list_of(body: Mapping[str, Any], member: str) -> list[Any]:
+    """Return a member that must be an array.
+
+    Raises:
+        BadBody: It is none, or there is no such member.
+    """
+    items = body.get(member)
+    if not isinstance(items, list):
+        raise BadBody(detail=f"the answer holds no {member}")
+    return cast("list[Any]", items)
 
 
 def ask_records(
     call: Call, path: str, member: str, kind: type[R], filters: dict[str, object]
 ) -> Flow[tuple[R, ...]]:
-    """Read a list of records to its end.
-
-    Args:
-        filters: Query parameters; those that are None are left out.
-    """
+    """Read a list of records to its end; filters that are None are left out."""
     given = {name: _text(value) for name, value in filters.items() if value is not None}
     query = f"?{urlencode(given)}" if given else ""
     return records(kind, (yield from ask_pages(call, f"{path}{query}", member)))

@@ -10,8 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
-import pyarrow as pa
-
+from mdp_client.arrow import RecordBatch, Schema
 from mdp_client.core.actions import Emit, Flow, Head, Wait
 from mdp_client.core.arrow_stream import read_batches, read_schema
 from mdp_client.core.asking import Call, Question, ask, check_type
@@ -35,7 +34,7 @@ class SeriesChanged(Exception):
 class Summary:
     """An answer but for its candles; times in epoch ms."""
 
-    schema: pa.Schema
+    schema: Schema
     start: int
     end: int
     settled_until: int
@@ -47,7 +46,7 @@ class Summary:
     @classmethod
     def of(
         cls,
-        schema: pa.Schema,
+        schema: Schema,
         answered: Answered,
         *,
         unconfirmed: tuple[Window, ...] = (),
@@ -66,7 +65,7 @@ class Summary:
         )
 
     @classmethod
-    def read(cls, schema: pa.Schema, answered: Answered) -> Self:
+    def read(cls, schema: Schema, answered: Answered) -> Self:
         """Read what a schema's metadata says; of JSON's members those that headers lack.
 
         Where a service only counts unconfirmed slots, the whole window stands for them.
@@ -141,7 +140,7 @@ class _Page:
         """Tell whether the limit is reached, so that there is nothing more to ask for."""
         return self.query.limit is not None and self.rows >= self.query.limit
 
-    def begin(self, schema: pa.Schema, answered: Answered) -> None:
+    def begin(self, schema: Schema, answered: Answered) -> None:
         """Take what an answer says; of a second one, for the time after the last candle."""
         said = Summary.read(schema, answered)
         if self.summary and self.summary.schema.names != schema.names:
@@ -150,7 +149,7 @@ class _Page:
         kept = self.summary and self.last is not None and self.summary.until(self.last + 1)
         self.summary = kept.joined(said) if kept else said
 
-    def accept(self, batch: pa.RecordBatch, answered: Answered) -> None:
+    def accept(self, batch: RecordBatch, answered: Answered) -> None:
         """Check that a batch goes on where the last one ended, inside the answer's window."""
         if not batch.num_rows:
             return
@@ -180,7 +179,7 @@ def receive(call: Call, wanted: Wanted) -> Flow[Summary]:
         query = query.window(page.end, end_of(following))
 
 
-def collect(call: Call, wanted: Wanted) -> Flow[tuple[list[pa.RecordBatch], Summary]]:
+def collect(call: Call, wanted: Wanted) -> Flow[tuple[list[RecordBatch], Summary]]:
     """Receive all candles of a query, of one version of the series."""
     while True:
         try:
@@ -189,9 +188,9 @@ def collect(call: Call, wanted: Wanted) -> Flow[tuple[list[pa.RecordBatch], Summ
             yield Wait(call.patience.pause_after(changed(error)))
 
 
-def collected(flow: Flow[Summary]) -> Flow[tuple[list[pa.RecordBatch], Summary]]:
+def collected(flow: Flow[Summary]) -> Flow[tuple[list[RecordBatch], Summary]]:
     """Keep what a flow emits; every other action goes on to the loop."""
-    batches = list[pa.RecordBatch]()
+    batches = list[RecordBatch]()
     result: Any = None
     failure: MdpError | None = None
     while True:
@@ -251,7 +250,7 @@ def _body(call: Call, page: _Page, answered: Answered) -> Flow[None]:
     schema = yield from read_schema()
     page.begin(schema, answered)
 
-    def accept(batch: pa.RecordBatch) -> None:
+    def accept(batch: RecordBatch) -> None:
         page.accept(batch, answered)
         call.patience.succeed()
 
@@ -266,7 +265,7 @@ def end_of(following: str) -> int:
         raise BadBody(detail=f"next={following} names no end") from error
 
 
-def time_at(batch: pa.RecordBatch, row: int) -> int:
+def time_at(batch: RecordBatch, row: int) -> int:
     """Return an open time, epoch ms, without loading pyarrow's kernels."""
     column = batch.column(0)
     (time,) = _TIME.unpack_from(column.buffers()[1], (column.offset + row) * _TIME.size)

@@ -6,8 +6,8 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, TypeVar
 
 import httpx
-import pyarrow as pa
 
+from mdp_client.arrow import RecordBatch
 from mdp_client.config import Config
 from mdp_client.core.actions import Action, Do, Emit, Flow, Head, Receive, Send, Show, Wait
 from mdp_client.errors import MdpError
@@ -26,14 +26,14 @@ class AsyncTransport:
             verify=config.security() or ssl.create_default_context(),
             headers={**config.headers()},
             trust_env=not config.is_local,
-            timeout=None,
+            timeout=config.timeout,
         )
 
     async def close(self) -> None:
         """Close the connections."""
         await self._client.aclose()
 
-    async def run(self, flow: Flow[T], progress: Progress = False) -> T:
+    async def run(self, flow: Flow[T], progress: Progress) -> T:
         """Carry out a flow that emits nothing."""
         outcome = list[T]()
         async for _ in self.stream(flow, progress, outcome):
@@ -42,11 +42,10 @@ class AsyncTransport:
 
     async def stream(
         self, flow: Flow[T], progress: Progress, outcome: list[T]
-    ) -> AsyncGenerator[pa.RecordBatch]:
+    ) -> AsyncGenerator[RecordBatch]:
         """Carry out a flow, and yield what it emits when the caller asks for it.
 
-        Args:
-            outcome: Takes what the flow returns, which an asynchronous generator can't return.
+        An asynchronous generator can't return anything: `outcome` takes what the flow returns.
         """
         exchange = _Exchange(self, Display(progress))
         result: Any = None

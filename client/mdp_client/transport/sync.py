@@ -9,8 +9,7 @@ from collections import deque
 from collections.abc import Generator
 from typing import Any, TypeVar
 
-import pyarrow as pa
-
+from mdp_client.arrow import RecordBatch
 from mdp_client.config import Config
 from mdp_client.core.actions import Action, Do, Emit, Flow, Head, Receive, Send, Show, Wait
 from mdp_client.errors import MdpError
@@ -37,7 +36,7 @@ class SyncTransport:
         while self._idle:
             self._idle.pop().close()
 
-    def run(self, flow: Flow[T], progress: Progress = False) -> T:
+    def run(self, flow: Flow[T], progress: Progress) -> T:
         """Carry out a flow that emits nothing."""
         steps = self.stream(flow, progress)
         try:
@@ -46,9 +45,7 @@ class SyncTransport:
         except StopIteration as end:
             return end.value
 
-    def stream(
-        self, flow: Flow[T], progress: Progress = False
-    ) -> Generator[pa.RecordBatch, None, T]:
+    def stream(self, flow: Flow[T], progress: Progress) -> Generator[RecordBatch, None, T]:
         """Carry out a flow, and yield what it emits when the caller asks for it."""
         exchange = _Exchange(self, Display(progress))
         result: Any = None

@@ -7,11 +7,9 @@ terminal, so that one flow serves the synchronous and the asynchronous client.
 
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from mdp_client.arrow import RecordBatch
-
-if TYPE_CHECKING:
 from mdp_client.records import JobStatus
 
 T = TypeVar("T")
@@ -60,7 +58,7 @@ class Wait:
 class Show:
     """Jobs that are followed, for the progress display; results in nothing."""
 
-    jobs: "tuple[JobStatus, ...]"
+    jobs: tuple[JobStatus, ...]
 
 
 @dataclass(frozen=True, slots=True)

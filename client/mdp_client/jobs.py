@@ -46,7 +46,7 @@ class Job(JobHandle):
         Raises:
             JobFailed: It failed, was cancelled, or makes no progress.
         """
-        (ended,) = self._client.run(lambda call: follow(call, [self.known]), progress)
+        (ended,) = self._client.run(lambda call: follow(call, [self.known], first_pause=0.0), progress)
         return ended
 
     def cancel(self) -> JobStatus:
@@ -67,7 +67,7 @@ class AsyncJob(JobHandle):
 
     async def wait(self, progress: Progress = "auto") -> JobStatus:
         """Wait for the job's end; as `Job.wait`."""
-        (ended,) = await self._client.run(lambda call: follow(call, [self.known]), progress)
+        (ended,) = await self._client.run(lambda call: follow(call, [self.known], first_pause=0.0), progress)
         return ended
 
     async def cancel(self) -> JobStatus:
@@ -133,7 +133,7 @@ class Jobs(_Several, Sequence[Job]):
             JobFailed: One failed, was cancelled, or none makes progress.
             MdpError: A series has no job; raised when those that have one are done.
         """
-        ended = self._client.run(lambda call: follow(call, self.known), progress)
+        ended = self._client.run(lambda call: follow(call, self.known, first_pause=0.0), progress)
         check_failed(self.failed)
         return ended
 
@@ -168,7 +168,7 @@ class AsyncJobs(_Several, Sequence[AsyncJob]):
 
     async def wait(self, progress: Progress = "auto") -> tuple[JobStatus, ...]:
         """Wait for the end of all jobs; as `Jobs.wait`."""
-        ended = await self._client.run(lambda call: follow(call, self.known), progress)
+        ended = await self._client.run(lambda call: follow(call, self.known, first_pause=0.0), progress)
         check_failed(self.failed)
         return ended
 

@@ -54,17 +54,15 @@ class Patience:
         """
         if not _is_retried(error):
             raise error
-        if error.retry_after is not None:
-            longest = min(self.left_seconds, _LONGEST_RETRY_AFTER_SECONDS)
-            if error.retry_after > longest:
-                raise error
-            return error.retry_after
-        if not self.left_seconds:
+        left = self.left_seconds
+        if not left or (error.retry_after or 0.0) > min(left, _LONGEST_RETRY_AFTER_SECONDS):
             raise error
+        if error.retry_after:
+            return error.retry_after
         # Jitter keeps clients apart that a restart of the service has brought together.
         pause = self._pause * random.uniform(0.7, 1.3)  # noqa: S311 - no secret
         self._pause = min(2 * self._pause, _LONGEST_PAUSE_SECONDS)
-        return min(pause, self.left_seconds)
+        return min(pause, left)
 
 
 def _is_retried(error: MdpError) -> bool:

@@ -26,15 +26,18 @@ class SyncTransport:
     """Connections to one service; idle ones are kept, any thread may use it."""
 
     def __init__(self, config: Config) -> None:
+        self._idle = deque[http.client.HTTPConnection]()
         self._config = config
         self._connector = Connector(config)
         self._headers = config.headers()
-        self._idle = deque[http.client.HTTPConnection]()
 
     def close(self) -> None:
         """Close the idle connections."""
         while self._idle:
             self._idle.pop().close()
+
+    def __del__(self) -> None:
+        self.close()  # a client that is let go leaves no open socket to be warned of
 
     def run(self, flow: Flow[T], progress: Progress) -> T:
         """Carry out a flow that emits nothing."""

@@ -17,6 +17,8 @@ _OF_COMPOSE = (
     *("MDP_API_ADDRESS", "MDP_API_PORT", "MDP_DATABASE_PORT", "POSTGRES_PASSWORD"),
     *("MDP_API_CPUS", "MDP_DATABASE_CPUS", "MDP_SYNCER_CPUS"),
 )
+# What the client reads, where it runs on the same machine.
+_OF_CLIENTS = ("MDP_URL", "MDP_TOKEN", "MDP_COMMAND")
 _OF_MACHINES = (KIND_VARIABLE, CACHE_VARIABLE, SOURCES_VARIABLE)
 
 
@@ -26,6 +28,7 @@ def known_variables() -> frozenset[str]:
     return frozenset(
         [
             *_OF_COMPOSE,
+            *_OF_CLIENTS,
             *_OF_MACHINES,
             *_names(Settings.model_fields, "MDP_"),
             *_names(UpgradeSettings.model_fields, "MDP_"),

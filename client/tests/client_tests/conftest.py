@@ -28,11 +28,17 @@ def command() -> list[str]:
 
 @pytest.fixture(scope="session")
 def mdp(command: list[str]) -> Generator[Service]:
-    """Run one demo for all tests of the client, on real candles where they are at hand."""
-    options = ["--sandbox-data", str(DATA)] if DATA.exists() else []
-    with running_service(command, *options) as service:
+    """Run one demo for all tests of the client."""
+    with running_service(command) as service:
         settings = f"{service.sandbox_url}/_sandbox/settings"
         httpx.post(settings, json={"limits": "off"}).raise_for_status()
+        yield service
+
+
+@pytest.fixture(scope="module")
+def replay(command: list[str]) -> Generator[Service]:
+    """Run a demo on real candles."""
+    with running_service(command, "--sandbox-data", str(DATA)) as service:
         yield service
 
 

@@ -17,6 +17,7 @@ from client_tests.both import Both
 from client_tests.conftest import DATA, Connect
 from client_tests.store import MINUTE, START, StoreServer
 from mdp_client import Candles, InvalidParameter, MissingExtra
+from mdp_client.testing import Service
 
 OHLCV = ["open", "high", "low", "close", "volume"]
 MARKETS = {"binance": "USDT", "coinbase": "USD", "hyperliquid": "USDC"}
@@ -41,13 +42,16 @@ def traded_rows(path: Path) -> list[list[float]]:
 
 @pytest.mark.skipif(not DATA.exists(), reason="the real candles are not at hand")
 @pytest.mark.parametrize("path", [*real_series()])
-def test_every_shape_of_real_candles_is_the_truth(client: Both, path: Path) -> None:
+def test_every_shape_of_real_candles_is_the_truth(
+    connect: Connect, replay: Service, path: Path
+) -> None:
     """Times and numbers are those of the file, bit for bit."""
     exchange, market, native, interval = path.name.removesuffix(".csv.gz").split("__")
     quote = MARKETS[exchange]
     symbol = f"{native.removesuffix(quote).rstrip('-')}-{quote}"
     truth = traded_rows(path)
     window = {"start": int(truth[0][0]), "end": int(truth[-1][0]) + 1}
+    client = connect(replay.url, token=replay.token)
     got = client.candles(exchange, market, symbol, interval, **window)
 
     check_shapes(got, truth)

@@ -46,7 +46,9 @@ class Job(JobHandle):
         Raises:
             JobFailed: It failed, was cancelled, or makes no progress.
         """
-        (ended,) = self._client.run(lambda call: follow(call, [self.known], first_pause=0.0), progress)
+        (ended,) = self._client.run(
+            lambda call: follow(call, [self.known], first_pause=0.0), progress
+        )
         return ended
 
     def cancel(self) -> JobStatus:
@@ -67,7 +69,9 @@ class AsyncJob(JobHandle):
 
     async def wait(self, progress: Progress = "auto") -> JobStatus:
         """Wait for the job's end; as `Job.wait`."""
-        (ended,) = await self._client.run(lambda call: follow(call, [self.known], first_pause=0.0), progress)
+        (ended,) = await self._client.run(
+            lambda call: follow(call, [self.known], first_pause=0.0), progress
+        )
         return ended
 
     async def cancel(self) -> JobStatus:
@@ -168,7 +172,9 @@ class AsyncJobs(_Several, Sequence[AsyncJob]):
 
     async def wait(self, progress: Progress = "auto") -> tuple[JobStatus, ...]:
         """Wait for the end of all jobs; as `Jobs.wait`."""
-        ended = await self._client.run(lambda call: follow(call, self.known, first_pause=0.0), progress)
+        ended = await self._client.run(
+            lambda call: follow(call, self.known, first_pause=0.0), progress
+        )
         check_failed(self.failed)
         return ended
 

@@ -23,7 +23,11 @@ class Both:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self.client, name)
-        return lambda *names, **options: self.resolved(method(*names, **options))
+
+        def call(*names: object, **options: object) -> Any:
+            return self.resolved(method(*names, **options))
+
+        return call
 
     def resolved(self, value: Any) -> Any:
         """Await what is to be awaited, and collect what is yielded."""

@@ -6,11 +6,11 @@ from typing import TypeAlias
 
 import httpx
 import pytest
+from mdp_client.testing import COMMAND_VARIABLE, Service, find_command, running_service
 
 from client_tests.both import Both
 from client_tests.scripted import ScriptedServer
 from client_tests.store import StoreServer
-from mdp_client.testing import COMMAND_VARIABLE, Service, find_command, running_service
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
 

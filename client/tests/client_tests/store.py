@@ -28,7 +28,10 @@ _MINUTES = 14 * 24 * 60
 
 
 def encode(
-    rows: Iterable[tuple[float, ...]], metadata: dict[str, str] | None = None, *, batch: int = _BATCH_ROWS
+    rows: Iterable[tuple[float, ...]],
+    metadata: dict[str, str] | None = None,
+    *,
+    batch: int = _BATCH_ROWS,
 ) -> bytes:
     """Encode rows as an Arrow stream of small batches."""
     rows, schema, sink = [*rows], _SCHEMA.with_metadata(metadata or {}), io.BytesIO()
@@ -97,13 +100,14 @@ class StoreServer:
             following = f"{asked.path}?start={int(rows[-1][0]) + MINUTE}&end={end}"
             headers["Link"] = f'<{following}>; rel="next"'
             end = int(rows[-1][0]) + MINUTE
-        headers |= self._headers(start, end)
+        headers |= self.headers(start, end)
         open_windows = [each for each in self.unconfirmed if each[0] < end and each[1] > start]
         said["unconfirmed"] = json.dumps([{"start": s, "end": e} for s, e in open_windows])
         said |= {"exchange": "binance", "symbol": "BTC-USDT", "start": str(start), "end": str(end)}
         return self.tamper(asked, Reply(200, headers, encode(rows, said)))
 
-    def _headers(self, start: int, end: int) -> dict[str, str]:
+    def headers(self, start: int, end: int) -> dict[str, str]:
+        """Return the headers of an answer to a window."""
         slots = sum(
             (min(end, e) - max(start, s)) // MINUTE
             for s, e in self.unconfirmed

@@ -10,17 +10,20 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from mdp_client import Client, Unauthorized
+from mdp_client.cache.blocks import blocks_of, subtract
+from mdp_client.testing import Service
 
 from client_tests.both import Both
 from client_tests.conftest import Connect
 from client_tests.scripted import Asked, Reply
 from client_tests.store import MINUTE, START, StoreServer
-from mdp_client import Client, Unauthorized
-from mdp_client.cache.blocks import blocks_of, subtract
-from mdp_client.testing import Service
 
 SERIES = ("binance", "perp", "BTC-USDT", "1m")
 FEBRUARY = 1_706_745_600_000
+# One store serves all examples: each compares the answer with what the store holds by then.
+_FIXTURES = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+ORIGIN = FEBRUARY - 1440 * MINUTE
 BEFORE, AFTER = FEBRUARY - 700 * MINUTE, FEBRUARY + 800 * MINUTE
 
 
@@ -74,7 +77,7 @@ def test_only_what_is_lacking_is_asked_for(cached: Both, store: StoreServer) -> 
 _MINUTES = st.integers(0, 2880)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[*HealthCheck])
+@settings(max_examples=25, deadline=None, suppress_health_check=_FIXTURES)
 @given(
     steps=st.lists(
         st.one_of(
@@ -94,38 +97,50 @@ def test_whatever_happens_the_answer_is_the_stores(
 ) -> None:
     """Random reads amid repairs, restores, flipped bytes, a moving edge and open absences."""
     folder = tmp_path_factory.mktemp("cache")
-    origin = FEBRUARY - 1440 * MINUTE
-    close = 10.0
     with Client(store.url, cache=folder) as client:
-        for action, one, two in [*steps, ("read", 0, 2880)]:
-            start, end = (origin + min(one, two) * MINUTE, origin + max(one, two) * MINUTE)
+        for number, (action, one, two) in enumerate([*steps, ("read", 0, 2880)]):
+            start, end = (ORIGIN + at * MINUTE for at in sorted((one, two)))
             if action == "read":
                 got = client.candles(*SERIES, start=start, end=end)
                 assert got.to_ccxt() == expected(store, start, end)
-            elif action == "heal":
-                close += 1
-                store.heal(start, close)
-            elif action == "flip" and files(folder):
-                flip(files(folder)[one % len(files(folder))], two)
-            elif action == "restore":
-                store.store += 1
-                store.rows[start] = (start, 1.0, 2.0, 0.5, close + 0.5, 3.0)
-            elif action == "settle":
-                store.settled = end
-            elif action == "doubt":
-                store.unconfirmed = [(start, end)] if start < end else []
-                for time in range(start, end, MINUTE):
-                    store.rows.pop(time, None)
-                store.epoch += 1
-                store.changes += [(time, store.epoch) for time in range(start, end, MINUTE)]
-    store.settled = store.end
-    store.unconfirmed = []
+            elif action == "flip":
+                flip(folder, one, two)
+            else:
+                CHANGES[action](store, start, end, 10.0 + number)
+    store.settled, store.unconfirmed = store.end, []
 
 
-def flip(path: Path, at: int) -> None:
-    data = bytearray(path.read_bytes())
-    data[at * 7919 % len(data)] ^= 0x10
-    path.write_bytes(data)
+def heal(store: StoreServer, start: int, end: int, close: float) -> None:
+    store.heal(start, close)
+
+
+def restore(store: StoreServer, start: int, end: int, close: float) -> None:
+    store.store += 1
+    store.rows[start] = (start, 1.0, 2.0, 0.5, close + 0.5, 3.0)
+
+
+def settle(store: StoreServer, start: int, end: int, close: float) -> None:
+    store.settled = end
+
+
+def doubt(store: StoreServer, start: int, end: int, close: float) -> None:
+    store.unconfirmed = [(start, end)] if start < end else []
+    store.epoch += 1
+    for time in range(start, end, MINUTE):
+        store.rows.pop(time, None)
+        store.changes.append((time, store.epoch))
+
+
+CHANGES = {"heal": heal, "restore": restore, "settle": settle, "doubt": doubt}
+
+
+def flip(folder: Path, which: int, at: int) -> None:
+    """Flip a bit of one of the files, if there is any."""
+    if found := files(folder):
+        path = found[which % len(found)]
+        data = bytearray(path.read_bytes())
+        data[at * 7919 % len(data)] ^= 0x10
+        path.write_bytes(data)
 
 
 def test_healed_candle_is_fetched_again(cached: Both, store: StoreServer) -> None:
@@ -191,7 +206,7 @@ def test_service_without_versions_is_asked_for_everything(
     assert files(tmp_path) == []
 
 
-def test_fields_have_files_of_their_own(cached: Both, tmp_path: Path, store: StoreServer) -> None:
+def test_fields_have_files_of_their_own(cached: Both, tmp_path: Path) -> None:
     """Columns are never mixed up."""
     rows(cached, BEFORE, FEBRUARY)
     cached.candles(*SERIES, start=BEFORE, end=FEBRUARY, fields=["close"])

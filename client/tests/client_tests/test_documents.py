@@ -8,11 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 import mdp_client.async_client
 import mdp_client.ccxt
 import mdp_client.client
+import pytest
 from mdp_client import AsyncClient, Client
 from mdp_client.testing import COMMAND_VARIABLE, Service
 
@@ -63,14 +62,20 @@ def test_test_of_a_bot_runs_offline(tmp_path: Path, command: list[str], mdp: Ser
     missing = {**os.environ, "PATH": str(tmp_path)}
     missing.pop(COMMAND_VARIABLE, None)
     skipped = subprocess.run(  # noqa: S603 - our own
-        [sys.executable, *options, str(test)], env=missing, capture_output=True, text=True, check=False
+        [sys.executable, *options, str(test)],
+        env=missing,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert "1 skipped" in skipped.stdout
     assert "there is no command `mdp` in the PATH" in skipped.stdout
 
 
 @pytest.mark.parametrize(
-    "module", [mdp_client.client, mdp_client.async_client, mdp_client.ccxt], ids=lambda it: it.__name__
+    "module",
+    [mdp_client.client, mdp_client.async_client, mdp_client.ccxt],
+    ids=lambda it: it.__name__,
 )
 def test_examples_of_docstrings(
     module: object, mdp: Service, monkeypatch: pytest.MonkeyPatch

@@ -11,12 +11,12 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from mdp_client import JobFailed, JobStalled, MdpError, UpstreamUnavailable
+from mdp_client.testing import Service
 
 from client_tests.conftest import Connect
 from client_tests.scripted import Asked, Reply, ScriptedServer
 from client_tests.store import MINUTE, START, StoreServer, encode
-from mdp_client import JobFailed, JobStalled, MdpError, UpstreamUnavailable
-from mdp_client.testing import Service
 
 SERIES = ("binance", "perp", "BTC-USDT", "1m")
 END = START + 100 * MINUTE
@@ -39,7 +39,7 @@ class Backfills:
             self.polls.append(time.monotonic())
             return Reply(200, JSON, json.dumps(self._status()).encode())
         if self.state == "done":
-            return Reply(200, self.store._headers(START, END), encode([]))
+            return Reply(200, self.store.headers(START, END), encode([]))
         self.polls.append(time.monotonic())
         headers = {**JSON, "Retry-After": self.retry_after, "Location": "/backfills/5"}
         body = {**self._made(), "estimate": {"candles": 100, "eta_s": 3.0}}
@@ -96,7 +96,7 @@ def test_job_that_fails_is_told(
     jobs = Backfills(scripted, store, 10)
     jobs.state = "failed"
 
-    with pytest.raises(JobFailed, match="job 5 .* failed: why"):
+    with pytest.raises(JobFailed, match=r"job 5 .* failed: why"):
         connect(scripted.url).candles(*SERIES, start=START, end=END)
 
 
@@ -140,7 +140,8 @@ _PROGRAM = {
     "sync": """
 import sys
 from mdp_client import Client
-got = Client(sys.argv[1], token=sys.argv[2]).candles(*sys.argv[3:7], start=sys.argv[7], end=sys.argv[8])
+client = Client(sys.argv[1], token=sys.argv[2])
+got = client.candles(*sys.argv[3:7], start=sys.argv[7], end=sys.argv[8])
 print(len(got), flush=True)
 """,
     "async": """

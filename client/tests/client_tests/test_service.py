@@ -6,9 +6,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-
-from client_tests.both import Both
-from client_tests.conftest import Connect
 from mdp_client import (
     Forbidden,
     HistoryUnavailable,
@@ -27,6 +24,9 @@ from mdp_client import (
     errors,
 )
 from mdp_client.testing import Service
+
+from client_tests.both import Both
+from client_tests.conftest import Connect
 
 ETH = ("binance", "perp", "ETH-USDT", "1h")
 API_PAGE = Path(__file__).parents[3] / "docs" / "api.md"
@@ -85,7 +85,11 @@ def test_newest_candles_and_limits(client: Both) -> None:
         (ETH, {"limit": 2_000_000}, LimitTooLarge),
         (ETH, {"start": 1_704_067_200}, InvalidParameter),
         (ETH, {"fields": "nothing"}, InvalidParameter),
-        (("hyperliquid", "perp", "BTC", "1m"), {"start": "2024", "end": "2024-01-02"}, HistoryUnavailable),
+        (
+            ("hyperliquid", "perp", "BTC", "1m"),
+            {"start": "2024", "end": "2024-01-02"},
+            HistoryUnavailable,
+        ),
     ],
 )
 def test_each_refusal_has_its_class(
@@ -214,7 +218,9 @@ def test_coverage(client: Both) -> None:
     assert len(client.coverage(*series)) >= 2
 
 
-def test_cold_window_is_followed_to_its_end(client: Both, capfd: pytest.CaptureFixture[str]) -> None:
+def test_cold_window_is_followed_to_its_end(
+    client: Both, capfd: pytest.CaptureFixture[str]
+) -> None:
     """The job is waited for, and nothing is shown on a pipe."""
     symbol = {"sync": "DOGE-USDT", "async": "LTC-USDT"}[client.kind]
     got = client.candles("binance", "perp", symbol, "1m", start="2024-03", end="2024-04-15")

@@ -12,12 +12,12 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+from mdp_client import Candles, InvalidParameter, MissingExtra
+from mdp_client.testing import Service
 
 from client_tests.both import Both
 from client_tests.conftest import DATA, Connect
 from client_tests.store import MINUTE, START, StoreServer
-from mdp_client import Candles, InvalidParameter, MissingExtra
-from mdp_client.testing import Service
 
 OHLCV = ["open", "high", "low", "close", "volume"]
 MARKETS = {"binance": "USDT", "coinbase": "USD", "hyperliquid": "USDC"}
@@ -86,10 +86,15 @@ def check_shapes(got: Candles, truth: list[list[float]]) -> None:
         {"time": t // 1000, "open": o, "high": h, "low": low, "close": c}
         for t, o, h, low, c, _ in truth
     ]
-    assert duckdb.sql("SELECT count(*), sum(volume) FROM got").fetchall() == (
-        duckdb.sql("SELECT count(*), sum(volume) FROM expected").fetchall()
-    )
+    assert totals(got) == totals(expected)
     assert pl.DataFrame(got).equals(got.to_polars())
+
+
+def totals(frame: object) -> list[tuple[object, ...]]:
+    """Have duckdb read a table of Python's."""
+    found = duckdb.sql("SELECT count(*), sum(volume), max(high) FROM frame")
+    assert found
+    return found.fetchall()
 
 
 def test_empty_window_has_the_same_types(client: Both) -> None:
@@ -139,7 +144,13 @@ def test_frames_share_memory_with_nothing(store: StoreServer, connect: Connect) 
     assert got.to_ccxt() == before
     assert not np.shares_memory(frames[0]["open"].to_numpy(), frames[1]["open"].to_numpy())
     memory = {b.address for c in got.to_arrow().columns for p in c.chunks for b in p.buffers() if b}
-    polars = {b.address for c in got.to_polars().to_arrow().columns for p in c.chunks for b in p.buffers() if b}
+    polars = {
+        b.address
+        for c in got.to_polars().to_arrow().columns
+        for p in c.chunks
+        for b in p.buffers()
+        if b
+    }
     assert not memory & polars
 
 

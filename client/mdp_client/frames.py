@@ -74,7 +74,7 @@ def _plain_frame(table: Table, wanted: str) -> "pd.DataFrame":
 
 def _index(table: Table, pandas: Any, name: str) -> "pd.DatetimeIndex":
     np = need("numpy", "pandas", "to_pandas")
-    return pandas.DatetimeIndex(times(np, table), name=name).tz_localize("UTC")
+    return pandas.DatetimeIndex(times(np, table), copy=False, name=name).tz_localize("UTC")
 
 
 def to_polars(table: Table) -> "pl.DataFrame":

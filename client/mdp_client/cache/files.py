@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeAlias
 
 import pyarrow as pa
 
@@ -60,6 +60,9 @@ class Piece:
         return type(self)(start, end, self.epoch if epoch is None else epoch, batches)
 
 
+Content: TypeAlias = tuple[Schema, list[Piece]]
+
+
 @dataclass(frozen=True, slots=True)
 class BlockFile:
     """Where a block lies, and the key that its content must name."""
@@ -67,7 +70,7 @@ class BlockFile:
     path: Path
     key: str
 
-    def read(self) -> tuple[Schema, list[Piece]] | None:
+    def read(self) -> Content | None:
         """Read the block; None where there is no file, or one that is not to be believed."""
         try:
             return _read(self.path, self.key)
@@ -97,7 +100,7 @@ class BlockFile:
             _remove_stale(self.path.parent)
 
 
-def _read(path: Path, key: str) -> tuple[Schema, list[Piece]] | None:
+def _read(path: Path, key: str) -> Content | None:
     with path.open("rb", buffering=0) as file:
         buffer = pa.allocate_buffer(os.fstat(file.fileno()).st_size)
         data = memoryview(buffer).cast("B")

@@ -6,6 +6,7 @@
 
 import os
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, TypeAlias
@@ -15,12 +16,13 @@ import pyarrow as pa
 
 from mdp_client.arrow import RecordBatch, Schema
 from mdp_client.cache.blocks import Block, Bounds, blocks_of, clip, subtract
-from mdp_client.cache.files import BlockFile, Piece
+from mdp_client.cache.files import BlockFile, Content, Piece
 from mdp_client.core.query import CandleQuery, Version
 
 StoredPiece: TypeAlias = tuple[Schema, Piece]
 """A piece, and the schema of its file."""
 
+_READERS = 4
 _NAMES = (b"exchange", b"market_type", b"symbol", b"interval")
 
 
@@ -57,13 +59,20 @@ class SeriesFolder:
         The version is that of the whole window, now: a piece that is older may be wrong.
         """
         found = list[StoredPiece]()
-        for block in blocks_of(self.interval, *window):
-            schema, pieces = self._file(block).read() or (None, [])
+        for schema, pieces in self._read_all(blocks_of(self.interval, *window)):
             for each in pieces:
                 inside = clip(each.bounds, *window)
-                if schema is not None and inside and version.version <= each.epoch:
+                if inside and version.version <= each.epoch:
                     found.append((schema, each.cut(*inside)))
         return found
+
+    def _read_all(self, blocks: Iterable[Block]) -> list[Content]:
+        """Read blocks side by side: reading and checking leave the interpreter to others."""
+        files = [self._file(block) for block in blocks]
+        if len(files) == 1:
+            return [content for file in files if (content := file.read())]
+        with ThreadPoolExecutor(_READERS) as pool:
+            return [content for content in pool.map(BlockFile.read, files) if content]
 
     def keep(self, schema: Schema, new: Sequence[Piece]) -> None:
         """Join pieces with the blocks that they touch; they replace what lies in their windows."""

@@ -12,6 +12,7 @@ from mdp_client.config import Config
 from mdp_client.core.actions import Action, Do, Emit, Flow, Head, Receive, Send, Show, Wait
 from mdp_client.errors import MdpError
 from mdp_client.transport.progress import Display, Progress
+from mdp_client.transport.wide import WideTransport
 from mdp_client.transport.words import failure_of, silence_of
 
 T = TypeVar("T")
@@ -22,8 +23,10 @@ class AsyncTransport:
 
     def __init__(self, config: Config) -> None:
         self._config = config
+        security = config.security() or ssl.create_default_context()
         self._client = httpx.AsyncClient(
-            verify=config.security() or ssl.create_default_context(),
+            transport=WideTransport(security) if config.is_local else None,
+            verify=security,
             headers={**config.headers()},
             trust_env=not config.is_local,
             timeout=config.timeout,

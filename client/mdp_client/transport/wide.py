@@ -22,7 +22,7 @@ class WideTransport(httpx.AsyncHTTPTransport):
 
 class _Backend(httpcore.AsyncNetworkBackend):
     def __init__(self) -> None:
-        # What a checker takes this class for depends on whether anyio is installed; httpx brings it.
+        # A checker knows this class only where anyio is installed; httpx brings it.
         self._backend = cast("httpcore.AsyncNetworkBackend", httpcore.AnyIOBackend())
 
     async def connect_tcp(

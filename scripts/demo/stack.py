@@ -26,7 +26,7 @@ import httpx
 from pydantic import SecretStr
 
 from api.auth import SCOPES, issue_token
-from db.local import launch as local_launch
+from db.local.server import launch as local_launch
 from db.local.server import open_local_database
 from db.upgrade import upgrade
 from mdp_core.domain.clock import Clock
@@ -309,6 +309,9 @@ def _greet(stack: Stack, sandbox: SandboxRequest | None) -> None:
         f"Serving at {stack.url} (interface: {stack.url}/docs). Try:\n\n"
         f"curl -H 'Authorization: Bearer {stack.token}' "
         f"'{stack.url}/candles/binance/perp/{symbol}/1m?limit=5'\n\n"
+        "For the Python client:\n\n"
+        f"export MDP_URL={stack.url}\n"
+        f"export MDP_TOKEN={stack.token}\n\n"
         "Ctrl-C stops it.",
         flush=True,
     )

@@ -28,7 +28,6 @@ from scripts.sandbox.candles import (
     Series,
     Window,
     closes_ms,
-    taker_share,
 )
 from scripts.sandbox.exchange import (
     Answer,
@@ -46,6 +45,7 @@ from scripts.sandbox.exchange import (
     reply,
 )
 from scripts.sandbox.limits import BANNED, ClockMinuteBudget, Refusal, Seconds
+from scripts.sandbox.markets import taker_share
 from scripts.sandbox.replay import Replay
 
 _WEIGHT_PER_MINUTE = 2400

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice, product
 
-from scripts.sandbox.candles import DISTANT_FUTURE_MS, Decimals, Market, Window, seed_of
+from scripts.sandbox.candles import DISTANT_FUTURE_MS, Decimals, Window
 from scripts.sandbox.exchange import decimals_of, markets_of, ms_of, price_of, step_of
+from scripts.sandbox.markets import Market, seed_of
 from scripts.sandbox.replay import Replay
 
 _HOUR_MS = 3_600_000

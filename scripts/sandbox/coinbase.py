@@ -22,7 +22,7 @@ import orjson
 
 from mdp_core.clock import from_ms, to_ms
 from mdp_core.intervals import Grid, Interval, epoch_grid
-from scripts.sandbox.candles import Columns, Decimals, Market, Window
+from scripts.sandbox.candles import Columns, Decimals, Window
 from scripts.sandbox.exchange import (
     Answer,
     Call,
@@ -41,6 +41,7 @@ from scripts.sandbox.exchange import (
     tail_of,
 )
 from scripts.sandbox.limits import Refusal, Seconds, TokenBucket
+from scripts.sandbox.markets import Market
 from scripts.sandbox.replay import Replay
 
 _MOST_INTERVALS = 300

@@ -17,17 +17,10 @@ import orjson
 
 from mdp_core.clock import to_ms
 from mdp_core.intervals import Grid, Int64s, Interval
-from scripts.sandbox.candles import (
-    DISTANT_FUTURE_MS,
-    Columns,
-    Decimals,
-    Floats,
-    InventedSeries,
-    Market,
-    Series,
-    seed_of,
-)
+from scripts.sandbox.candles import DISTANT_FUTURE_MS, Columns, Decimals, Floats, Series
+from scripts.sandbox.invented import InventedSeries
 from scripts.sandbox.limits import EXCEEDED, Refusal
+from scripts.sandbox.markets import Market, seed_of
 from scripts.sandbox.replay import Replay
 
 _PER_MS = {"ms": 1, "us": 1_000, "ns": 1_000_000}

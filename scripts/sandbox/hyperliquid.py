@@ -20,15 +20,7 @@ import orjson
 
 from mdp_core.clock import from_ms, to_ms
 from mdp_core.intervals import FixedGrid, Grid, Interval, epoch_grid
-from scripts.sandbox.candles import (
-    Columns,
-    Decimals,
-    Market,
-    Series,
-    Window,
-    closes_ms,
-    price_at,
-)
+from scripts.sandbox.candles import Columns, Decimals, Series, Window, closes_ms
 from scripts.sandbox.exchange import (
     Answer,
     Call,
@@ -48,6 +40,7 @@ from scripts.sandbox.exchange import (
     tail_of,
 )
 from scripts.sandbox.limits import ClockMinuteBudget, Refusal, Seconds
+from scripts.sandbox.markets import Market, price_at
 from scripts.sandbox.replay import Replay
 
 _WEIGHT_PER_MINUTE = 1200

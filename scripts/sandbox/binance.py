@@ -21,14 +21,9 @@ from typing import ClassVar, Final, cast
 import orjson
 
 from mdp_core.intervals import Grid, Interval, epoch_grid
+from scripts.sandbox.archive import Archive
 from scripts.sandbox.binance_listing import exchange_info, listing
-from scripts.sandbox.candles import (
-    DISTANT_FUTURE_MS,
-    Columns,
-    Series,
-    Window,
-    closes_ms,
-)
+from scripts.sandbox.candles import DISTANT_FUTURE_MS, Columns, Series, Window, closes_ms
 from scripts.sandbox.exchange import (
     Answer,
     Call,
@@ -87,6 +82,7 @@ class Binance(Exchange):
         self._markets = {symbol.name: symbol.market for symbol in listed}
         self._series = SeriesBook(self.name, GRIDS, lambda name, _: self._markets[name], replay)
         self._info = exchange_info(listed, now_ms)
+        self.archive = Archive(self._series, list(self._markets))
         self._budget = ClockMinuteBudget(_WEIGHT_PER_MINUTE, seconds, bans=True)
 
     def answer(self, call: Call, now_ms: int) -> Answer:

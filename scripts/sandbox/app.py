@@ -172,18 +172,23 @@ class Sandbox:
         return _json([fault.model_dump() for fault in self._faults.pending()])
 
     async def control_settings(self, request: Request) -> Response:
-        """Change settings; the answer is all of them."""
+        """Change settings; the answer is latency and limits."""
         if request.method == "POST":
             try:
-                changed = Settings.model_validate_json(await request.body())
+                self._change(Settings.model_validate_json(await request.body()))
             except ValidationError as error:
                 return _unacceptable(error)
-            if changed.latency_ms is not None:
-                self._latency_ms = changed.latency_ms
-            if changed.limits is not None:
-                self._limits = changed.limits == "on"
         limits = "on" if self._limits else "off"
         return _json({"latency_ms": self._latency_ms, "limits": limits})
+
+    def _change(self, settings: Settings) -> None:
+        if settings.latency_ms is not None:
+            self._latency_ms = settings.latency_ms
+        if settings.limits is not None:
+            self._limits = settings.limits == "on"
+        if settings.unknown_status is not None:
+            for exchange in self._exchanges.values():
+                exchange.shows_unknown_status = settings.unknown_status == "on"
 
     def _check(self, faults: list[Fault]) -> None:
         for fault in faults:

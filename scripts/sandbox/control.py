@@ -180,8 +180,13 @@ class Fault(BaseModel):
 
 
 class Settings(BaseModel):
-    """A change of settings; what is left out stays."""
+    """A change of settings; what is left out stays.
+
+    Attributes:
+        unknown_status: Whether one symbol of a list has a status that no client knows.
+    """
 
     model_config = ConfigDict(extra="forbid")
     latency_ms: Annotated[float, Field(ge=0)] | None = None
     limits: Literal["on", "off"] | None = None
+    unknown_status: Literal["on", "off"] | None = None

@@ -180,8 +180,10 @@ class Exchange(ABC):
     Attributes:
         candle_params: Names that its candle request takes.
         fields: Place of each column in a printed row.
+        shows_unknown_status: Whether one symbol has a status that no client knows.
     """
 
+    shows_unknown_status: bool = True
     name: ClassVar[str]
     candle_params: ClassVar[frozenset[str]]
     fields: ClassVar[Mapping[str, int | str]]

@@ -144,6 +144,7 @@ async def test_trades_walk_through_the_candles(client: httpx.AsyncClient) -> Non
     assert (float(first[0]["p"]), float(first[-1]["p"])) == (float(row[1]), float(row[4]))
     assert abs(sum(float(trade["q"]) for trade in first) - float(row[5])) < 0.01
     assert len(newest) == 500
+    assert newest[-1]["T"] == NOW_MS
     assert all(one["T"] < other["T"] <= NOW_MS for one, other in pairwise(newest))
 
 

@@ -42,6 +42,8 @@ def test_candles_of_a_day_make_the_day_s_candle(
     whole = rows(market, Interval.ONE_DAY, start, start + DAY)
 
     assert len(whole) == 1
+    assert (parts.high >= np.maximum(parts.open, parts.close)).all()
+    assert (parts.low <= np.minimum(parts.open, parts.close)).all()
     assert (parts.open[0], parts.close[-1]) == (whole.open[0], whole.close[0])
     assert (parts.high.max(), parts.low.min()) == (whole.high[0], whole.low[0])
     lots = np.rint(parts.volume * 10.0**market.decimals.size).astype(np.int64).sum()

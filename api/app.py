@@ -19,7 +19,7 @@ from api.errors import add_error_handlers
 from api.guard import Guard
 from api.head import Head
 from api.request_id import RequestId
-from api.routers import backfills, candles, coverage, health, latest, meta
+from api.routers import backfills, candles, coverage, health, inventory, latest, meta
 from mdp_core.settings import Settings
 from mdp_core.wiring import Services, open_services
 
@@ -91,7 +91,7 @@ def create_app(open_: OpenServices = open_from_environment) -> FastAPI:
     app.add_middleware(Guard)
     app.add_middleware(RequestId)
     add_error_handlers(app)
-    for module in (candles, latest, coverage, backfills, meta, health):
+    for module in (candles, latest, coverage, inventory, backfills, meta, health):
         app.include_router(module.router)
     complete_description(app)
     return app

@@ -18,6 +18,7 @@ from api.encoding import warm_up
 from api.errors import add_error_handlers
 from api.guard import Guard
 from api.head import Head
+from api.page import add_page
 from api.request_id import RequestId
 from api.routers import backfills, candles, coverage, health, inventory, latest, meta
 from mdp_core.settings import Settings
@@ -93,5 +94,6 @@ def create_app(open_: OpenServices = open_from_environment) -> FastAPI:
     add_error_handlers(app)
     for module in (candles, latest, coverage, inventory, backfills, meta, health):
         app.include_router(module.router)
+    add_page(app)
     complete_description(app)
     return app

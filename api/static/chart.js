@@ -104,6 +104,15 @@ export class Chart {
     this.chart.priceScale("right").applyOptions({ autoScale: true });
   }
 
+  /** Show nothing. */
+  clear() {
+    this.history = this.range = this.forming = null;
+    for (const series of [this.slots, this.candles, this.volumes]) series.setData([]);
+    mark(this.container, "data-rows", 0);
+    mark(this.container, "data-first", null);
+    mark(this.container, "data-last", null);
+  }
+
   /** Draw what the history holds, and the range where it was. */
   draw() {
     const { history } = this;
@@ -238,7 +247,7 @@ export class Chart {
   }
 
   hovered({ time: seconds }) {
-    if (seconds === undefined) return this.onHover(null);
+    if (seconds === undefined || !this.history) return this.onHover(null);
     const open = seconds * 1000;
     const { rows } = this.history;
     const at = this.history.indexOf(open);
@@ -248,7 +257,7 @@ export class Chart {
   onKey(event) {
     const step = { ArrowLeft: -PAN_PART, ArrowRight: PAN_PART, PageUp: -1, PageDown: 1 }[event.key];
     const zoom = { "+": -ZOOM_PART, "=": -ZOOM_PART, "-": ZOOM_PART }[event.key];
-    if (event.ctrlKey || event.metaKey || event.altKey || !this.range) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || !this.range || !this.history) return;
     if (step !== undefined) this.shift(step);
     else if (zoom !== undefined) this.zoom(zoom);
     else return;

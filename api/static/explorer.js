@@ -24,6 +24,7 @@ const ROOM_AFTER_NEWEST = 3;
 const SHORTEST_CHUNK = 1_500;
 const SETTLED_MS = 180;
 const LONGEST_RETRY_SECONDS = 60;
+const MOST_QUIET_SLOTS = 60;
 
 export class Explorer {
   constructor() {
@@ -47,6 +48,7 @@ export class Explorer {
   /** Leave the view: nothing is asked for any more. */
   leave() {
     this.controller?.abort();
+    this.followed = null;
     this.live.follow(null);
     clearTimeout(this.timer);
     clearTimeout(this.retry);
@@ -74,6 +76,7 @@ export class Explorer {
 
   async openSeries(wanted, given, range, signal) {
     this.series = wanted;
+    this.clear();
     this.head(wanted);
     const { market, grid } = await findMarket(wanted);
     if (signal.aborted) throw new DOMException("left", "AbortError");
@@ -90,6 +93,21 @@ export class Explorer {
     this.chart.open(this.history, { ...scaleOf(symbol), mostVisible: slots });
     this.chart.show(this.range);
     this.panel.offer(this.history, null);
+    this.legend(null);
+  }
+
+  /** Take the last series off the screen: nothing of it may be taken for the next one's. */
+  clear() {
+    this.history = this.symbol = null;
+    this.chart?.clear();
+    this.panel.offer(null, null);
+    byId("symbol-info").replaceChildren();
+    byId("coverage-strip").replaceChildren();
+    byId("settled-until").textContent = "Nothing loaded yet.";
+    mark(byId("settled-until"), "data-time", null);
+    byId("visible").textContent = "";
+    show(byId("chart-note"), false);
+    show(byId("holes-section"), false);
     this.legend(null);
   }
 
@@ -165,6 +183,7 @@ export class Explorer {
     } finally {
       this.isLoading = false;
       this.busy("");
+      if (this.history && !this.history.isEmpty) this.note();
     }
     if (this.controller.signal !== signal) return this.load();
     return undefined;
@@ -355,11 +374,15 @@ export class Explorer {
   // --- what the service does ------------------------------------------------------------------
 
   followEdge() {
-    const isAtEdge = this.history.end >= this.closedUntil;
+    const { history, grid } = this;
+    const lastRow = history.rows.at(-1)?.[0] ?? 0;
+    // A series without candles of late has none that is forming.
+    const isTraded = grid.count(lastRow, history.end) <= MOST_QUIET_SLOTS;
+    const isAtEdge = history.end >= this.closedUntil && isTraded;
     const wanted = isAtEdge && !this.controller.signal.aborted ? this.series : null;
     if (wanted === this.followed) return;
     this.followed = wanted;
-    this.live.follow(wanted);
+    this.live.follow(wanted, this.grid.step);
   }
 
   /** Take the forming candle; a new one means that the one before it has closed. */

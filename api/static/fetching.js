@@ -17,7 +17,7 @@ export class FetchPanel {
 
   /** Offer to fetch a stretch of a series; null where nothing is missing. */
   offer(history, stretch) {
-    const key = stretch && JSON.stringify([history.series, stretch]);
+    const key = stretch === null ? null : JSON.stringify([history.series, stretch]);
     if (key === this.key) return;
     this.key = key;
     this.history = history;

@@ -13,9 +13,10 @@ export class Live {
     document.addEventListener("visibilitychange", () => this.wake());
   }
 
-  /** Follow a series from now on; null follows none. */
-  follow(series) {
+  /** Follow a series from now on; null follows none. `slotMs` is how long a candle takes. */
+  follow(series, slotMs = 0) {
     this.series = series;
+    this.slotMs = slotMs;
     this.wake();
   }
 
@@ -43,6 +44,7 @@ export class Live {
       return isNew ? SHARED_MS : LONG_SHARED_MS - SHARED_MS;
     } catch (error) {
       if (error.name === "AbortError") return 0;
+      if (error.status === 404) return Math.max(AFTER_FAILURE_MS, this.slotMs - (Date.now() % this.slotMs));
       return Math.max(AFTER_FAILURE_MS, (error.retryAfter ?? 0) * 1000);
     }
   }

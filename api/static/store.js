@@ -139,7 +139,7 @@ function seriesRow(each, first, last) {
   const link = element("a", { href: addressOf({ exchange, market_type, symbol, interval }) }, symbol);
   const lane = element("div", { className: "lane", title: period(start, end) }, element("i"));
   const span = Math.max(1, last - first);
-  lane.firstChild.style.left = `${(100 * (start - first)) / span}%`;
+  lane.firstChild.style.left = `min(${(100 * (start - first)) / span}%, 100% - 3px)`;
   lane.firstChild.style.width = `${(100 * (end - start)) / span}%`;
   const number = element("td", { className: "number" }, count(each.covered_slots));
   const asked = each.last_requested ? time(each.last_requested) : "never";

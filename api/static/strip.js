@@ -26,7 +26,7 @@ export function drawStrip(history, range, visible, plotWidth) {
   const strip = byId("coverage-strip");
   const windows = history.isEmpty || !range ? [] : shownWindows(history, range);
   const key = JSON.stringify([windows, visible, plotWidth]);
-  if (key === drawn) return;
+  if (key === drawn && strip.children.length === windows.length) return;
   drawn = key;
   strip.style.width = plotWidth ? `${plotWidth}px` : "";
   fit(strip, windows.length);

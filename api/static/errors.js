@@ -31,7 +31,7 @@ export function showProblem(problem, actions = []) {
   if (problem.status === 401) return clearProblem();
   const node = byId("error");
   const title = TITLES[problem.code] ?? "That did not work";
-  const when = problem.retryAfter && LATER.has(problem.code) ? ` Tried again in ${Math.ceil(problem.retryAfter)} s.` : "";
+  const when = problem.retryAfter && LATER.has(problem.code) ? " This page tries again by itself." : "";
   const earliest = problem.body?.earliest ? ` It begins at ${time(problem.body.earliest)} UTC.` : "";
   node.replaceChildren(element("b", {}, title), `${sentence(problem.message)}${earliest}${when}`);
   node.dataset.code = problem.code ?? "";

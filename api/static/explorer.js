@@ -23,7 +23,7 @@ const PIXELS_A_BAR = 5;
 const ROOM_AFTER_NEWEST = 3;
 const SHORTEST_CHUNK = 1_500;
 const SETTLED_MS = 180;
-const LONGEST_RETRY_SECONDS = 60;
+const LONGEST_RETRY_SECONDS = 30;
 const MOST_QUIET_SLOTS = 60;
 
 export class Explorer {
@@ -60,12 +60,15 @@ export class Explorer {
     clearProblem();
     this.controller = new AbortController();
     const { signal } = this.controller;
-    const [wanted, given] = [{ ...DEFAULT, ...pick(series) }, pick(series)];
+    const wanted = { ...DEFAULT, ...pick(series) };
     this.isFollowing = range === null;
+    this.failures = 0;
+    this.refused = null;
     this.isMoved = false;
+    writeAddress(addressOf(wanted, range), { replaces });
     try {
-      await this.openSeries(wanted, given, range, signal);
-      writeAddress(addressOf(this.series, this.range), { replaces });
+      await this.openSeries(wanted, range, signal);
+      writeAddress(addressOf(this.series, this.range), { replaces: true });
       document.title = `${this.series.symbol} ${this.series.interval} · ${this.series.exchange} · Candle store`;
       if (problems.length) this.tell(new Problem({ code: "address", detail: `${problems.join("; ")}. The newest candles are shown instead` }));
       await this.load(signal);
@@ -74,7 +77,7 @@ export class Explorer {
     }
   }
 
-  async openSeries(wanted, given, range, signal) {
+  async openSeries(wanted, range, signal) {
     this.series = wanted;
     this.clear();
     this.head(wanted);
@@ -195,6 +198,7 @@ export class Explorer {
     if (target) {
       await history.load(target.from, target.to, signal);
       if (signal.aborted) return;
+      if (!this.refused) this.worked();
       this.chart.draw();
       this.isAskedAgain = this.isMoved;
     }
@@ -208,9 +212,7 @@ export class Explorer {
   target() {
     const { history, range, grid } = this;
     if (history.isEmpty || range.from > history.end || range.to < history.start) return range;
-    const slots = grid.count(range.from, range.to);
-    const margin = this.isMoved ? Math.max(50, Math.round(slots * 0.75)) : 0;
-    const chunk = this.isMoved ? Math.max(SHORTEST_CHUNK, slots) : 0;
+    const { margin, chunk } = this.spare();
     const [first, last] = [grid.index(history.start), grid.index(history.end)];
     const [from, to] = [grid.index(range.from), grid.index(grid.ceil(range.to))];
     if (from - margin < first && !this.isAtBeginning) return this.room({ from: grid.at(Math.min(from, first) - chunk), to: history.end });
@@ -218,6 +220,18 @@ export class Explorer {
       return this.room({ from: history.start, to: Math.min(grid.at(Math.max(to, last) + chunk), this.edge()) });
     }
     return null;
+  }
+
+  /** Return how many slots to have beside the range, and to load at once: never so many that one
+   * side's load drops what the other side needs. */
+  spare() {
+    if (!this.isMoved) return { margin: 0, chunk: 0 };
+    const slots = this.grid.count(this.range.from, this.range.to);
+    const room = Math.max(0, this.most - slots);
+    return {
+      margin: Math.min(Math.max(50, Math.round(slots * 0.75)), Math.floor(room / 4)),
+      chunk: Math.min(Math.max(SHORTEST_CHUNK, slots), Math.floor(room / 2)),
+    };
   }
 
   get isAtBeginning() {
@@ -245,6 +259,7 @@ export class Explorer {
     if (gaps.length && (await history.isSmall(gaps, signal))) {
       try {
         await history.fill(this.range.from, this.range.to, signal);
+        this.worked();
         if (this.chart && !signal.aborted) this.chart.draw();
         this.reviewInformation();
       } catch (problem) {
@@ -266,26 +281,31 @@ export class Explorer {
     this.tell(problem);
     this.again(problem, () => {
       this.refused = null;
-      clearProblem();
       this.load().catch((error) => this.failed(error));
     });
   }
 
+  /** Try again, each time later than the last; the words stay until it works. */
   again(problem, action) {
     clearTimeout(this.retry);
-    if (problem.retryAfter && problem.retryAfter <= LONGEST_RETRY_SECONDS) {
-      this.retry = setTimeout(action, problem.retryAfter * 1000);
-    }
+    if (!problem.retryAfter) return;
+    this.failures = (this.failures ?? 0) + 1;
+    const patience = Math.min(2 ** this.failures, LONGEST_RETRY_SECONDS);
+    this.retry = setTimeout(action, 1000 * Math.max(problem.retryAfter, patience));
+  }
+
+  /** Take back the words of a failure that is over. */
+  worked() {
+    if (!this.failures) return;
+    this.failures = 0;
+    clearProblem();
   }
 
   failed(problem, retry = () => this.load().catch((error) => this.failed(error))) {
     if (problem.name === "AbortError") return;
     this.tell(problem);
     if (problem.status === 401) return;
-    this.again(problem, () => {
-      clearProblem();
-      retry();
-    });
+    this.again(problem, retry);
   }
 
   tell(problem) {
@@ -455,8 +475,8 @@ export class Explorer {
   settledWords() {
     const { settledUntil, rows } = this.history;
     if (settledUntil === null) return "No candles loaded here.";
-    const isAllFinal = !rows.length || rows.at(-1)[0] < settledUntil;
-    const rest = isAllFinal && this.range.to <= settledUntil ? "all of this view is final" : "later candles are drawn lighter: they may still change";
+    const isLater = (rows.length && rows.at(-1)[0] >= settledUntil) || this.chart.forming;
+    const rest = isLater ? "later candles are drawn lighter: they may still change" : "no candle shown here will change";
     return `Settled until ${time(settledUntil)} UTC; ${rest}.`;
   }
 

@@ -23,8 +23,7 @@ function scoreOf(symbol, word) {
   const name = symbol.symbol.toLowerCase();
   const native = symbol.native_symbol.toLowerCase();
   const base = symbol.base.toLowerCase();
-  if (name === word || native === word) return 0;
-  if (base === word) return 1;
+  if (name === word || native === word || base === word) return 0;
   if (symbol.exchange === word || symbol.market_type === word) return 1;
   if (base.startsWith(word)) return 4;
   if (name.startsWith(word) || native.startsWith(word)) return 5;

@@ -33,6 +33,8 @@ _POLICY = (
 _IMMUTABLE = "public, max-age=31536000, immutable"
 # Where the page's own addresses begin; the version in them changes with every byte of an asset.
 _PLACEHOLDER = b"/assets/VERSION/"
+# The browser fetches every module at once, instead of finding them one by one.
+_PRELOAD = b'<link rel="modulepreload" href="/assets/VERSION/main.js">\n'
 _VERSION_LENGTH = 12
 
 
@@ -89,8 +91,11 @@ def _page() -> _Page:
     for name in sorted(contents):
         digest.update(f"{name} {len(contents[name])} ".encode() + contents[name])
     version = digest.hexdigest()[:_VERSION_LENGTH]
+    modules = [name.encode() for name in sorted(contents) if "/" not in name and ".js" in name]
+    preloads = b"".join(_PRELOAD.replace(b"main.js", module) for module in modules)
     address = _PLACEHOLDER.replace(b"VERSION", version.encode())
-    contents[_INDEX] = contents[_INDEX].replace(_PLACEHOLDER, address)
+    index = contents[_INDEX].replace(_PRELOAD, preloads)
+    contents[_INDEX] = index.replace(_PLACEHOLDER, address)
     return _Page(version, {name: _asset(name, content) for name, content in contents.items()})
 
 

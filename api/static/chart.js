@@ -182,6 +182,8 @@ export class Chart {
   /** Tell programs and screen readers what is loaded. */
   tell() {
     const { rows } = this.history;
+    if (rows.length && !this.isTold) performance.mark("candles");
+    this.isTold ||= rows.length > 0;
     mark(this.container, "data-rows", rows.length);
     mark(this.container, "data-first", rows.length ? rows[0][0] : null);
     mark(this.container, "data-last", rows.length ? rows.at(-1)[0] : null);

@@ -6,9 +6,9 @@ import { time } from "./format.js";
 const TITLES = {
   unreachable: "Service away",
   forbidden: "The token does not allow that",
-  unknown_exchange: "Unknown exchange",
-  unknown_market_type: "Unknown market type",
-  unknown_symbol: "Unknown symbol",
+  unknown_exchange: "No such exchange",
+  unknown_market_type: "No such market",
+  unknown_symbol: "No such symbol",
   unsupported_interval: "Interval not published",
   history_unavailable: "Older than the exchange remembers",
   upstream_unavailable: "Exchange away",
@@ -33,7 +33,7 @@ export function showProblem(problem, actions = []) {
   const title = TITLES[problem.code] ?? "That did not work";
   const when = problem.retryAfter && LATER.has(problem.code) ? " This page tries again by itself." : "";
   const earliest = problem.body?.earliest ? ` It begins at ${time(problem.body.earliest)} UTC.` : "";
-  node.replaceChildren(element("b", {}, title), `${sentence(problem.message)}${earliest}${when}`);
+  node.replaceChildren(element("b", {}, `${title}:`), ` ${sentence(problem.message)}${earliest}${when}`);
   node.dataset.code = problem.code ?? "";
   const buttons = element("span", { className: "actions" });
   for (const [label, action] of [...actions, ["Dismiss", clearProblem]]) {
@@ -51,6 +51,5 @@ export function clearProblem() {
 }
 
 function sentence(text) {
-  const words = `${text.charAt(0).toUpperCase()}${text.slice(1)}`;
-  return /[.!?…]$/.test(words) ? words : `${words}.`;
+  return /[.!?…]$/.test(text) ? text : `${text}.`;
 }

@@ -264,9 +264,10 @@ export class Explorer {
         this.reviewInformation();
       } catch (problem) {
         if (problem.name === "AbortError" || problem.status === 401) throw problem;
-        this.refuse(gaps, problem);
         await history.reload(gaps[0].start, gaps.at(-1).end, signal).catch(() => {});
         this.chart.draw();
+        this.bringInLine();
+        this.refuse(gaps, problem);
       }
     }
     const left = history.gaps(this.range.from, this.range.to);

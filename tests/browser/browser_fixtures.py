@@ -243,8 +243,8 @@ class Explorer:
         self.page.mouse.move(x, y)
         self.page.mouse.down()
         # The chart begins a drag at the first place that is a few pixels away.
-        x += 6 if pixels > 0 else -6
-        self.page.mouse.move(x, y)
+        x += 12 if pixels > 0 else -12
+        self.page.mouse.move(x, y, steps=4)
         self.page.mouse.move(x + pixels, y, steps=steps)
         self.page.mouse.up()
 

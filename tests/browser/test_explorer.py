@@ -184,7 +184,7 @@ def test_chart_holds_thirty_thousand_candles_at_most(explorer: Explorer) -> None
     start = REAL_END - 9_000 * MINUTE_MS
     explorer.open_series("binance perp BTC-USDT 1m", start, REAL_END).loaded()
     most = 0
-    for _ in range(4):
+    for _ in range(3):
         before = explorer.loaded()[1]
         explorer.drag(1000)
         explorer.until(

@@ -202,7 +202,7 @@ def test_exchange_that_is_away_is_told_in_words(explorer: Explorer) -> None:
     try:
         explorer.open_series("binance perp DOT-USDT 1m", MAY, MAY + 16 * HOUR_MS)
         expect(explorer.part("error")).to_contain_text("Exchange away", timeout=90_000)
-        expect(explorer.part("error")).to_contain_text("Binance")
+        expect(explorer.part("error")).to_contain_text("binance")
         assert explorer.loaded()[1] == MAY
         assert [state for state, _, _ in explorer.windows()] == ["covered", "not_fetched"]
     finally:

@@ -61,6 +61,8 @@ export class Chart {
   /** Take the colours of the page, light or dark. */
   paint() {
     this.colours = { up: colour("up"), down: colour("down") };
+    [this.paleUp, this.paleDown] = [lighter(this.colours.up), lighter(this.colours.down)];
+    for (const row of this.history?.rows ?? []) row.items = undefined;
     const { up, down } = this.colours;
     this.chart.applyOptions({
       layout: { background: { color: colour("back") }, textColor: colour("soft"), panes: { separatorColor: colour("line") } },
@@ -107,6 +109,7 @@ export class Chart {
   /** Show nothing. */
   clear() {
     this.history = this.range = this.forming = null;
+    this.whitespaceKey = undefined;
     for (const series of [this.slots, this.candles, this.volumes]) series.setData([]);
     mark(this.container, "data-rows", 0);
     mark(this.container, "data-first", null);
@@ -118,7 +121,7 @@ export class Chart {
     const { history } = this;
     this.base = history.isEmpty ? 0 : history.grid.index(history.start);
     const [candles, volumes] = this.items();
-    this.slots.setData(this.whitespace());
+    this.drawWhitespace();
     this.candles.setData(candles);
     this.volumes.setData(volumes);
     if (this.forming) this.drawForming();
@@ -129,22 +132,41 @@ export class Chart {
   items() {
     const { rows } = this.history;
     const settledUntil = this.history.settledUntil ?? Infinity;
-    const { up, down } = this.colours;
     const candles = new Array(rows.length);
     const volumes = new Array(rows.length);
     for (let i = 0; i < rows.length; i += 1) {
-      const [open, first, high, low, last, amount] = rows[i];
-      const seconds = open / 1000;
-      const tone = last < first ? down : up;
-      candles[i] = { time: seconds, open: first, high, low, close: last };
-      volumes[i] = { time: seconds, value: amount, color: lighter(tone) };
-      if (open >= settledUntil) this.lighten(candles[i], tone);
+      const row = rows[i];
+      // Made once for a row, while it can't change: most of a load has been drawn before.
+      const [candle, amount] = row[0] < settledUntil ? (row.items ??= this.itemsOf(row)) : this.provisional(row);
+      candles[i] = candle;
+      volumes[i] = amount;
     }
     return [candles, volumes];
   }
 
+  itemsOf([open, first, high, low, last, amount]) {
+    const seconds = open / 1000;
+    const tone = last < first ? this.paleDown : this.paleUp;
+    return [{ time: seconds, open: first, high, low, close: last }, { time: seconds, value: amount, color: tone }];
+  }
+
+  provisional(row) {
+    const items = this.itemsOf(row);
+    this.lighten(items[0], row[4] < row[1] ? this.colours.down : this.colours.up);
+    return items;
+  }
+
   lighten(item, tone) {
     Object.assign(item, { color: lighter(tone), wickColor: lighter(tone), borderColor: lighter(tone) });
+  }
+
+  /** Draw the slots without candles, if they are others than before: each drawing is costly. */
+  drawWhitespace() {
+    const items = this.whitespace();
+    const key = items.length ? `${items.length} ${items[0].time} ${items.at(-1).time}` : "";
+    if (key === this.whitespaceKey) return;
+    this.whitespaceKey = key;
+    this.slots.setData(items);
   }
 
   whitespace() {

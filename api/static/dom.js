@@ -23,3 +23,8 @@ export function mark(node, name, value) {
   if (value === null || value === undefined) node.removeAttribute(name);
   else node.setAttribute(name, String(value));
 }
+
+/** Write a text, unless it stands there: most frames change nothing. */
+export function write(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}

@@ -3,7 +3,7 @@
 import { addressOf, writeAddress } from "./permalink.js";
 import { findMarket, findSymbol, readMarkets } from "./catalog.js";
 import { Chart } from "./chart.js";
-import { byId, element, mark, show } from "./dom.js";
+import { byId, element, mark, show, write } from "./dom.js";
 import { clearProblem, showProblem } from "./errors.js";
 import { FetchPanel } from "./fetching.js";
 import { count, digitsOf, period, price, time, volume } from "./format.js";
@@ -18,6 +18,7 @@ import { STORED } from "./windows.js";
 
 const DEFAULT = { exchange: "binance", market_type: "perp", symbol: "BTC-USDT", interval: "1h" };
 const MOST_LOADED = 30_000;
+const ENOUGH_LOADED = 10_000;
 const MOST_OF_A_PERMALINK = 300_000;
 const PIXELS_A_BAR = 5;
 const ROOM_AFTER_NEWEST = 3;
@@ -245,7 +246,10 @@ export class Explorer {
   /** Drop the far side where a load would be too much; during a drag that would make a jump. */
   room(target) {
     const { history, range, grid, most } = this;
-    const excess = grid.count(target.from, target.to) - most;
+    const slots = grid.count(target.from, target.to);
+    // Fewer candles are drawn faster; during a drag they can't go, and there may be more.
+    const enough = Math.min(most, Math.max(ENOUGH_LOADED, 4 * grid.count(range.from, range.to)));
+    const excess = slots - (this.chart.pointerIsDown ? most : enough);
     if (excess <= 0) return target;
     if (this.chart.pointerIsDown) return null;
     if (target.from < history.start) history.trim(history.start, Math.max(grid.at(grid.index(history.end) - excess), grid.ceil(range.to)));
@@ -467,8 +471,8 @@ export class Explorer {
     if (visible) drawStrip(this.history, this.range, visible, this.chart.width());
     const { settledUntil } = this.history;
     mark(byId("settled-until"), "data-time", settledUntil);
-    byId("settled-until").textContent = this.settledWords();
-    byId("visible").textContent = `${period(this.range.from, this.range.to)} UTC`;
+    write(byId("settled-until"), this.settledWords());
+    write(byId("visible"), `${period(this.range.from, this.range.to)} UTC`);
     this.note();
     if (!this.hovers) this.legend(null);
   }
@@ -487,13 +491,15 @@ export class Explorer {
     const isEmpty = history.indexOf(range.from) === history.indexOf(range.to);
     const states = new Set(history.windows.filter((each) => each.end > range.from && each.start < range.to).map((each) => each.state));
     const words = !isEmpty || this.isLoading ? "" : emptyWords(states);
-    byId("chart-note").textContent = words;
+    write(byId("chart-note"), words);
     show(byId("chart-note"), words !== "");
   }
 
   legend(row) {
     this.hovers = row !== null;
     const shown = row ?? this.chart?.forming ?? this.history?.rows.at(-1) ?? null;
+    if (shown === this.shown) return;
+    this.shown = shown;
     byId("legend").replaceChildren(...(shown ? legendOf(shown, scaleOf(this.symbol).digits) : []));
   }
 

@@ -33,13 +33,18 @@ export function days(ms) {
   return `${number >= 100 ? count(number) : Number(number.toFixed(number < 10 ? 2 : 1))} days`;
 }
 
-/** Write a price with as many digits as its tick has. */
-export const price = (number, digits) =>
-  number.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+const priceFormats = new Map();
+const volumeFormats = [{}, { notation: "compact" }].map((more) => new Intl.NumberFormat("en-US", { maximumSignificantDigits: 6, ...more }));
 
-export function volume(number) {
-  return number.toLocaleString("en-US", { maximumSignificantDigits: 6, notation: number >= 1e6 ? "compact" : "standard" });
+/** Write a price with as many digits as its tick has. */
+export function price(number, digits) {
+  if (!priceFormats.has(digits)) {
+    priceFormats.set(digits, new Intl.NumberFormat("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits }));
+  }
+  return priceFormats.get(digits).format(number);
 }
+
+export const volume = (number) => volumeFormats[number >= 1e6 ? 1 : 0].format(number);
 
 /** Count the digits after the point that a price step needs. */
 export function digitsOf(step) {

@@ -1,4 +1,4 @@
-"""The explorer page at `/` and its assets: for everybody, since they hold no data."""
+"""The explorer page at `/` and its assets: public, since they hold no data."""
 
 import gzip
 import hashlib

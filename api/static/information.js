@@ -26,7 +26,7 @@ export function drawInformation(series, symbol, windows, grid) {
   const parts = [
     ["Tick", symbol?.tick_size ? plain(symbol.tick_size) : "not told"],
     ["Listed", listed(symbol)],
-    ["History from", windows.length ? time(windows[0].start, { dateAlone: true }) : "not known"],
+    ["History from", windows[0]?.start > 0 ? time(windows[0].start, { dateAlone: true }) : "not known yet"],
     ["Stored", slots ? `${days(length)}, ${count(slots)} candles` : "nothing yet"],
   ];
   if (symbol && !symbol.active) parts.push(["Status", "no longer traded"]);

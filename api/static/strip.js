@@ -10,11 +10,11 @@ const MOST_WORDS = 6;
 const WORDS = {
   covered: "stored, as the exchange has it",
   candles: "stored, as the exchange has it",
-  no_candles: "no candles: the exchange was asked, and has none here. Nobody traded, or it was closed.",
+  no_candles: "no candles: the exchange was asked, and has none here. There was no trade, or trading was halted.",
   unconfirmed: "absent so far: the exchange was asked and gave none, and will be asked again before that is believed.",
   before_history: "before history: the exchange's first candle of this series comes later.",
   beyond_memory: "beyond retention: the exchange no longer gives candles this old, and they were not stored in time.",
-  not_fetched: "not fetched: nobody has asked for these yet.",
+  not_fetched: "not fetched: no request has asked for these yet.",
   rejected: "rejected: the exchange sent a row that can't be right. It is asked again, and nothing is made up meanwhile.",
 };
 const HAS_CANDLES = new Set(["covered", "candles"]);

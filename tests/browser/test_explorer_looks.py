@@ -29,6 +29,7 @@ __all__ = ["chromium", "context", "demo", "explorer"]  # fixtures
 _LOOKS = [("light", 1280), ("dark", 1280), ("light", 390), ("dark", 390)]
 _OCTOBER = 1_475_798_400_000
 _MOST_BYTES = 120_000
+_LARGEST_PICTURE = 150_000
 _HTML = {"Accept": "text/html", "Accept-Encoding": "gzip"}
 
 
@@ -69,6 +70,16 @@ def test_candles_with_holes(look: tuple[Explorer, str]) -> None:
     explorer.open(path).loaded()
     take_picture(explorer.page, f"candles-{name}")
     _check(explorer)
+
+
+def test_picture_for_the_readme(explorer: Explorer) -> None:
+    """Half of it stored and half to be fetched: `docs/explorer.png` is a copy of it."""
+    path, end = "/candles/binance/perp/SOL-USDT/1m", MAY + 3 * DAY_MS
+    explorer.demo.get(path, start=MAY, end=MAY + 32 * HOUR_MS)
+    explorer.open(permalink("binance perp SOL-USDT 1m", MAY, end)).loaded()
+    expect(explorer.part("estimate")).to_have_attribute("data-pages", re.compile(r"\d+"))
+    picture = take_picture(explorer.page, "explorer")
+    assert picture.stat().st_size < _LARGEST_PICTURE
 
 
 def test_newest_candles(look: tuple[Explorer, str]) -> None:

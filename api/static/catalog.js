@@ -64,8 +64,9 @@ export async function findMarket({ exchange, market_type: market, interval }) {
   return { market: found, grid: offered && new Grid(offered.grid) };
 }
 
-/** Return what is listed of a symbol; null where the list can't be had or lacks it. */
+/** Return what is listed of a symbol, by either name; null where the list can't be had or lacks it. */
 export async function findSymbol(series) {
   const list = await readSymbols(series).catch(() => []);
-  return list.find((each) => each.symbol === series.symbol) ?? null;
+  const named = (name) => list.find((each) => each[name] === series.symbol);
+  return named("symbol") ?? named("native_symbol") ?? null;
 }

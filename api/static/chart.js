@@ -96,14 +96,17 @@ export class Chart {
     this.onScroll();
   }
 
-  /** Show another series: its grid, and how its prices are written. */
-  open(history, { minMove, digits, mostVisible }) {
+  /** Show another series. */
+  open(history, { mostVisible }) {
     this.history = history;
     this.forming = null;
     this.mostVisible = Math.max(MOST_VISIBLE, mostVisible ?? 0);
-    this.candles.applyOptions({ priceFormat: { type: "price", precision: digits, minMove } });
     this.chart.timeScale().applyOptions({ timeVisible: history.grid.step < DAY_MS });
     this.chart.priceScale("right").applyOptions({ autoScale: true });
+  }
+
+  setDigits(precision) {
+    this.candles.applyOptions({ priceFormat: { type: "price", precision, minMove: 10 ** -precision } });
   }
 
   /** Show nothing. */

@@ -26,6 +26,8 @@ const SHORTEST_CHUNK = 1_500;
 const SETTLED_MS = 180;
 const LONGEST_RETRY_SECONDS = 30;
 const MOST_QUIET_SLOTS = 60;
+const UNKNOWN_DIGITS = 6;
+const ROWS_LOOKED_AT = 200;
 
 export class Explorer {
   constructor() {
@@ -87,14 +89,18 @@ export class Explorer {
     await this.drawIntervals(wanted, market, grid);
     const [whole, symbol] = await Promise.all([readWhole(wanted, signal), findSymbol(wanted)]);
     if (signal.aborted) throw new DOMException("left", "AbortError");
-    Object.assign(this, { market, grid, symbol, whole, history: new History(wanted, grid) });
-    drawInformation(wanted, symbol, whole, grid);
+    // An address may have the exchange's own name.
+    const series = { ...wanted, symbol: symbol?.symbol ?? wanted.symbol };
+    Object.assign(this, { market, grid, symbol, series, history: new History(series, grid) });
+    this.head(series);
+    drawInformation(series, symbol, whole, grid);
     this.closedUntil = whole.at(-1)?.end ?? grid.floor(Date.now());
     this.range = this.allowed(range ?? this.newest());
     this.chart ??= this.makeChart();
     const slots = grid.count(this.range.from, this.range.to);
     this.most = Math.max(MOST_LOADED, slots);
-    this.chart.open(this.history, { ...scaleOf(symbol), mostVisible: slots });
+    this.chart.open(this.history, { mostVisible: slots });
+    this.setScale(digitsOf(symbol?.tick_size));
     this.chart.show(this.range);
     this.panel.offer(this.history, null);
     this.legend(null);
@@ -113,6 +119,12 @@ export class Explorer {
     show(byId("chart-note"), false);
     show(byId("holes-section"), false);
     this.legend(null);
+  }
+
+  /** Write prices with so many digits; null until candles tell how many there are. */
+  setScale(digits) {
+    this.digits = digits;
+    this.chart.setDigits(digits ?? UNKNOWN_DIGITS);
   }
 
   makeChart() {
@@ -171,13 +183,13 @@ export class Explorer {
 
   // --- loading --------------------------------------------------------------------------------
 
-  /** Load what the range lacks, one request after another; asked for again meanwhile, once more. */
+  /** Load what the range lacks, one piece after another; asked for again meanwhile, once more. */
   async load(signal = this.controller.signal) {
-    if (this.isLoading) {
+    if (this.loading === signal) {
       this.isAskedAgain = true;
       return;
     }
-    this.isLoading = true;
+    this.loading = signal;
     this.busy("Loading…");
     try {
       do {
@@ -185,12 +197,16 @@ export class Explorer {
         await this.loadOnce(signal);
       } while (this.isAskedAgain && !signal.aborted);
     } finally {
-      this.isLoading = false;
-      this.busy("");
-      if (this.history && !this.history.isEmpty) this.note();
+      this.loaded(signal);
     }
-    if (this.controller.signal !== signal) return this.load();
-    return undefined;
+  }
+
+  /** Let the next load begin, unless another view has begun its own. */
+  loaded(signal) {
+    if (this.loading !== signal) return;
+    this.loading = null;
+    this.busy("");
+    if (this.history && !this.history.isEmpty) this.note();
   }
 
   async loadOnce(signal) {
@@ -200,6 +216,7 @@ export class Explorer {
       await history.load(target.from, target.to, signal);
       if (signal.aborted) return;
       if (!this.refused) this.worked();
+      if (this.digits === null && history.rows.length) this.setScale(digitsSeen(history.rows));
       this.chart.draw();
       this.isAskedAgain = this.isMoved;
     }
@@ -274,6 +291,7 @@ export class Explorer {
         this.refuse(gaps, problem);
       }
     }
+    if (signal.aborted) return;
     const left = history.gaps(this.range.from, this.range.to);
     this.panel.offer(history, left.length ? { start: left[0].start, end: left.at(-1).end } : null);
   }
@@ -393,7 +411,7 @@ export class Explorer {
   scrolled() {
     if (!this.history || this.history.isEmpty) return;
     this.bringInLine();
-    if (this.isMoved && !this.isLoading && this.target()) this.load().catch((error) => this.failed(error));
+    if (this.isMoved && !this.loading && this.target()) this.load().catch((error) => this.failed(error));
   }
 
   // --- what the service does ------------------------------------------------------------------
@@ -413,7 +431,7 @@ export class Explorer {
   /** Take the forming candle; a new one means that the one before it has closed. */
   async take(candle) {
     const { history, controller } = this;
-    if (!history || history.isEmpty || this.isLoading) return;
+    if (!history || history.isEmpty || this.loading) return;
     if (candle.time > history.end) await this.extend(candle.time, controller.signal).catch((error) => this.failed(error));
     if (controller.signal.aborted || history !== this.history) return;
     this.chart.setForming(candle);
@@ -422,7 +440,7 @@ export class Explorer {
 
   async extend(end, signal) {
     const { history, grid } = this;
-    this.isLoading = true;
+    this.loading = signal;
     try {
       const [start, newSlots] = [history.end, grid.count(this.closedUntil, end)];
       await history.load(history.start, end, signal);
@@ -433,7 +451,7 @@ export class Explorer {
       this.chart.draw();
       this.bringInLine();
     } finally {
-      this.isLoading = false;
+      this.loaded(signal);
     }
   }
 
@@ -490,7 +508,7 @@ export class Explorer {
     const { history, range } = this;
     const isEmpty = history.indexOf(range.from) === history.indexOf(range.to);
     const states = new Set(history.windows.filter((each) => each.end > range.from && each.start < range.to).map((each) => each.state));
-    const words = !isEmpty || this.isLoading ? "" : emptyWords(states);
+    const words = !isEmpty || this.loading ? "" : emptyWords(states);
     write(byId("chart-note"), words);
     show(byId("chart-note"), words !== "");
   }
@@ -500,7 +518,7 @@ export class Explorer {
     const shown = row ?? this.chart?.forming ?? this.history?.rows.at(-1) ?? null;
     if (shown === this.shown) return;
     this.shown = shown;
-    byId("legend").replaceChildren(...(shown ? legendOf(shown, scaleOf(this.symbol).digits) : []));
+    byId("legend").replaceChildren(...(shown ? legendOf(shown, this.digits ?? UNKNOWN_DIGITS) : []));
   }
 
   taken() {
@@ -512,10 +530,10 @@ export class Explorer {
 
 const pick = (series) => Object.fromEntries(Object.entries(series).filter(([, value]) => value));
 
-function scaleOf(symbol) {
-  const step = symbol?.tick_size;
-  const digits = digitsOf(step) ?? 6;
-  return { digits, minMove: step > 0 ? 10 ** -digits : 0.000001 };
+/** Count the digits of prices where no tick is told. */
+function digitsSeen(rows) {
+  const prices = rows.slice(-ROWS_LOOKED_AT).flatMap((row) => row.slice(1, 5));
+  return Math.max(...prices.map((each) => digitsOf(each) ?? 0));
 }
 
 function emptyWords(states) {

@@ -71,6 +71,7 @@ export class FetchPanel {
     const { history, stretch } = this;
     if (!stretch || this.running) return;
     const slots = (start, end) => history.grid.count(start, end);
+    this.name = `${history.series.symbol} ${history.series.interval}`;
     this.progress({ slots: slots(stretch.start, stretch.end), covered: 0, share: 0 });
     this.running = new Fetch(history.series, stretch.start, stretch.end, { onProgress: (each) => this.progress(each), slots });
     this.draw();
@@ -90,6 +91,7 @@ export class FetchPanel {
     this.key = undefined;
     this.draw();
     await this.onFetched(history, stretch);
+    if (this.key === undefined && this.stretch) this.plan(); // of the series that is shown meanwhile
     if (problem) this.onProblem(problem);
   }
 
@@ -109,7 +111,7 @@ export class FetchPanel {
     byId("progress-bar").value = share;
     const left = eta > 0 ? `, about ${seconds(eta)} left` : "";
     const waits = state === "queued" ? ", waiting for its turn" : "";
-    byId("progress-text").textContent = `${Math.floor(100 * share)}%: ${count(covered)} of ${count(slots)} slots${waits || left}`;
+    byId("progress-text").textContent = `${this.name}: ${Math.floor(100 * share)}%, ${count(covered)} of ${count(slots)} slots${waits || left}`;
     mark(byId("progress"), "data-share", share);
   }
 }

@@ -74,9 +74,9 @@ def test_candles_with_holes(look: tuple[Explorer, str]) -> None:
 
 def test_picture_for_the_readme(explorer: Explorer) -> None:
     """Half of it stored and half to be fetched: `docs/explorer.png` is a copy of it."""
-    path, end = "/candles/binance/perp/SOL-USDT/1m", MAY + 3 * DAY_MS
-    explorer.demo.get(path, start=MAY, end=MAY + 32 * HOUR_MS)
-    explorer.open(permalink("binance perp SOL-USDT 1m", MAY, end)).loaded()
+    name, end = "coinbase spot ETH-USD 1h", MAY + 100 * DAY_MS
+    explorer.demo.get("/candles/coinbase/spot/ETH-USD/1h", start=MAY, end=MAY + 35 * DAY_MS)
+    explorer.open(permalink(name, MAY, end)).loaded()
     expect(explorer.part("estimate")).to_have_attribute("data-pages", re.compile(r"\d+"))
     picture = take_picture(explorer.page, "explorer")
     assert picture.stat().st_size < _LARGEST_PICTURE

@@ -27,10 +27,10 @@ from mdp_core.settings import (
     TokenSettings,
     UpgradeSettings,
 )
+from scripts.cli import alive, coverage, repair
+from scripts.cli import backfill as backfill_command
 from scripts.cli.check import Service, findings, remarks, require
 from scripts.cli.db_status import report
-from scripts.cli.main import alive, coverage, repair
-from scripts.cli.main import backfill as backfill_command
 from scripts.cli.options import clear_errors, parse_cli_time
 from scripts.demo.stack import SandboxRequest, StackError, serve
 from scripts.sandbox.app import SandboxOptions, create_sandbox

@@ -26,7 +26,7 @@ import httpx
 from pydantic import SecretStr
 
 from api.auth import SCOPES, issue_token
-from db.local.server import launch as local_launch
+from db.local import launch as local_launch
 from db.local.server import open_local_database
 from db.upgrade import upgrade
 from mdp_core.domain.clock import Clock

@@ -20,7 +20,7 @@ from pathlib import Path
 import orjson
 from dockerfile_parse import DockerfileParser
 
-from db.local.server import apt as local_apt
+from db.local import apt as local_apt
 
 PROJECT = Path(__file__).parents[2]
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from typer.testing import CliRunner, Result
 
-from scripts.cli.main import main as cli
+from scripts.cli import main as cli
 
 
 def mdp(arguments: Sequence[str], environment: Mapping[str, str]) -> Result:

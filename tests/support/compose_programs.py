@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from db.local.server import apt as local_apt
-from db.local.server import programs as local_programs
+from db.local import apt as local_apt
+from db.local import programs as local_programs
 
 # Debian 12's is written in Python and of the years before the specification; Debian 13's is the
 # plugin of `docker compose`, which runs by itself too.

@@ -23,7 +23,7 @@ from support.compose_programs import find_compose, offered
 
 from mdp_core.settings import ExchangeSettings
 from mdp_core.wiring import installed_adapters
-from scripts.cli.main import main as cli
+from scripts.cli import main as cli
 
 COMPOSE = PROJECT / "docker-compose.yml"
 EXAMPLE = PROJECT / ".env.example"

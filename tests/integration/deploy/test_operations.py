@@ -33,9 +33,9 @@ from typer.testing import CliRunner
 
 from api.auth import issue_token
 from mdp_core.settings import TokenSettings
+from scripts.cli import main as cli
 from scripts.cli.check import findings, remarks
 from scripts.cli.environment import known_variables
-from scripts.cli.main import main as cli
 from scripts.demo.stack import free_port
 
 PATH = "/candles/binance/perp/BTC-USDT/1h"

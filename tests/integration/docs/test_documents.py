@@ -32,7 +32,7 @@ from typer.main import get_command
 from api.app import create_app
 from api.errors import every_kind
 from mdp_core.wiring import installed_adapters
-from scripts.cli.main import main as cli
+from scripts.cli import main as cli
 from scripts.demo.stack import free_port
 
 PAGES = [

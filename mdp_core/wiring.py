@@ -18,7 +18,7 @@ from mdp_core.exchanges.base import ExchangeAdapter, ExchangeFacts
 from mdp_core.exchanges.clock import Delays, ExchangeClock
 from mdp_core.exchanges.http import ExchangeHttp, tell_of_retries
 from mdp_core.fill.fetcher import PageFetcher
-from mdp_core.fill.filler import Bounds, PageFiller
+from mdp_core.fill.filler import FillLimits, PageFiller
 from mdp_core.fill.market import MarketContext
 from mdp_core.fill.provisional import ProvisionalCache
 from mdp_core.ratelimit.budget import Budget
@@ -28,7 +28,9 @@ from mdp_core.series.resolver import SeriesResolver
 from mdp_core.service.candles import CandleService
 from mdp_core.service.coverage import Coverage
 from mdp_core.service.latest import LatestCandles
+from mdp_core.service.mending import Mender
 from mdp_core.service.repair import Repair
+from mdp_core.service.stored_pages import PageComparer
 from mdp_core.settings import ExchangeSettings, Settings
 from mdp_core.storage.candles.candle_reader import CandleReader
 from mdp_core.storage.candles.candle_store import CandleStore
@@ -127,6 +129,7 @@ async def open_services(
         )
         bulk = BulkFill(service, shared.store, markets)
         planning = Planning(bulk, metadata)
+        comparer, mender = PageComparer(shared.store, metadata, markets), Mender(shared.store)
         yield Services(
             settings,
             database,
@@ -143,7 +146,7 @@ async def open_services(
             planning,
             Backfills(jobs, bulk, planning, metadata, runs, settings.clock),
             HistorySearch(service, shared.store, metadata, markets),
-            Repair(shared.store, metadata, markets),
+            Repair(comparer, mender),
             servers,
         )
 
@@ -211,14 +214,14 @@ async def _open_market(
         ranges = ProvisionalCache(facts.poll_seconds)
         exchange_clock = ExchangeClock(adapter, settings.clock, _delays(facts, own))
         fetcher = PageFetcher(adapter, exchange_clock, shared.store, ranges)
-        filler = PageFiller(shared.store, fetcher, scheduler, shared.claims, _bounds(settings))
+        filler = PageFiller(shared.store, fetcher, scheduler, shared.claims, _fill_limits(settings))
         async with aclosing(exchange_clock), aclosing(filler):
             per_second = facts.tariff.per_second * own.share
             yield MarketContext(adapter, exchange_clock, filler, ranges, per_second)
 
 
-def _bounds(settings: Settings) -> Bounds:
-    return Bounds(
+def _fill_limits(settings: Settings) -> FillLimits:
+    return FillLimits(
         waiting=settings.max_waiting,
         claim_seconds=settings.attempt_timeout_seconds,
     )

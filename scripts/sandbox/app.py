@@ -1,4 +1,4 @@
-"""The sandbox as one web application: three exchanges under their prefixes, and its controls.
+"""The sandbox as one web application: exchanges, archive and controls.
 
 A request is logged when it comes, delayed by the latency, answered and charged, and only then may
 a fault hit it: a fault concerns a request that would have been answered with candles, or with the
@@ -34,12 +34,12 @@ from scripts.sandbox.transfers import transfer
 _HANG_SECONDS = 60.0
 _FAULTS = TypeAdapter(list[Fault])
 _OFFERED = {"binance": binance.GRIDS, "hyperliquid": hyperliquid.GRIDS, "coinbase": coinbase.GRIDS}
-_NOBODY_THERE = Reply(499, b"")
+_CLIENT_LEFT = Reply(499, b"")
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxOptions:
-    """How the sandbox starts; latency and limits can be changed while it runs.
+    """Start options of the sandbox; latency and limits can be changed while it runs.
 
     Attributes:
         clock: The exchanges' time; budgets, latency and the log keep real time.
@@ -215,7 +215,7 @@ def _headers(raw: tuple[tuple[bytes, bytes], ...]) -> Mapping[str, str]:
 
 def _logged(answer: Reply, entry: Entry, headers: Mapping[str, str] | None = None) -> Response:
     """Note the status in the log, unless the client has left, and make the response."""
-    if answer is not _NOBODY_THERE:
+    if answer is not _CLIENT_LEFT:
         entry.status = answer.status
     told = {**answer.headers, **(headers or {})}
     return Response(answer.body, answer.status, told, answer.media_type)
@@ -227,7 +227,7 @@ async def _hang(request: Request, fault: Fault) -> Reply:
         async with asyncio.timeout(_HANG_SECONDS if fault.seconds is None else fault.seconds):
             while (await request.receive())["type"] != "http.disconnect":
                 pass
-            return _NOBODY_THERE
+            return _CLIENT_LEFT
     return Reply(504, b"<html><body>504 Gateway Time-out</body></html>", "text/html")
 
 

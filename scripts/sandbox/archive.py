@@ -1,4 +1,4 @@
-"""Binance's public archive of USD-M candles, under `/archive`: which files there are, and when.
+"""Binance's public archive of USD-M candles, under `/archive`.
 
 The files hold the candles that the REST interface answers with. A day's is published the next day
 at 08:35 UTC, a month's on the first Monday after it at 12:06; candles longer than a day come by

@@ -1,4 +1,4 @@
-"""The files of Binance's archive: candles as text, in a zip, with a checksum, right or spoilt."""
+"""The files of Binance's archive, right or spoilt: text, zip and checksum."""
 
 import hashlib
 import io

@@ -4,7 +4,7 @@ Peculiar symbols, for those who test against them:
 
 - `BTCUSDT`: `onboardDate` lies 17 days after its first candle
 - `XRPUSDT`: down 2024-06-12 02:00 to 04:00 UTC, no candle opens there
-- `DEFIUSDT`: in three of ten minutes nobody trades; those rows are flat, with volume 0
+- `DEFIUSDT`: in three of ten minutes there are no trades; those rows are flat, with volume 0
 - `OMGUSDT`: delisted (`SETTLING`), its candles end at its `deliveryDate`; more among the others
 - `XAUUSDT` (`TRADIFI_PERPETUAL`), `BTCUSDT_261225` (`CURRENT_QUARTER`), `BTCSTUSDT`
   (`PENDING_TRADING`, contract type empty, no candles), `NOVELUSDT` (unknown status),

@@ -1,4 +1,4 @@
-"""The symbols of the sandbox's Binance and its `exchangeInfo`: known names, oddities, a long tail.
+"""The symbols of the sandbox's Binance: known names, oddities, a long tail.
 
 Fields and their values are those of a recorded answer of 2026; the numbers are invented.
 """

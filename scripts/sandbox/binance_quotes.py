@@ -1,4 +1,4 @@
-"""The public endpoints of the sandbox's Binance beside candles: books, tickers, funding, trades.
+"""Books, tickers, funding and trades of the sandbox's Binance.
 
 Shapes, limits and weights: developers.binance.com, usds-margined-futures/market-data/rest-api.
 """

@@ -68,7 +68,7 @@ class Columns:
 
 @dataclass(frozen=True, slots=True)
 class Decimals:
-    """How many decimals the prices and the volumes of a symbol have."""
+    """Numbers of decimals that the prices and the volumes of a symbol have."""
 
     price: int
     size: int

@@ -3,7 +3,7 @@
 Peculiar products, for those who test against them:
 
 - `BTC-USD`: one-minute candles since 2015-01-20, hourly and daily ones since 2015-07-20
-- `AERO-USD`: in one of five minutes nobody trades; `WAXL-USD`: in 199 of 200. There is no row then
+- `AERO-USD`: one of five minutes has no trades and so no row; `WAXL-USD`: 199 of 200
 - `DASH-USD`: rows appear only 45 s after their close, the forming one never
 - `MOVE-USD`, `BAL-BTC`, `BTC-USDC`: delisted; `NOVEL-USD`: unknown status; `BTCAUCTION-USD`: its
   base currency is BTC

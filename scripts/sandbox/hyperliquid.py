@@ -1,10 +1,10 @@
-"""Hyperliquid as its info endpoint answers, under `/hyperliquid`: candles, book, funding, lists.
+"""Hyperliquid as its info endpoint answers, under `/hyperliquid`.
 
 Peculiar coins, for those who test against them:
 
 - `BTC`: rows with moving prices and no volume from 2020-08-19 on, trading begins 2023-02-26
-- `PURR`: in three of ten minutes nobody trades; the flat row of such a minute is missing at first
-  and published two minutes after its close
+- `PURR`: in three of ten minutes there are no trades; the flat row of such a minute is missing at
+  first and published two minutes after its close
 - `MATIC`: delisted, its history stays; `RNDR`: delisted, answers `[]`
 - `xyz:TSLA`: a builder's coin (dex `xyz`); `PURR/USDC` and `@107`: spot
 """

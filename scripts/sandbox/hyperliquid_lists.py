@@ -1,4 +1,4 @@
-"""The lists of the sandbox's Hyperliquid: its dexes, perpetuals, spot markets and their state."""
+"""The lists of the sandbox's Hyperliquid: perpetuals, spot markets, states."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Invented series: candles computed from the slot's number, at any place of the series alike."""
+"""Invented series: candles computed from their place alone, anywhere alike."""
 
 import numpy as np
 
@@ -86,7 +86,7 @@ class InventedSeries(Series):
         return self._published(rows, edges[1:], traded, now_ms)
 
     def _traded(self, first: int, edges: Int64s) -> Flags:
-        """Tell in which of the slots from `first` on anybody trades."""
+        """Tell which of the slots from `first` on have trades."""
         if self._market.quiet == 0.0:
             return np.ones(len(edges) - 1, dtype=np.bool_)
         slots = np.arange(first, first + len(edges) - 1)

@@ -1,4 +1,4 @@
-"""How the exchanges count requests and refuse them, per client address.
+"""Counting of requests, and refusals, per client address.
 
 Budgets live in real time, whatever clock the sandbox shows: that is what a client is protected
 from. Each class is given a source of real seconds so that a test need not wait for a minute.

@@ -40,14 +40,14 @@ _SWINGS = ((1, 0.3), (90, 0.3), (2880, 0.3))  # minutes, and part of the usual v
 
 @dataclass(frozen=True, slots=True)
 class Market:
-    """What an invented symbol is like; times in epoch milliseconds.
+    """Character of an invented symbol; times in epoch milliseconds.
 
     Attributes:
         born_ms: When its first candle's slot is open.
         traded_ms: When trading begins: rows that close before have moving prices and no volume.
         dies_ms: No candle opens from here on.
         hole: Window in which the exchange was down: no candle opens there.
-        quiet: Probability that nobody trades in a minute.
+        quiet: Probability that a minute has no trades.
         publishes_quiet: Whether a slot without trades gets a flat row, or none.
         late_ms: How long after its close a row may be missing: where flat rows are published
             only these, else every row.
@@ -118,7 +118,7 @@ def with_daily_ranges(
 
 
 def lots_between(market: Market, edges: Int64s) -> Int64s:
-    """Give how many lots are traded between the times (ms, whole minutes): at least one a minute.
+    """Count the lots traded between times (ms, whole minutes), some in each minute.
 
     The running total is a straight line and, on top, for minutes, hours and days, lines between
     random heights; together they never fall.

@@ -1,4 +1,4 @@
-"""The work of a fault on the answer that it hits: it replaces the answer, or spoils its content."""
+"""The work of a fault on the answer that it hits: to replace it or spoil it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace

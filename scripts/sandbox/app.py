@@ -24,8 +24,8 @@ from starlette.routing import Route
 from mdp_core.domain.clock import Clock, to_ms
 from scripts.sandbox import binance, coinbase, hyperliquid
 from scripts.sandbox.archive import Archive, error, failed
-from scripts.sandbox.control import Entry, Fault, Log, Settings
-from scripts.sandbox.exchange import Call, Exchange, Page, Reply
+from scripts.sandbox.control import Entry, Fault, Log, SandboxSettings
+from scripts.sandbox.exchange import Call, CandleReply, Exchange, Reply
 from scripts.sandbox.faults import Faults, complaint
 from scripts.sandbox.replay import Replay
 from scripts.sandbox.spoiling import failure, misdirect, spoil
@@ -139,11 +139,13 @@ class Sandbox:
             return await _hang(request, fault)
         if fault and (failed := failure(fault, exchange, to_ms(self._clock()))):
             return failed
-        if isinstance(answer, Page):
+        if isinstance(answer, CandleReply):
             answer = self._published(exchange, answer, fault, entry)
         return Reply(200, spoil(fault, answer))
 
-    def _published(self, exchange: Exchange, page: Page, fault: Fault | None, entry: Entry) -> Page:
+    def _published(
+        self, exchange: Exchange, page: CandleReply, fault: Fault | None, entry: Entry
+    ) -> CandleReply:
         if fault and fault.fault == "late_candle":
             self._faults.withhold(exchange.name, page, fault)
         page = misdirect(fault, page, to_ms(self._clock())) if fault else page
@@ -175,13 +177,13 @@ class Sandbox:
         """Change settings; the answer is latency and limits."""
         if request.method == "POST":
             try:
-                self._change(Settings.model_validate_json(await request.body()))
+                self._change(SandboxSettings.model_validate_json(await request.body()))
             except ValidationError as error:
                 return _unacceptable(error)
         limits = "on" if self._limits else "off"
         return _json({"latency_ms": self._latency_ms, "limits": limits})
 
-    def _change(self, settings: Settings) -> None:
+    def _change(self, settings: SandboxSettings) -> None:
         if settings.latency_ms is not None:
             self._latency_ms = settings.latency_ms
         if settings.limits is not None:
@@ -222,7 +224,10 @@ def _logged(answer: Reply, entry: Entry, headers: Mapping[str, str] | None = Non
 
 
 async def _hang(request: Request, fault: Fault) -> Reply:
-    """Answer nothing until the client leaves; give up like a gateway after the fault's seconds."""
+    """Answer nothing until the client leaves.
+
+    Give up like a gateway after the fault's seconds.
+    """
     with suppress(TimeoutError, asyncio.CancelledError):  # cancelled: the server stops
         async with asyncio.timeout(_HANG_SECONDS if fault.seconds is None else fault.seconds):
             while (await request.receive())["type"] != "http.disconnect":

@@ -22,7 +22,10 @@ _LONGEST_BAN_SECONDS = 3 * 24 * 3600
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a request is not answered: the status, and for how many seconds to stay away."""
+    """Why a request is not answered.
+
+    The status, and for how many seconds to stay away.
+    """
 
     status: int
     retry_after: int

@@ -17,7 +17,7 @@ from mdp_core.wiring import Services
 pytestmark = one_kind_of_database
 
 _SERIES = ("binance", "perp", "BTC-USDT", "1m")
-_MONTH = {"start": datetime(2024, 5, 1, tzinfo=UTC), "end": datetime(2024, 6, 1, tzinfo=UTC)}
+_START, _END = datetime(2024, 5, 1, tzinfo=UTC), datetime(2024, 6, 1, tzinfo=UTC)
 _ALL = "SELECT * FROM candles ORDER BY time"
 _CHANGE = "UPDATE candles SET volume = volume + 1 WHERE time = '2024-05-11 12:34Z'"
 _DELETE = "DELETE FROM candles WHERE time = '2024-05-21 01:02Z'"
@@ -46,7 +46,7 @@ def verify(settings: Settings, sandbox: Sandbox) -> Command:
 @pytest.fixture
 async def month(services: Services, database: psycopg.Connection) -> int:
     """A month of one-minute candles; tells how many are stored."""
-    await services.candles.get(CandleQuery(*_SERIES, **_MONTH))
+    await services.candles.get(CandleQuery(*_SERIES, start=_START, end=_END))
     return len(database.execute(_ALL).fetchall())
 
 

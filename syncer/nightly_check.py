@@ -8,8 +8,6 @@ from datetime import timedelta
 from mdp_core.domain.queries import CandleQuery
 from mdp_core.errors import MdpError
 from mdp_core.exchanges.base import ExchangeAdapter
-from mdp_core.ratelimit.priority import Priority
-from mdp_core.ratelimit.scheduler import at_priority
 from mdp_core.service.stored_pages import StoredPage, StoredSeries
 from mdp_core.service.verify import SeriesCheck
 from mdp_core.storage.catalog.inventory import Holding, HoldingFilter, read_holdings
@@ -36,15 +34,14 @@ class NightlyCheck:
         facts, compared, differing = self._adapter.facts, 0, 0
         errors: list[MdpError] = []
         wanted = HoldingFilter(facts.name, facts.market_type)
-        with at_priority(Priority.BACKFILL):
-            holdings = await read_holdings(self._services.database, wanted)
-            for holding in random.sample(holdings, min(_SERIES, len(holdings))):
-                try:
-                    check = await self._check(holding)
-                except MdpError as error:
-                    errors.append(error)
-                else:
-                    compared, differing = compared + check.compared, differing + check.unequal
+        holdings = await read_holdings(self._services.database, wanted)
+        for holding in random.sample(holdings, min(_SERIES, len(holdings))):
+            try:
+                check = await self._check(holding)
+            except MdpError as error:
+                errors.append(error)
+            else:
+                compared, differing = compared + check.compared, differing + check.unequal
         return RunResult(compared, error=describe(errors), differing=differing)
 
     async def _check(self, holding: Holding) -> SeriesCheck:

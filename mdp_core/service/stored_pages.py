@@ -17,6 +17,8 @@ from mdp_core.domain.windows import Window, hull, intersect
 from mdp_core.errors import HistoryUnavailable, InvalidWindow
 from mdp_core.exchanges.validation import Observation, judge
 from mdp_core.fill.market import MarketContext
+from mdp_core.ratelimit.context import RequestContext
+from mdp_core.ratelimit.priority import Priority
 from mdp_core.series.resolver import SeriesResolver
 from mdp_core.storage.candles.candle_store import CandleStore
 
@@ -171,12 +173,13 @@ class PageComparer:
 
 
 async def observe(market: MarketContext, series: Series, window: Window) -> Observation:
-    """Ask an exchange for the candles of a window, and judge its answer.
+    """Ask an exchange for the candles of a window, after all other callers, and judge its answer.
 
     Raises:
         ExchangeError: It can't be had, or the answer is to another question.
     """
-    rows = await market.adapter.fetch_page(series.symbol, series.interval, window)
+    adapter = market.adapter.bound(RequestContext.at(Priority.BACKFILL))
+    rows = await adapter.fetch_page(series.symbol, series.interval, window)
     return judge(rows, series.grid, window, market.adapter.facts)
 
 

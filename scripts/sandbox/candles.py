@@ -33,7 +33,7 @@ class TimeSpan:
     start_ms: int
     end_ms: int
 
-    def clipped(self) -> "Window":
+    def clipped(self) -> "TimeSpan":
         """Give the part that a calendar can express; exchanges take any integer."""
         return TimeSpan(
             *(min(max(ms, 0), DISTANT_FUTURE_MS) for ms in (self.start_ms, self.end_ms))

@@ -22,7 +22,7 @@ _NOTICEABLE = timedelta(seconds=2)
 
 
 class _SettableClock(Clock):
-    """A machine's clock that somebody sets."""
+    """A machine's clock that can be set."""
 
     set_by = timedelta(0)
 

@@ -201,13 +201,13 @@ async def test_unreachable_exchange_is_an_error_and_what_is_stored_is_served(
     """Nobody listens there: 503 for what is not stored, and the rest as ever."""
     async with serving(settings, sandbox) as client:
         stored = await client.get(PATH, params=WINDOW)
-    nobody = Sandbox("http://127.0.0.1:9")
+    away = Sandbox("http://127.0.0.1:9")
     async with serving(settings, away) as client:
         hit = await client.get(PATH, params=WINDOW)
         missing = await client.get(
             PATH, params={"start": WINDOW["end"], "limit": 1, "end": WINDOW["end"] + MINUTE_MS}
         )
-    nobody.close()
+    away.close()
 
     assert hit.content == stored.content
     assert (missing.status_code, missing.json()["code"]) == (503, "upstream_unavailable")

@@ -456,7 +456,7 @@ async def test_job_of_what_was_never_traded_fails_and_says_so(settings: Settings
 async def test_step_that_brings_nothing_is_not_tried_again_at_once(
     settings: Settings, sandbox: Sandbox
 ) -> None:
-    """Where candles settle after the absence grace a job ends after both."""
+    """A job ends after settling and absence grace, also where settling takes longer."""
     delays = {"settle_seconds": 600, "absence_grace_seconds": 300}
     async with opened_services(settings, sandbox, **delays) as services:
         series = await services.metadata.series("binance", "perp", "ETH-USDT", "1m")

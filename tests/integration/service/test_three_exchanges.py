@@ -384,7 +384,7 @@ async def test_window_in_which_nothing_traded_is_asked_for_once_doubted_once_nev
 async def test_delisted_markets_silence_is_doubted_once_and_then_known(
     settings: Settings, exchange: str, market: str
 ) -> None:
-    """Where every interval is published an empty page is odd, and no candle."""
+    """An exchange that publishes every interval has no candles in an empty page."""
     start = (to_ms(NOON) - 30 * DAY_MS) // DAY_MS * DAY_MS
     path, window = f"{exchange}/{market}/1h", {"start": start, "end": start + DAY_MS}
     async with at(NOON, settings) as (client, sandbox):

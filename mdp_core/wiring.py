@@ -46,9 +46,6 @@ from mdp_core.storage.jobs.job_runs import JobRuns
 
 ENTRY_POINT_GROUP = "mdp.exchanges"
 
-# Of a request's time: whoever waits for tokens is told so before the request itself gives up.
-_PATIENT_PART = 0.9
-
 Adapters = dict[tuple[str, str], type[ExchangeAdapter]]
 
 
@@ -239,7 +236,6 @@ async def _open_market(
 def _bounds(settings: Settings) -> Bounds:
     return Bounds(
         waiting=settings.max_waiting,
-        patience_seconds=settings.request_deadline_seconds * _PATIENT_PART,
         claim_seconds=settings.attempt_timeout_seconds,
     )
 

@@ -83,6 +83,10 @@ _DETAILS: dict[str, dict[str, Any]] = {
     "upstream_bad_data": {
         "times": {"type": "array", "items": _MS, "description": "Slots with rejected rows."}
     },
+    "clock_skew": {
+        "their_time": {**_MS, "description": "The clock of the exchange, or of the database."},
+        "our_time": {**_MS, "description": "The clock of this service."},
+    },
 }
 _HEADERS: dict[int, dict[str, Any]] = {
     401: {"WWW-Authenticate": {"required": True, "schema": _TEXT}},

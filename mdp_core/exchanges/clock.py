@@ -8,6 +8,7 @@ from mdp_core.domain.series import Series
 from mdp_core.domain.watermarks import Watermarks
 from mdp_core.exchanges.base import ExchangeFacts
 from mdp_core.exchanges.clock_reading import ClockReader, Times
+from mdp_core.ratelimit.context import DEFAULT_CONTEXT, RequestContext
 
 # No exchange of today sold anything before that.
 EARLIEST = datetime(2010, 1, 1, tzinfo=UTC)
@@ -41,18 +42,21 @@ class ExchangeClock:
         """How long after its close a candle may still change."""
         return self._delays.settle
 
-    async def watermarks(self, series: Series, end: datetime | None) -> Watermarks:
+    async def watermarks(
+        self, series: Series, end: datetime | None, context: RequestContext = DEFAULT_CONTEXT
+    ) -> Watermarks:
         """Give what can be asked for now.
 
         Args:
             series: On its own grid.
             end: Where the window in question ends, None for now.
+            context: On whose behalf the exchange's clock is read.
 
         Raises:
             ClockSkew: The clocks are apart, and the window reaches beyond the earlier one.
             ExchangeError: The exchange's clock was needed and could not be read.
         """
-        grid, times = series.grid, await self._reader.times(end)
+        grid, times = series.grid, await self._reader.times(end, context)
         closed = grid.floor(times.earlier)
         if times.problem and (end is None or grid.ceil(end) > closed):
             raise times.problem.with_traceback(None)
@@ -63,26 +67,32 @@ class ExchangeClock:
         ours = self._reader.ours
         return self._watermarks(series, Times(ours, ours))
 
-    async def settled(self, grid: Grid) -> datetime:
+    async def settled(self, grid: Grid, context: RequestContext = DEFAULT_CONTEXT) -> datetime:
         """Tell up to when candles on a grid are final now, by the earlier clock."""
-        return grid.floor((await self._reader.times()).earlier - self._delays.settle)
+        times = await self._reader.times(None, context)
+        return grid.floor(times.earlier - self._delays.settle)
 
-    async def remembers(self, grid: Grid, open_time: datetime) -> bool:
+    async def remembers(
+        self, grid: Grid, open_time: datetime, context: RequestContext = DEFAULT_CONTEXT
+    ) -> bool:
         """Tell whether the exchange surely still has the candle that opens then."""
-        return open_time >= await self.remembered_from(grid)
+        return open_time >= await self.remembered_from(grid, context)
 
-    async def remembered_from(self, grid: Grid) -> datetime:
+    async def remembered_from(
+        self, grid: Grid, context: RequestContext = DEFAULT_CONTEXT
+    ) -> datetime:
         """Give the first slot that the exchange surely still has now, by the later clock."""
-        return self._remembered(grid, grid.floor((await self._reader.times()).later))
+        times = await self._reader.times(None, context)
+        return self._remembered(grid, grid.floor(times.later))
 
-    async def now(self) -> datetime:
+    async def now(self, context: RequestContext = DEFAULT_CONTEXT) -> datetime:
         """Give the time by the earlier of the exchange's clock and ours.
 
         Raises:
             ClockSkew: They are apart.
             ExchangeError: The exchange's can't be read, and nothing is known of it.
         """
-        times = await self._reader.times()
+        times = await self._reader.times(None, context)
         if times.problem:
             raise times.problem.with_traceback(None)
         return times.earlier

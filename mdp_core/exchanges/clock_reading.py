@@ -1,6 +1,7 @@
 """Readings of one exchange's clock: shared, compared with ours, kept while it can't be asked."""
 
 import asyncio
+import contextvars
 import logging
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from mdp_core.domain.clock import Clock
 from mdp_core.errors import ClockSkew, ExchangeError, ExchangeUnavailable, MdpError
 from mdp_core.exchanges.base import ExchangeAdapter
+from mdp_core.ratelimit.context import DEFAULT_CONTEXT, RequestContext
 from mdp_core.storage.database.clock_offsets import ClockOffsets
 
 _log = logging.getLogger(__name__)
@@ -112,16 +114,19 @@ class ClockReader:
         """The time that our own clock shows."""
         return self._clock()
 
-    async def times(self, end: datetime | None = None) -> Times:
+    async def times(
+        self, end: datetime | None = None, context: RequestContext = DEFAULT_CONTEXT
+    ) -> Times:
         """Give the time by the exchange's clock and ours.
 
         Args:
             end: Nothing later is of interest; None: everything is.
+            context: On whose behalf the exchange is asked.
 
         Raises:
             StoreUnavailable: The exchange can't be asked, and the database neither.
         """
-        reading = self._fresh() or await self._read_again(end)
+        reading = self._fresh() or await self._read_again(end, context)
         if reading is None:
             return await self._without_exchange()
         if reading.ahead is None:
@@ -143,14 +148,15 @@ class ClockReader:
         if self.monotonic() >= known.until:
             if not known.is_believed:
                 return None
-            self._start()
+            # It is no caller's request: neither counted nor logged as one.
+            contextvars.Context().run(self._start, DEFAULT_CONTEXT)
         return known
 
-    async def _read_again(self, end: datetime | None) -> _Reading | None:
+    async def _read_again(self, end: datetime | None, context: RequestContext) -> _Reading | None:
         """Read the clock with everybody who waits for it; None: it can't be read."""
         if self.monotonic() < self._failed_until:
             return None
-        task = self._start()
+        task = self._start(context)
         left: float | None = None
         if await self._is_dispensable(end):
             left = max(0.0, self._task_since + _PATIENCE_SECONDS - self.monotonic())
@@ -164,16 +170,18 @@ class ClockReader:
             end is not None and end <= await self._surely_closed()
         )
 
-    def _start(self) -> asyncio.Task[None]:
+    def _start(self, context: RequestContext) -> asyncio.Task[None]:
         if self._task is None or self._task.done():
             self._task_since = self.monotonic()
-            self._task = asyncio.create_task(self._read())
+            # A caller may go before the answer comes, with its permit and its deadline.
+            alone = RequestContext(context.urgency, context.upstream)
+            self._task = asyncio.create_task(self._read(alone))
         return self._task
 
-    async def _read(self) -> None:
+    async def _read(self, context: RequestContext) -> None:
         begun = self.monotonic()
         try:
-            told = await self._adapter.server_time()
+            told = await self._adapter.bound(context).server_time()
         except ExchangeError as error:
             self._fail(error)
             return

@@ -32,6 +32,7 @@ from mdp_core.service.latest import LatestCandles
 from mdp_core.service.mending import Mender
 from mdp_core.service.repair import Repair
 from mdp_core.service.stored_pages import PageComparer
+from mdp_core.service.verify import Verify
 from mdp_core.settings import ExchangeSettings, Settings
 from mdp_core.storage.candles.candle_reader import CandleReader
 from mdp_core.storage.candles.candle_store import CandleStore
@@ -69,6 +70,7 @@ class Services:
     backfills: Backfills
     history_search: HistorySearch
     repair: Repair
+    verify: Verify
     servers: ReadServers
 
 
@@ -157,6 +159,7 @@ async def open_services(
             Backfills(jobs, bulk, planning, metadata, runs, settings.clock),
             HistorySearch(service, shared.store, metadata, markets),
             Repair(comparer, mender),
+            Verify(comparer, mender),
             servers,
         )
 

@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -44,6 +45,7 @@ STABLE = {
     "BadPayload": (502, "upstream_bad_data"),
     "BadRows": (502, "upstream_bad_data"),
     "ExchangeUnavailable": (503, "upstream_unavailable"),
+    "ClockSkew": (503, "clock_skew"),
     "RateLimited": (503, "rate_limited"),
     "NoSyncer": (503, "syncer_unavailable"),
     "Overloaded": (503, "overloaded"),
@@ -197,6 +199,10 @@ async def test_retry_after_is_rounded_up(seconds: float, header: str) -> None:
         (errors.UnknownExchange("kraken", ["binance"]), {"known": ["binance"]}),
         (errors.UnknownMarketType("binance", "spot", ["perp"]), {"known": ["perp"]}),
         (errors.HistoryUnavailable("hyperliquid", BORN), {"earliest": to_ms(BORN)}),
+        (
+            errors.ClockSkew("binance", BORN, BORN + timedelta(hours=5)),
+            {"their_time": to_ms(BORN), "our_time": to_ms(BORN) + 18_000_000},
+        ),
         (errors.BadRows("binance", [BORN], "off the grid"), {"times": [to_ms(BORN)]}),
     ],
     ids=lambda value: type(value).__name__,

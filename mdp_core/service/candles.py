@@ -12,11 +12,18 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
 from mdp_core.domain.candles import Candles
+from mdp_core.domain.clock import EPOCH
 from mdp_core.domain.queries import Answer, Bounds, CandleQuery, Continuation, Limits
 from mdp_core.domain.series import Series
 from mdp_core.domain.watermarks import Watermarks
 from mdp_core.domain.windows import Window
-from mdp_core.errors import ExchangeUnavailable, LimitTooLarge, SeriesRepaired, StoreUnavailable
+from mdp_core.errors import (
+    ExchangeError,
+    ExchangeUnavailable,
+    LimitTooLarge,
+    SeriesRepaired,
+    StoreUnavailable,
+)
 from mdp_core.fill.market import MarketContext
 from mdp_core.logs import note
 from mdp_core.ratelimit.context import RequestContext
@@ -37,6 +44,8 @@ class _Request:
     market: MarketContext
     watermarks: Watermarks
     scan: ScanRequest
+    problem: ExchangeError | None
+    """The reason why nothing is known beyond the watermarks."""
 
 
 class CandleService:
@@ -90,6 +99,8 @@ class CandleService:
             found = await scan.look_up()
             planned = time.perf_counter()
             found = found or await scan.scan()
+        if request.problem and found.window.end >= request.scan.asked.end:
+            raise request.problem  # the rows that are wanted were not found before
         timings = {"plan": planned - context.begun, "fetch": time.perf_counter() - planned}
         answer = _answer(request, found, context, timings)
         note(
@@ -122,7 +133,7 @@ class CandleService:
     async def _prepare(self, series: Series, bounds: Bounds, context: RequestContext) -> _Request:
         market = self._markets[series.exchange, series.symbol.market_type]
         with context.upstream.waiting():
-            reached = await market.exchange_clock.watermarks(series, bounds.end, context)
+            reached, problem = await _watermarks(market, series, bounds, context)
         watermarks = market.ranges.narrowed(series, reached)
         rows, pages = self._rows(bounds), bounds.pages or self._limits.pages
         within = _settled_watermarks(series, market, watermarks) if bounds.settled else watermarks
@@ -132,7 +143,7 @@ class CandleService:
             self._usage.note(series.id, at_edge=asked.end >= watermarks.settled_until)
         from_end = bounds.start is None
         scan = ScanRequest(series, asked, rows, pages, from_end, bounds.partial)
-        return _Request(bounds, market, watermarks, scan)
+        return _Request(bounds, market, watermarks, scan, problem)
 
     def _rows(self, bounds: Bounds) -> int:
         most = self._limits.rows
@@ -154,6 +165,22 @@ async def _deadline(exchange: str, context: RequestContext) -> AsyncGenerator[No
             raise StoreUnavailable(what) from error
         what = "could not be asked for everything in time; what was fetched is kept"
         raise ExchangeUnavailable(exchange, what) from error
+
+
+async def _watermarks(
+    market: MarketContext, series: Series, bounds: Bounds, context: RequestContext
+) -> tuple[Watermarks, ExchangeError | None]:
+    """Return what can be asked for now, and why nothing is known beyond it.
+
+    Rows from a start on may be found before that; everything else that reaches beyond fails.
+    """
+    clock = market.exchange_clock
+    try:
+        return await clock.watermarks(series, bounds.end, context), None
+    except ExchangeUnavailable as error:
+        if bounds.start is None or bounds.end is not None:
+            raise
+        return await clock.watermarks(series, EPOCH, context), error
 
 
 def _aligned(bounds: Bounds, series: Series, watermarks: Watermarks, slots_back: int) -> Window:

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import LiteralString, TypeAlias
 
 from mdp_core.domain.candles import COLUMNS, Candles, RejectedRow
+from mdp_core.domain.clock import Clock
 from mdp_core.domain.comparison import Comparison
 from mdp_core.domain.windows import Window
 from mdp_core.storage.candles.candle_reader import bounds, read_block
@@ -20,7 +21,12 @@ from mdp_core.storage.candles.candle_writer import (
     not_in_the_catalog,
     windows_of,
 )
-from mdp_core.storage.candles.corrections import Correction, apply_correction, ranges_of
+from mdp_core.storage.candles.corrections import (
+    Correction,
+    apply_correction,
+    forget_revisions,
+    ranges_of,
+)
 from mdp_core.storage.database.batching import BatchingQueue
 from mdp_core.storage.database.database import Connection, Database
 
@@ -66,9 +72,10 @@ _Lacking: TypeAlias = tuple[list[Window], list[datetime]]
 class CandleStore:
     """Reads and saves candles together with the windows they are known for."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, clock: Clock | None = None) -> None:
+        """Open the store; `clock` tells by how much this service's differs from real time."""
         self._database = database
-        self._saver = Saver(database)
+        self._saver = Saver(database, clock or Clock())
         self._looks = BatchingQueue(self._lacking_together)
 
     async def aclose(self) -> None:
@@ -140,6 +147,11 @@ class CandleStore:
         """
         async with self._database.transaction() as connection:
             return await apply_correction(connection, correction)
+
+    async def forget_revisions(self, days: float) -> None:
+        """Delete the revisions that were found so many days ago."""
+        async with self._database.connection() as connection:
+            await forget_revisions(connection, days)
 
     async def rejected_slots(self, series_id: int, window: Window) -> list[datetime]:
         """Give the slots of `window` whose row was refused at some time, ascending."""

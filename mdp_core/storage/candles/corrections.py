@@ -74,6 +74,10 @@ SELECT series_id, unnest(tstzmultirange(slots) - %(windows)s::tstzmultirange),
        first_observed_at, next_due_at, attempts, last_live_at
 FROM touched
 """
+# Forget old revisions.
+_FORGET: LiteralString = """
+DELETE FROM revisions WHERE found_at < now() - %(days)s * interval '1 day'
+"""
 
 
 class Finder(StrEnum):
@@ -135,6 +139,11 @@ async def record_changes(connection: Connection, series_id: int, windows: Sequen
         windows: Disjoint, at least one.
     """
     await connection.execute(_RECORD, {"series_id": series_id, "windows": ranges_of(windows)})
+
+
+async def forget_revisions(connection: Connection, days: float) -> None:
+    """Delete the revisions that were found so many days ago."""
+    await connection.execute(_FORGET, {"days": days})
 
 
 def ranges_of(windows: Sequence[Window]) -> Multirange[datetime]:

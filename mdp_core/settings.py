@@ -167,6 +167,8 @@ class Settings(DatabaseSettings, TokenSettings, LogSettings):
     """Candles in one answer at the most."""
     max_pages: int = Field(default=100, ge=1)
     """Pages that one request fetches at the most."""
+    clock_tolerance_seconds: float = Field(default=120, gt=0, allow_inf_nan=False)
+    """By how much an exchange's clock and ours may differ."""
     concurrent_pages: int = Field(default=8, ge=1)
     """Pages of one exchange that a process fetches at once."""
     max_waiting: int = Field(default=500, ge=200)

@@ -16,6 +16,7 @@ from mdp_core.backfill.jobs import Backfills
 from mdp_core.backfill.planning import Planning
 from mdp_core.exchanges.base import ExchangeAdapter, ExchangeFacts
 from mdp_core.exchanges.clock import Delays, ExchangeClock
+from mdp_core.exchanges.clock_reading import ClockReader
 from mdp_core.exchanges.http import ExchangeHttp, tell_of_retries
 from mdp_core.fill.fetcher import PageFetcher
 from mdp_core.fill.filler import Bounds, PageFiller
@@ -38,6 +39,7 @@ from mdp_core.storage.candles.candle_store import CandleStore
 from mdp_core.storage.candles.claims import Claims
 from mdp_core.storage.catalog.catalog import Catalog
 from mdp_core.storage.catalog.usage import Usage
+from mdp_core.storage.database.clock_offsets import ClockOffsets
 from mdp_core.storage.database.database import Database, open_database, open_replica
 from mdp_core.storage.database.replica import ReadServers
 from mdp_core.storage.jobs.backfills import BackfillStore
@@ -107,7 +109,9 @@ async def open_services(
                 statement_timeout_seconds=settings.statement_timeout_seconds,
             )
         )
-        shared = _Shared(settings, database, CandleStore(database), Claims(database))
+        shared = _Shared(
+            settings, database, CandleStore(database, settings.clock), Claims(database)
+        )
         await stack.enter_async_context(aclosing(shared.store))
         await stack.enter_async_context(aclosing(shared.claims))
         markets = {
@@ -221,7 +225,10 @@ async def _open_market(
         deadline = settings.fetch_deadline_seconds
         adapter = kind(ExchangeHttp(facts.name, client, scheduler, deadline_seconds=deadline))
         ranges = ProvisionalCache(facts.poll_seconds)
-        exchange_clock = ExchangeClock(adapter, settings.clock, _delays(facts, own))
+        tolerance = timedelta(seconds=settings.clock_tolerance_seconds)
+        offsets = ClockOffsets(shared.database)
+        reader = ClockReader(adapter, settings.clock, offsets, tolerance)
+        exchange_clock = ExchangeClock(facts, reader, _delays(facts, own))
         fetcher = PageFetcher(adapter, exchange_clock, shared.store, ranges)
         filler = PageFiller(shared.store, fetcher, scheduler, shared.claims, _bounds(settings))
         async with aclosing(exchange_clock), aclosing(filler):

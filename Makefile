@@ -46,7 +46,7 @@ check: setup-dev
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/basedpyright
-	$(BIN)/python -m scripts.audit
+	$(BIN)/python -m scripts.dev.audit
 
 format: setup-dev
 	$(BIN)/ruff check --fix .
@@ -63,7 +63,7 @@ bench: setup-dev
 	$(BIN)/python -m scripts.bench $(BENCH)
 
 image-trial: setup-dev
-	$(BIN)/python -m scripts.image_trial
+	$(BIN)/python -m scripts.dev.image_trial
 
 lock: setup-dev
 	$(COMPILE) --upgrade -o requirements.lock

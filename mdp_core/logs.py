@@ -17,7 +17,6 @@ from pythonjsonlogger.orjson import OrjsonFormatter
 from typing_extensions import override
 
 from mdp_core.errors import MdpError
-from mdp_core.settings import LogSettings
 
 # Libraries that tell more than an operator wants to know.
 _QUIET = ("httpx", "httpcore", "apscheduler", "alembic")
@@ -26,14 +25,15 @@ _OF_EVERY_RECORD = {*RESERVED_ATTRS, "taskName", "color_message"}
 _fields: ContextVar[dict[str, Any] | None] = ContextVar("mdp_log_fields", default=None)
 
 
-def log_config(settings: LogSettings, *, is_terminal: bool) -> dict[str, Any]:
+def log_config(level: str, log_format: str, *, is_terminal: bool) -> dict[str, Any]:
     """Describe the logging of a process, as `logging.config.dictConfig` takes it.
 
     Args:
-        settings: Level and format.
+        level: The least severe level that is written.
+        log_format: `text`, `json` or `auto`.
         is_terminal: Whether a person watches: decides where the format is "auto".
     """
-    as_text = settings.log_format == "text" or (settings.log_format == "auto" and is_terminal)
+    as_text = log_format == "text" or (log_format == "auto" and is_terminal)
     to_stderr = {
         "class": "logging.StreamHandler",
         "formatter": "text" if as_text else "json",
@@ -49,13 +49,13 @@ def log_config(settings: LogSettings, *, is_terminal: bool) -> dict[str, Any]:
             **{name: {"level": "WARNING"} for name in _QUIET},
             "uvicorn.error": {"filters": ["unknown"]},
         },
-        "root": {"level": settings.log_level, "handlers": ["stderr"]},
+        "root": {"level": level, "handlers": ["stderr"]},
     }
 
 
 @contextmanager
 def log_fields(**fields: object) -> Generator[dict[str, Any]]:
-    """Collect what `note` says while the context lasts; every line meanwhile has `request_id`."""
+    """Collect the fields of `note` while the context lasts; lines have `request_id`."""
     token = _fields.set(dict(fields))
     try:
         yield _fields.get() or {}

@@ -10,35 +10,35 @@ from importlib.metadata import entry_points, version
 
 import httpx
 
-from mdp_core.admission import Admission
-from mdp_core.backfill_store import BackfillStore
-from mdp_core.backfills import Backfills
-from mdp_core.beginnings import Beginnings
-from mdp_core.bisection import Bisection
-from mdp_core.budget import Budget
-from mdp_core.bulk import BulkFill
-from mdp_core.catalog import Catalog
-from mdp_core.claims import Claims
-from mdp_core.coverage import Coverage
-from mdp_core.database import Database, open_database, open_replica
-from mdp_core.edge import LiveEdge
+from mdp_core.backfill.bulk import BulkFill
+from mdp_core.backfill.history_search import HistorySearch
+from mdp_core.backfill.jobs import Backfills
+from mdp_core.backfill.planning import Planning
 from mdp_core.exchanges.base import ExchangeAdapter, ExchangeFacts
+from mdp_core.exchanges.clock import Delays, ExchangeClock
 from mdp_core.exchanges.http import ExchangeHttp, tell_of_retries
-from mdp_core.fetching import PageFetcher
-from mdp_core.filling import Bounds, PageFiller
-from mdp_core.horizon import Delays, Horizon
-from mdp_core.job_runs import JobRuns
-from mdp_core.market import Market
-from mdp_core.metadata import Metadata
-from mdp_core.planning import Planning
-from mdp_core.reader import CandleReader
-from mdp_core.repair import Repair
-from mdp_core.replica import ReadServers
-from mdp_core.service import CandleService
+from mdp_core.fill.fetcher import PageFetcher
+from mdp_core.fill.filler import Bounds, PageFiller
+from mdp_core.fill.market import MarketContext
+from mdp_core.fill.provisional import ProvisionalCache
+from mdp_core.ratelimit.budget import Budget
+from mdp_core.ratelimit.scheduler import RequestScheduler
+from mdp_core.series.history_start import HistoryStarts
+from mdp_core.series.resolver import SeriesResolver
+from mdp_core.service.candles import CandleService
+from mdp_core.service.coverage import Coverage
+from mdp_core.service.latest import LatestCandles
+from mdp_core.service.repair import Repair
 from mdp_core.settings import ExchangeSettings, Settings
-from mdp_core.store import CandleStore
-from mdp_core.tails import Tails
-from mdp_core.usage import Usage
+from mdp_core.storage.candles.candle_reader import CandleReader
+from mdp_core.storage.candles.candle_store import CandleStore
+from mdp_core.storage.candles.claims import Claims
+from mdp_core.storage.catalog.catalog import Catalog
+from mdp_core.storage.catalog.usage import Usage
+from mdp_core.storage.database.database import Database, open_database, open_replica
+from mdp_core.storage.database.replica import ReadServers
+from mdp_core.storage.jobs.backfills import BackfillStore
+from mdp_core.storage.jobs.job_runs import JobRuns
 
 ENTRY_POINT_GROUP = "mdp.exchanges"
 
@@ -56,17 +56,17 @@ class Services:
     database: Database
     store: CandleStore
     candles: CandleService
-    metadata: Metadata
-    edge: LiveEdge
+    metadata: SeriesResolver
+    edge: LatestCandles
     coverage: Coverage
-    markets: Mapping[tuple[str, str], Market]
+    markets: Mapping[tuple[str, str], MarketContext]
     usage: Usage
     runs: JobRuns
     jobs: BackfillStore
     bulk: BulkFill
     planning: Planning
     backfills: Backfills
-    bisection: Bisection
+    history_search: HistorySearch
     repair: Repair
     servers: ReadServers
 
@@ -117,10 +117,10 @@ async def open_services(
         }
         adapters = {key: market.adapter for key, market in markets.items()}
         catalog = Catalog(database)
-        horizons = {market.adapter: market.horizon for market in markets.values()}
-        beginnings = Beginnings(catalog, shared.store, shared.claims, horizons, settings.clock)
-        await stack.enter_async_context(aclosing(beginnings))
-        metadata = Metadata(catalog, beginnings, adapters)
+        clocks = {market.adapter: market.exchange_clock for market in markets.values()}
+        history_starts = HistoryStarts(catalog, shared.store, shared.claims, clocks, settings.clock)
+        await stack.enter_async_context(aclosing(history_starts))
+        metadata = SeriesResolver(catalog, history_starts, adapters)
         usage, runs, jobs = Usage(database), JobRuns(database), BackfillStore(database)
         await stack.enter_async_context(usage.flushing())
         servers = await stack.enter_async_context(_open_read_servers(database, settings, name))
@@ -136,7 +136,7 @@ async def open_services(
             shared.store,
             service,
             metadata,
-            LiveEdge(
+            LatestCandles(
                 service,
                 metadata,
                 markets,
@@ -151,7 +151,7 @@ async def open_services(
             bulk,
             planning,
             Backfills(jobs, bulk, planning, metadata, runs, settings.clock),
-            Bisection(service, shared.store, metadata, markets),
+            HistorySearch(service, shared.store, metadata, markets),
             Repair(shared.store, metadata, markets),
             servers,
         )
@@ -195,7 +195,7 @@ class _Shared:
 @asynccontextmanager
 async def _open_market(
     kind: type[ExchangeAdapter], own: ExchangeSettings, shared: _Shared
-) -> AsyncGenerator[Market]:
+) -> AsyncGenerator[MarketContext]:
     facts, settings = kind.facts, shared.settings
     budget = Budget(
         shared.database,
@@ -205,9 +205,9 @@ async def _open_market(
         share=own.share,
         heaviest=facts.tariff.weigh(facts.page_size * facts.pages_per_request),
     )
-    admission = Admission(facts.name, budget, slots=settings.concurrent_pages)
+    scheduler = RequestScheduler(facts.name, budget, slots=settings.concurrent_pages)
     async with (
-        aclosing(admission),
+        aclosing(scheduler),
         httpx.AsyncClient(
             base_url=own.url or facts.base_url,
             timeout=settings.attempt_timeout_seconds,
@@ -216,14 +216,14 @@ async def _open_market(
         ) as client,
     ):
         deadline = settings.fetch_deadline_seconds
-        adapter = kind(ExchangeHttp(facts.name, client, admission, deadline_seconds=deadline))
-        tails = Tails(facts.tail_seconds)
-        horizon = Horizon(adapter, settings.clock, _delays(facts, own))
-        fetcher = PageFetcher(adapter, horizon, shared.store, tails)
-        filler = PageFiller(shared.store, fetcher, admission, shared.claims, _bounds(settings))
-        async with aclosing(horizon), aclosing(filler):
+        adapter = kind(ExchangeHttp(facts.name, client, scheduler, deadline_seconds=deadline))
+        ranges = ProvisionalCache(facts.poll_seconds)
+        exchange_clock = ExchangeClock(adapter, settings.clock, _delays(facts, own))
+        fetcher = PageFetcher(adapter, exchange_clock, shared.store, ranges)
+        filler = PageFiller(shared.store, fetcher, scheduler, shared.claims, _bounds(settings))
+        async with aclosing(exchange_clock), aclosing(filler):
             per_second = facts.tariff.per_second * own.share
-            yield Market(adapter, horizon, filler, tails, per_second)
+            yield MarketContext(adapter, exchange_clock, filler, ranges, per_second)
 
 
 def _bounds(settings: Settings) -> Bounds:

@@ -1,4 +1,4 @@
-"""What `MDP_HOT` and `MDP_KEEP` name: checked at the start, looked up whenever it is needed."""
+"""The series of `MDP_HOT` and `MDP_KEEP`: checked at start, resolved on use."""
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from mdp_core.errors import InvalidParameter, MdpError
 from mdp_core.exchanges.base import ExchangeAdapter, ExchangeFacts
-from mdp_core.metadata import Metadata
-from mdp_core.selection import Selection, Selector, SeriesName, parse_selections
+from mdp_core.series.resolver import SeriesResolver
+from mdp_core.series.selection import Selection, Selector, SeriesName, parse_selections
 
 
 def read_hot(text: str, markets: Sequence[ExchangeFacts]) -> tuple[Selection, ...]:
@@ -68,7 +68,7 @@ def _check_offered(selection: Selection, markets: Sequence[ExchangeFacts]) -> No
 
 
 def _check_forgetful(configured: Sequence[Selection], markets: Sequence[ExchangeFacts]) -> None:
-    forgetful = {facts.name for facts in markets if facts.memory is not None}
+    forgetful = {facts.name for facts in markets if facts.retention_candles is not None}
     for selection in configured:
         if selection.exchange not in forgetful:
             message = (
@@ -82,7 +82,7 @@ class Configured:
     """Finds the series of one market that are configured."""
 
     def __init__(
-        self, metadata: Metadata, adapter: ExchangeAdapter, configured: Sequence[Selection]
+        self, metadata: SeriesResolver, adapter: ExchangeAdapter, configured: Sequence[Selection]
     ) -> None:
         self._selector = Selector(metadata)
         name, market_type = adapter.facts.name, adapter.facts.market_type
@@ -94,7 +94,7 @@ class Configured:
         ]
 
     async def names(self) -> tuple[list[SeriesName], list[MdpError]]:
-        """Give each series once, in the order of the configuration, and what could not be found.
+        """Return each series once, in configured order, and the names not found.
 
         A symbol that isn't listed, or a glob that nothing matches, costs the others nothing.
         """

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from apscheduler.triggers.base import BaseTrigger
 from typing_extensions import override
 
-from mdp_core.clock import EPOCH, Clock
+from mdp_core.domain.clock import EPOCH, Clock
 
 # A clock that runs fast makes jobs due more often than they can be run.
 _SHORTEST = timedelta(seconds=1)
@@ -45,7 +45,7 @@ class Schedule:
 
 
 class ScheduleTrigger(BaseTrigger):
-    """Has APScheduler follow a schedule; up to `jitter` seconds later keep syncers apart."""
+    """APScheduler's trigger for a schedule; jitter keeps syncers apart."""
 
     def __init__(self, schedule: Schedule, jitter: float) -> None:
         self._schedule = schedule

@@ -35,7 +35,7 @@ from testcontainers.community.postgres import PostgresContainer
 
 from api.app import create_app
 from api.auth import SCOPES, issue_token
-from db.local import open_local_database
+from db.local.server import open_local_database
 from db.roles import ROLES
 from db.upgrade import upgrade
 from mdp_core.settings import ExchangeSettings, Settings

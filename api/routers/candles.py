@@ -11,16 +11,10 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.auth import authorize
-from api.block_memory import BodyMemory, Data, WholeBody
-from api.blocks import Wanted
-from api.caching import cache_headers
-from api.candle_bodies import CANDLE_RESPONSES
-from api.compression import CODINGS
-from api.delivery import Delivery
-from api.encoding import FORMATS
-from api.jobs import answer_accepted
-from api.negotiation import accepts_plain, best_coding, best_media_type, matches
-from api.parameters import (
+from api.openapi.candles import CANDLE_RESPONSES
+from api.openapi.problems import UNKNOWN_SERIES, problem_responses
+from api.requests.negotiation import accepts_plain, best_coding, best_media_type, matches
+from api.requests.parameters import (
     SERIES,
     SeriesPath,
     described,
@@ -29,14 +23,20 @@ from api.parameters import (
     query_parameters,
     series_path,
 )
-from api.problems import UNKNOWN_SERIES, problem_responses
-from api.provenance import Provenance
-from mdp_core.answer import Answer, CandleQuery
-from mdp_core.clock import to_ms
+from api.responses.block_cache import BodyMemory, Data, WholeBody
+from api.responses.block_loader import Wanted
+from api.responses.cache_headers import cache_headers
+from api.responses.compression import CODINGS
+from api.responses.envelope import AnswerMetadata
+from api.responses.formats import FORMATS
+from api.responses.jobs import answer_accepted
+from api.responses.stream import Delivery
+from mdp_core.domain.candles import COLUMNS
+from mdp_core.domain.clock import to_ms
+from mdp_core.domain.queries import Answer, CandleQuery
 from mdp_core.errors import InvalidParameter, SeriesRepaired, WindowTooLarge
 from mdp_core.logs import note
-from mdp_core.model import COLUMNS
-from mdp_core.service import CandleService
+from mdp_core.service.candles import CandleService
 
 router = APIRouter(
     tags=["candles"],
@@ -53,7 +53,7 @@ _BY_MEDIA_TYPE = {each.media_type: name for name, each in FORMATS.items()}
 
 
 class CandleParameters(BaseModel):
-    """Which candles, and in which form."""
+    """The query of `GET /candles`."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -90,7 +90,7 @@ class CandleParameters(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """In which form the client takes an answer; `coding` None: not compressed."""
+    """The format and coding of an answer; `coding` None: not compressed."""
 
     format: str
     coding: str | None
@@ -106,7 +106,7 @@ class _Form:
     },
 )
 async def get_candles(request: Request) -> Response:
-    """Every closed candle of the window, ascending; what the store lacks is fetched first."""
+    """Return every closed candle of the window, ascending; gaps are fetched first."""
     path, parameters = series_path(request), query_parameters(request, CandleParameters)
     form, columns = _form(request, parameters.format), _columns(parameters.fields)
     query = _query(path, parameters)
@@ -124,7 +124,7 @@ async def _answer(
 ) -> Response:
     service: CandleService = request.state.services.candles
     answer = await service.get(query)
-    provenance = Provenance(answer, columns, _next_path(request, answer))
+    provenance = AnswerMetadata(answer, columns, _next_path(request, answer))
     is_long = answer.series.grid.count(answer.window.start, answer.window.end) > _WHOLE_SLOTS
     wanted = Wanted(answer, FORMATS[form.format], columns, is_patient=is_long)
     delivery = Delivery(request.state.blocks, wanted)
@@ -138,7 +138,7 @@ async def _answer(
     return await respond(request, delivery, provenance, form, headers)
 
 
-def _headers(query: CandleQuery, provenance: Provenance, form: _Form) -> dict[str, str]:
+def _headers(query: CandleQuery, provenance: AnswerMetadata, form: _Form) -> dict[str, str]:
     return {
         **provenance.headers(),
         **cache_headers(query, provenance, (form.format, form.coding or "")),
@@ -154,11 +154,11 @@ def _timing(delivery: Delivery) -> str:
 async def _as_a_whole(
     request: Request,
     delivery: Delivery,
-    provenance: Provenance,
+    provenance: AnswerMetadata,
     form: _Form,
     headers: Mapping[str, str],
 ) -> Response:
-    """Send a short answer with its length; what was compressed once is kept for others."""
+    """Send a short answer with its length; compressed bodies are cached."""
     bodies: BodyMemory = request.state.bodies
     tag, format_ = headers.get("ETag") if form.coding else None, FORMATS[form.format]
     kept = bodies.get(tag) if tag else None
@@ -175,11 +175,11 @@ async def _as_a_whole(
 async def _in_chunks(
     _: Request,
     delivery: Delivery,
-    provenance: Provenance,
+    provenance: AnswerMetadata,
     form: _Form,
     headers: Mapping[str, str],
 ) -> Response:
-    """Send a long answer, once the first of it is ready; with its length if all is in memory."""
+    """Stream a long answer; with its length if all of it is in memory."""
     format_ = FORMATS[form.format]
     chunks = delivery.chunks(format_.body(provenance), form.coding)
     first = await anext(chunks)
@@ -215,7 +215,7 @@ def _query(path: SeriesPath, parameters: CandleParameters) -> CandleQuery:
 
 
 def _form(request: Request, name: str | None) -> _Form:
-    """Choose what the client likes best; a format that is compressed already stays as it may."""
+    """Choose format and coding by the client's preference; Parquet stays plain."""
     name = name or _BY_MEDIA_TYPE[best_media_type(_header(request, "Accept"), [*_BY_MEDIA_TYPE])]
     codings = _header(request, "Accept-Encoding")
     if FORMATS[name].is_packed and accepts_plain(codings):

@@ -8,12 +8,19 @@ from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
 from api.auth import authorize
-from api.parameters import SERIES, SeriesPath, described, optional_time, path_with, series_path
-from api.problems import UNKNOWN_SERIES, problem_responses
-from mdp_core.answer import CandleQuery
-from mdp_core.clock import to_ms
-from mdp_core.coverage import Coverage, State, Told
+from api.openapi.problems import UNKNOWN_SERIES, problem_responses
+from api.requests.parameters import (
+    SERIES,
+    SeriesPath,
+    described,
+    optional_time,
+    path_with,
+    series_path,
+)
+from mdp_core.domain.clock import to_ms
+from mdp_core.domain.queries import CandleQuery
 from mdp_core.errors import InvalidParameter, InvalidWindow, LimitTooLarge
+from mdp_core.service.coverage import Coverage, CoveragePage, SlotState
 
 router = APIRouter(
     tags=["candles"],
@@ -41,7 +48,7 @@ class SpanBody(TypedDict):
 
     start: int
     end: int
-    state: State
+    state: SlotState
 
 
 class CoverageBody(TypedDict):
@@ -61,7 +68,7 @@ async def get_coverage(
     request: Request,
     parameters: Annotated[CoverageParameters, Query()],
 ) -> CoverageBody:
-    """Part a window into what is covered, before history, forgotten, not fetched and rejected.
+    """Return the windows of a series by state: covered, not fetched, and why not.
 
     With `detail` (needs both bounds) covered windows are parted into slots with candles and slots
     for which the exchange has none.
@@ -84,7 +91,7 @@ async def get_coverage(
     return await asyncio.to_thread(_body, request, told)  # there may be thousands
 
 
-def _body(request: Request, told: Told) -> CoverageBody:
+def _body(request: Request, told: CoveragePage) -> CoverageBody:
     windows = [
         SpanBody(start=to_ms(span.window.start), end=to_ms(span.window.end), state=span.state)
         for span in told.spans

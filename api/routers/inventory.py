@@ -8,12 +8,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
 from api.auth import authorize
-from api.parameters import path_with
-from api.problems import problem_responses
-from mdp_core.clock import to_ms
+from api.openapi.problems import problem_responses
+from api.requests.parameters import path_with
+from mdp_core.domain.clock import to_ms
+from mdp_core.domain.patterns import split_names
 from mdp_core.errors import InvalidParameter, StoreUnavailable
-from mdp_core.inventory import Holding, HoldingFilter, read_holdings
-from mdp_core.names import split_names
+from mdp_core.storage.catalog.inventory import Holding, HoldingFilter, read_holdings
 
 router = APIRouter(
     tags=["candles"],
@@ -42,7 +42,7 @@ class InventoryFilter(BaseModel):
 
 
 class StoredSeriesBody(TypedDict):
-    """A series: `covered_slots` between `start` and `end`, holes left out; times in epoch ms."""
+    """A series: covered slots between `start` and `end`; times in epoch ms."""
 
     exchange: str
     market_type: str
@@ -70,7 +70,7 @@ class InventoryBody(TypedDict):
 async def get_inventory(
     request: Request, wanted: Annotated[InventoryFilter, Query()]
 ) -> InventoryBody:
-    """List the stored series, from coverage alone: no candle is read, however many there are."""
+    """List the stored series, from coverage alone: no candle is read."""
     holdings = await read_holdings(
         request.state.services.database,
         _holding_filter(wanted),

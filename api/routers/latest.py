@@ -6,11 +6,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
 from api.auth import authorize
-from api.parameters import SERIES, SeriesPath, described, query_parameters, series_path
-from api.problems import problem_responses
-from mdp_core.answer import CandleQuery, Latest
-from mdp_core.clock import to_ms
-from mdp_core.edge import LiveEdge
+from api.openapi.problems import problem_responses
+from api.requests.parameters import SERIES, SeriesPath, described, query_parameters, series_path
+from mdp_core.domain.clock import to_ms
+from mdp_core.domain.queries import CandleQuery, Latest
+from mdp_core.service.latest import LatestCandles
 
 router = APIRouter(tags=["candles"], responses=problem_responses(401, 403, 404, 422, 502, 503))
 
@@ -38,7 +38,7 @@ class LatestBody(TypedDict):
 
 
 class LatestParameters(BaseModel):
-    """Which candle."""
+    """The query of `GET /latest`."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -55,8 +55,8 @@ class LatestParameters(BaseModel):
     },
 )
 async def get_latest(request: Request) -> Response:
-    """Give the newest closed candle and whether it is final, or the forming one, marked."""
-    edge: LiveEdge = request.state.services.edge
+    """Return the newest closed candle and whether it is final, or the forming one."""
+    edge: LatestCandles = request.state.services.edge
     path, parameters = series_path(request), query_parameters(request, LatestParameters)
     query = CandleQuery(path.exchange, path.market_type, path.symbol, path.interval)
     latest = await (edge.forming(query) if parameters.forming else edge.closed(query))

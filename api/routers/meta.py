@@ -1,4 +1,4 @@
-"""`GET /meta/*`: exchanges, the symbols that they list, and the intervals that they offer."""
+"""`GET /meta/*`: exchanges, the symbols they list, the intervals they offer."""
 
 from datetime import datetime
 from itertools import islice
@@ -9,10 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
 from api.auth import authorize
-from api.parameters import path_with
-from api.problems import problem_responses
-from mdp_core.catalog import describe_grid
-from mdp_core.clock import to_ms
+from api.openapi.problems import problem_responses
+from api.requests.parameters import path_with
+from mdp_core.domain.clock import to_ms
+from mdp_core.domain.series import Symbol
 from mdp_core.errors import (
     ExchangeUnavailable,
     InvalidParameter,
@@ -23,8 +23,8 @@ from mdp_core.errors import (
     UnknownMarketType,
 )
 from mdp_core.exchanges.base import ExchangeAdapter
-from mdp_core.metadata import Metadata
-from mdp_core.model import Symbol
+from mdp_core.series.resolver import SeriesResolver
+from mdp_core.storage.catalog.catalog import describe_grid
 
 router = APIRouter(
     prefix="/meta",
@@ -70,7 +70,7 @@ class ExchangesBody(TypedDict):
 
 
 class SymbolBody(TypedDict):
-    """A symbol; `listed_at` and `delisted_at` are information only, as the exchange gives it."""
+    """A symbol; `listed_at` and `delisted_at` are information of the exchange's."""
 
     exchange: str
     market_type: str
@@ -95,7 +95,7 @@ class SymbolsBody(TypedDict):
 
 
 class IntervalBody(TypedDict):
-    """An interval of a market: the exchange's own spelling, and where its candles open."""
+    """An interval of a market: the exchange's spelling, and the grid of open times."""
 
     exchange: str
     market_type: str
@@ -116,7 +116,7 @@ async def get_exchanges(
     request: Request, markets: Annotated[MarketFilter, Query()]
 ) -> ExchangesBody:
     """List the exchanges that are installed."""
-    metadata: Metadata = request.state.services.metadata
+    metadata: SeriesResolver = request.state.services.metadata
     found: dict[str, ExchangeBody] = {}
     for adapter in metadata.markets(markets.exchange, markets.market_type):
         facts = adapter.facts
@@ -135,7 +135,7 @@ async def get_exchanges(
 )
 async def get_symbols(request: Request, wanted: Annotated[SymbolFilter, Query()]) -> SymbolsBody:
     """List symbols by market and name; a catalog that is empty is filled first."""
-    metadata: Metadata = request.state.services.metadata
+    metadata: SeriesResolver = request.state.services.metadata
     symbols: list[Symbol] = []
     for adapter in metadata.markets(wanted.exchange, wanted.market_type):
         symbols += [each for each in await metadata.symbols(adapter) if _matches(each, wanted)]
@@ -153,7 +153,7 @@ async def get_intervals(
     request: Request, markets: Annotated[MarketFilter, Query()]
 ) -> IntervalsBody:
     """List what each market offers, with the exchange's own spelling and the grid."""
-    metadata: Metadata = request.state.services.metadata
+    metadata: SeriesResolver = request.state.services.metadata
     found = metadata.markets(markets.exchange, markets.market_type)
     return {"intervals": [row for adapter in found for row in _intervals(adapter)], "next": None}
 

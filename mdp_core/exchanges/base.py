@@ -8,16 +8,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, ClassVar, cast
+from typing import ClassVar
 
-import numpy as np
-
-from mdp_core.budget import Tariff
+from mdp_core.domain.candles import Candles
+from mdp_core.domain.intervals import Grid, Interval
+from mdp_core.domain.series import Symbol
+from mdp_core.domain.windows import Window
 from mdp_core.exchanges.http import ExchangeHttp
-from mdp_core.intervals import Grid, Int64s, Interval
-from mdp_core.model import Candles, Float64s, Symbol, Window
-
-_DECIMAL_CHARACTERS = b"0123456789.,eE+-"
+from mdp_core.ratelimit.tariff import Tariff
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,24 +42,26 @@ class ExchangeFacts:
     tariff: Tariff
     page_size: int
     """Slots of one page: what costs the least weight per candle."""
-    publishes_every_interval: bool
+    fills_empty_intervals: bool
     """Whether there is a candle even where nobody traded."""
     settle_seconds: float
     """How long after its close a candle may still change."""
     absence_grace_seconds: float
     """How long after its close an absent candle may only be late."""
-    tail_seconds: float
+    poll_seconds: float
     """How often the candles after the end of coverage are asked for at the most."""
-    probes_beginning: bool
+    supports_first_candle: bool
     """Whether `fetch_first` can tell where a series' history begins."""
     forming_seconds: float = 3
     """How old a forming candle may be that is answered again."""
-    beginning_interval: Interval | None = None
+    history_start_interval: Interval | None = None
     """The interval that tells where all series of a symbol begin. None: each tells for itself."""
-    memory: int | None = None
+    retention_candles: int | None = None
     """How many candles of a series it remembers at the most; None: all."""
     pages_per_request: int = 1
     """How many adjacent pages one request may ask for."""
+    overshoot_slots: int = 0
+    """How many slots before a window's start its answers are known to begin."""
 
 
 class ExchangeAdapter(ABC):
@@ -84,7 +84,7 @@ class ExchangeAdapter(ABC):
         Returns:
             The rows as the exchange sent them, in our columns and units (times in epoch ms UTC,
             volume in base units): possibly unordered, outside the window, forming or wrong. The
-            caller sifts them, the same way for every exchange.
+            caller judges them, the same way for every exchange.
         """
 
     @abstractmethod
@@ -119,62 +119,3 @@ class ExchangeAdapter(ABC):
     @abstractmethod
     async def server_time(self) -> datetime:
         """Fetch the exchange's clock (aware, UTC)."""
-
-
-def integers(values: Sequence[object]) -> Int64s:
-    """Make a column of JSON integers.
-
-    Raises:
-        TypeError: One of them is something else: a cast would change it silently.
-    """
-    if set(map(type, values)) - {int}:
-        raise TypeError
-    return np.array(values, np.int64)
-
-
-def decimals(values: Sequence[object]) -> Float64s:
-    """Make a column of decimals, written as strings or as JSON numbers.
-
-    Raises:
-        TypeError, ValueError: One of them is something else, or a number only to Python (`1_0`).
-    """
-    try:
-        texts = ",".join(cast("Sequence[str]", values))  # is quicker than asking each for its type
-    except TypeError:
-        return _mixed_decimals(values)
-    if texts.encode().translate(None, _DECIMAL_CHARACTERS):
-        raise ValueError
-    return np.fromiter(map(float, cast("Sequence[str]", values)), np.float64, len(values))
-
-
-def _mixed_decimals(values: Sequence[object]) -> Float64s:
-    kinds = set(map(type, values))
-    if kinds <= {int, float}:
-        return np.array(values, np.float64)
-    if kinds - {str, int, float}:
-        raise TypeError
-    return decimals(list(map(str, values)))
-
-
-def arrays(payload: object) -> list[list[Any]]:
-    """Take a payload for a list of arrays.
-
-    Raises:
-        TypeError: It is something else.
-    """
-    return cast("list[list[Any]]", _list_of(list, payload))
-
-
-def objects(payload: object) -> list[dict[str, Any]]:
-    """Take a payload for a list of objects.
-
-    Raises:
-        TypeError: It is something else.
-    """
-    return cast("list[dict[str, Any]]", _list_of(dict, payload))
-
-
-def _list_of(kind: type, payload: object) -> list[object]:
-    if not isinstance(payload, list) or set(map(type, cast("list[object]", payload))) - {kind}:
-        raise TypeError
-    return cast("list[object]", payload)

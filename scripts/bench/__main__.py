@@ -1,4 +1,4 @@
-"""Measures the service in one run, prints the table and keeps it in docs/performance.md."""
+"""Measure the service in one run; print the table, keep it in docs/performance.md."""
 
 import asyncio
 import os
@@ -10,7 +10,7 @@ from typing import Annotated
 import psutil
 import typer
 
-from db.local import open_local_database, remove_local_database
+from db.local.server import open_local_database, remove_local_database
 from scripts.bench.client import Target, fetch
 from scripts.bench.data import SERIES, forget, minutes, open_base, save, settle, versions
 from scripts.bench.explorer import measure_explorer
@@ -19,7 +19,7 @@ from scripts.bench.fills import measure_fills, measure_writes
 from scripts.bench.large import measure_depth, measure_memory
 from scripts.bench.process import Launch, serving
 from scripts.bench.reads import measure_reads, measure_workers
-from scripts.stack import Processes, SandboxRequest, Stack, free_port, open_stack
+from scripts.demo.stack import Processes, SandboxRequest, Stack, free_port, open_stack
 
 _PAGE = Path("docs/performance.md")
 _MARK = "<!-- measured -->\n"
@@ -37,7 +37,7 @@ def main(*, large: Large = False) -> None:
     """Measure everything; the large cases take longer and 20 GB of disk."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        folder.chmod(0o755)  # the server of root runs as somebody else
+        folder.chmod(0o755)  # the server of root runs as another user
         stack.callback(remove_local_database, folder)
         database = stack.enter_context(open_local_database(folder, settings=_QUIET))
         os.environ |= {"DATABASE_URL": database.url, "MDP_BINANCE_SHARE": "1.0"}
@@ -51,7 +51,7 @@ def main(*, large: Large = False) -> None:
 
 
 def _fill(stack: Stack, processes: Processes) -> list[Figure]:
-    """Measure what needs the service as it runs; then end it, lest it works amid the rest."""
+    """Measure the rows that need the running service, then stop it."""
     target = Target(stack.url, {"Authorization": f"Bearer {stack.token}"})
     fetch(target, f"{SERIES}?limit=1")
     assert stack.sandbox_url, "there is one"  # noqa: S101 - for the type checker

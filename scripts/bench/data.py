@@ -10,12 +10,13 @@ import numpy as np
 import psycopg
 from psycopg import sql
 
-from mdp_core.candle_copy import copy_batches
-from mdp_core.clock import to_ms
-from mdp_core.database import open_database
-from mdp_core.intervals import Interval, epoch_grid
-from mdp_core.model import Candles, Window
-from mdp_core.store import CandleStore
+from mdp_core.domain.candles import Candles
+from mdp_core.domain.clock import to_ms
+from mdp_core.domain.intervals import Interval, epoch_grid
+from mdp_core.domain.windows import Window
+from mdp_core.storage.candles.binary_copy import copy_batches
+from mdp_core.storage.candles.candle_store import CandleStore
+from mdp_core.storage.database.database import open_database
 
 SERIES = "/candles/binance/perp/ETH-USDT/1m"
 START = datetime(2016, 1, 1, tzinfo=UTC)

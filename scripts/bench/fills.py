@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 import httpx
 import psutil
 
-from mdp_core.intervals import Interval, epoch_grid
-from mdp_core.model import Window
+from mdp_core.domain.intervals import Interval, epoch_grid
+from mdp_core.domain.windows import Window
 from scripts.bench.client import Target, download
 from scripts.bench.data import bare_copy, minutes, new_series, path, save
 from scripts.bench.figures import ROUNDS, Figure

@@ -1,4 +1,4 @@
-"""What is measured against what, in one server: the service, an empty route, and a plain service.
+"""The measured server: the service, an empty route, and a plain service.
 
 The plain one is what FastAPI's own tutorials lead to: the same table through SQLAlchemy's ORM, one
 object a row, one pydantic model a candle.
@@ -18,7 +18,6 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from api.app import create_app
 from mdp_core.logs import log_config
-from mdp_core.settings import LogSettings
 
 EMPTY, PLAIN = "/bench/empty", "/bench/plain/candles"
 
@@ -89,7 +88,7 @@ def main(port: int, workers: int) -> None:
         port=port,
         workers=workers,
         access_log=False,
-        log_config=log_config(LogSettings(), is_terminal=False),
+        log_config=log_config("INFO", "json", is_terminal=False),
         timeout_worker_healthcheck=60,
     )
 

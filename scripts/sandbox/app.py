@@ -1,15 +1,16 @@
 """The sandbox as one web application: three exchanges under their prefixes, and its controls.
 
 A request is logged when it comes, delayed by the latency, answered and charged, and only then may
-a fault hit it: a fault concerns a candle request that would have been answered with a page. A
-hanging request ends when its client leaves; a server that is to stop at once in spite of it needs
-uvicorn's `timeout_graceful_shutdown`.
+a fault hit it: a fault concerns a request that would have been answered with candles, or with the
+exchange's time or its symbols. A hanging request ends when its client leaves; a server that is to
+stop at once in spite of it needs uvicorn's `timeout_graceful_shutdown`.
 """
 
 import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import cast
 
@@ -20,12 +21,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from mdp_core.clock import Clock, to_ms
+from mdp_core.domain.clock import Clock, to_ms
 from scripts.sandbox import binance, coinbase, hyperliquid
-from scripts.sandbox.control import Entry, Fault, Log, Settings
+from scripts.sandbox.control import Entry, Fault, Kind, Log, Settings
 from scripts.sandbox.exchange import Call, Exchange, Page, Reply
-from scripts.sandbox.faults import SERIES_SELECTORS, Faults, failure, spoil
+from scripts.sandbox.faults import SERIES_SELECTORS, Faults
 from scripts.sandbox.replay import Replay
+from scripts.sandbox.spoiling import failure, misdirect, spoil
 
 _HANG_SECONDS = 60.0
 _FAULTS = TypeAdapter(list[Fault])
@@ -89,7 +91,7 @@ class Sandbox:
         if exchange is None:
             return _json({"error": f"no such exchange; there are {sorted(self._exchanges)}"}, 404)
         call = await _call(request)
-        entry = self._log.add(exchange.name, call.method, call.path, call.params)
+        entry = self._log.add(exchange.name, call)
         if self._latency_ms:
             await asyncio.sleep(self._latency_ms / 1000)
         answer = await self._answer(exchange, call, entry, request)
@@ -108,21 +110,24 @@ class Sandbox:
             return exchange.refuse(refusal, now_ms)
         if isinstance(answer, Reply):
             return answer
-        fault = self._faults.take(exchange.name, call.params, answer)
+        fault = self._faults.take(exchange.name, call.params, answer, now_ms)
         entry.fault = fault.fault if fault else None
         if fault and fault.fault == "hang":
             return await _hang(request, fault)
-        return self._page(exchange, answer, fault, entry)
-
-    def _page(self, exchange: Exchange, page: Page, fault: Fault | None, entry: Entry) -> Reply:
         if fault and (failed := failure(fault, exchange, to_ms(self._clock()))):
             return failed
+        if isinstance(answer, Page):
+            answer = self._published(exchange, answer, fault, entry)
+        return Reply(200, spoil(fault, answer))
+
+    def _published(self, exchange: Exchange, page: Page, fault: Fault | None, entry: Entry) -> Page:
         if fault and fault.fault == "late_candle":
             self._faults.withhold(exchange.name, page, fault)
+        page = misdirect(fault, page, to_ms(self._clock())) if fault else page
         published = self._faults.published(exchange.name, page)
         if published is not page:
             entry.fault = entry.fault or "late_candle"
-        return Reply(200, spoil(fault, published) if fault else page.encode(published.columns))
+        return published
 
     async def control_requests(self, request: Request) -> Response:
         """Give the log, or clear it."""
@@ -137,7 +142,7 @@ class Sandbox:
         elif request.method == "POST":
             try:
                 faults = _FAULTS.validate_json(await request.body())
-                self._check_selectors(faults)
+                self._check(faults)
             except ValueError as error:
                 return _unacceptable(error)
             self._faults.order(faults)
@@ -157,15 +162,24 @@ class Sandbox:
         limits = "on" if self._limits else "off"
         return _json({"latency_ms": self._latency_ms, "limits": limits})
 
-    def _check_selectors(self, faults: list[Fault]) -> None:
+    def _check(self, faults: list[Fault]) -> None:
         for fault in faults:
-            known = self._exchanges[fault.exchange].candle_params | SERIES_SELECTORS
-            unknown = sorted(fault.selectors.keys() - known)
+            exchange = self._exchanges[fault.exchange]
+            unknown = sorted(fault.selectors.keys() - _selectors(fault, exchange))
             if unknown:
-                message = (
-                    f"unknown keys {unknown}; besides the fault's own there are {sorted(known)}"
-                )
+                known = sorted(_selectors(fault, exchange))
+                message = f"unknown keys {unknown}; besides the fault's own there are {known}"
                 raise ValueError(message)
+            if fault.fault == "null_field" and (fault.field or "close") not in exchange.fields:
+                message = f"unknown field {fault.field!r}; there are {sorted(exchange.fields)}"
+                raise ValueError(message)
+
+
+def _selectors(fault: Fault, exchange: Exchange) -> frozenset[str]:
+    """Name the keys by which a fault can select."""
+    if fault.kind is Kind.CANDLES:
+        return exchange.candle_params | SERIES_SELECTORS
+    return frozenset({"symbol"} if fault.fault == "malformed_entry" else ())
 
 
 async def _call(request: Request) -> Call:
@@ -176,7 +190,12 @@ async def _call(request: Request) -> Call:
             params = cast("dict[str, object]", body) if isinstance(body, dict) else {}
     host = request.client.host if request.client else ""
     path = "/" + request.path_params["path"]
-    return Call(request.method, path, params, host, request.headers)
+    return Call(request.method, path, params, host, _headers(tuple(request.headers.raw)))
+
+
+@lru_cache(maxsize=256)  # a client sends the same ones again and again: the log holds them once
+def _headers(raw: tuple[tuple[bytes, bytes], ...]) -> Mapping[str, str]:
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in raw}
 
 
 async def _hang(request: Request, fault: Fault) -> Reply:

@@ -15,20 +15,32 @@ import re
 import time
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import ClassVar, Final
+from functools import partial
+from typing import ClassVar, Final, cast
 
 import orjson
 
-from mdp_core.intervals import Grid, Interval, epoch_grid
+from mdp_core.domain.intervals import Grid, Interval, epoch_grid
 from scripts.sandbox.binance_listing import exchange_info, listing
-from scripts.sandbox.candles import DISTANT_FUTURE_MS, Columns, Window, closes_ms
+from scripts.sandbox.candles import (
+    DISTANT_FUTURE_MS,
+    Columns,
+    Series,
+    Window,
+    closes_ms,
+    taker_share,
+)
 from scripts.sandbox.exchange import (
+    Answer,
     Call,
     Exchange,
+    Listing,
     Page,
+    Reading,
     Reply,
     SeriesBook,
     array_of,
+    in_unit,
     numbers,
     quoted_rows,
     reply,
@@ -41,6 +53,10 @@ _INTERVALS = frozenset(Interval)
 _DEFAULT_LIMIT = 500
 _MAX_LIMIT = 1500
 _INTEGER = re.compile(r"[0-9]{1,18}")
+_FIELDS = (
+    *("time", "open", "high", "low", "close", "volume", "close_time", "quote_volume", "trades"),
+    *("taker_buy_volume", "taker_buy_quote_volume", "ignore"),
+)
 _CANDLE_PARAMS = frozenset({"symbol", "interval", "startTime", "endTime", "limit"})
 # Weeks open on Mondays (developers.binance.com, Kline-Candlestick-Data: 1499040000000); today's
 # three-day futures candles lie one day after the epoch's multiples (BTCUSDT: 2024-01-01 opens one).
@@ -63,31 +79,32 @@ class Binance(Exchange):
 
     name: ClassVar[str] = "binance"
     candle_params: ClassVar[frozenset[str]] = _CANDLE_PARAMS
+    fields: ClassVar[Mapping[str, int | str]] = {name: at for at, name in enumerate(_FIELDS)}
 
     def __init__(self, replay: Replay, now_ms: int, seconds: Seconds = time.time) -> None:
         """List the symbols as they stand at `now_ms`; `seconds` is the real time of the budget."""
         listed = listing(replay)
         self._markets = {symbol.name: symbol.market for symbol in listed}
         self._series = SeriesBook(self.name, GRIDS, lambda name, _: self._markets[name], replay)
-        self._info = orjson.dumps(exchange_info(listed, now_ms))
+        self._info = exchange_info(listed, now_ms)
         self._budget = ClockMinuteBudget(_WEIGHT_PER_MINUTE, seconds, bans=True)
 
-    def answer(self, call: Call, now_ms: int) -> Reply | Page:
+    def answer(self, call: Call, now_ms: int) -> Answer:
         """Answer a call; unknown paths as the futures host does."""
         match call.method, call.path:
             case "GET", "/fapi/v1/klines":
                 return self._klines(call.params, now_ms)
             case "GET", "/fapi/v1/exchangeInfo":
-                return Reply(200, self._info)
+                return self._listing()
             case "GET", "/fapi/v1/time":
-                return reply({"serverTime": now_ms})
+                return Reading(now_ms, lambda told: orjson.dumps({"serverTime": told}))
             case "GET", "/fapi/v1/ping":
                 return reply({})
             case _:
                 text = f"Path {call.path}, Method {call.method} is invalid"
                 return reply({"code": -5000, "msg": text}, 404)
 
-    def charge(self, call: Call, answer: Reply | Page) -> Refusal | None:
+    def charge(self, call: Call, answer: Answer) -> Refusal | None:
         """Book the weight; requests that are answered with 400 cost theirs too (measured)."""
         del answer
         is_candles = call.path == "/fapi/v1/klines"
@@ -133,7 +150,17 @@ class Binance(Exchange):
         window = Window(start or 0, DISTANT_FUTURE_MS if end is None else end + 1)
         find = series.last if start is None else series.first
         rows = find(window, limit, now_ms)
-        return Page(symbol, interval, rows, lambda columns: _encode(columns, series.grid))
+        encode = partial(_encode, series)
+        return Page(symbol, interval, series, rows, self.fields, encode)
+
+    def _listing(self) -> Listing:
+        symbols = cast("list[Mapping[str, object]]", self._info["symbols"])
+        return Listing(
+            symbols,
+            "symbol",
+            ("baseAsset", None),
+            lambda entries: orjson.dumps({**self._info, "symbols": entries}),
+        )
 
     def _series_of(self, params: Mapping[str, str]) -> tuple[str, Interval]:
         unread = params.keys() - _CANDLE_PARAMS
@@ -188,16 +215,16 @@ def _limit(params: Mapping[str, str]) -> int:
     return limit
 
 
-def _encode(rows: Columns, grid: Grid) -> bytes:
-    """Print rows of twelve: prices and volumes as strings, closing a millisecond early.
-
-    Every trade counts as a taker's purchase, so the two last figures repeat the volumes.
-    """
+def _encode(series: Series, rows: Columns, unit: str | None = None) -> bytes:
+    """Print rows of twelve: prices and volumes as strings, closing a millisecond early."""
     if len(rows) == 0:
         return b"[]"
-    opens, trades = numbers(rows.time, b"["), numbers(rows.trades)
-    closes = numbers(closes_ms(grid, rows.time) - 1)
+    unit = unit or "ms"
+    opens = numbers(in_unit(rows.time, unit), b"[")
+    closes = numbers(in_unit(closes_ms(series.grid, rows.time) - 1, unit))
     prices = quoted_rows(rows.open, rows.high, rows.low, rows.close)
     volume, quote = (numbers(column, b'"', b'"') for column in (rows.volume, rows.quote))
+    takers = quoted_rows(*taker_share(rows, series.decimals))
     end = [b'"0"]'] * len(rows)
-    return array_of((opens, prices, volume, closes, quote, trades, volume, quote, end))
+    trades = numbers(rows.trades)
+    return array_of((opens, prices, volume, closes, quote, trades, takers, end))

@@ -20,16 +20,20 @@ from typing import ClassVar, Final
 import numpy as np
 import orjson
 
-from mdp_core.clock import from_ms, to_ms
-from mdp_core.intervals import Grid, Interval, epoch_grid
+from mdp_core.domain.clock import from_ms, to_ms
+from mdp_core.domain.intervals import Grid, Interval, epoch_grid
 from scripts.sandbox.candles import Columns, Decimals, Market, Window
 from scripts.sandbox.exchange import (
+    Answer,
     Call,
     Exchange,
+    Listing,
     Page,
+    Reading,
     Reply,
     SeriesBook,
     decimals_of,
+    in_unit,
     markets_of,
     ms_of,
     reply,
@@ -54,6 +58,7 @@ _GRANULARITIES = {
 GRIDS: Final[Mapping[Interval, Grid]] = {
     interval: epoch_grid(interval) for interval in _GRANULARITIES.values()
 }
+_FIELDS = ("time", "low", "high", "open", "close", "volume")
 _CANDLES = re.compile(r"/products/([^/]+)/candles")
 _PRODUCT = re.compile(r"/products/([^/]+)")
 _PRODUCTS = """
@@ -89,6 +94,7 @@ class Coinbase(Exchange):
 
     name: ClassVar[str] = "coinbase"
     candle_params: ClassVar[frozenset[str]] = frozenset({"granularity", "start", "end"})
+    fields: ClassVar[Mapping[str, int | str]] = {name: at for at, name in enumerate(_FIELDS)}
 
     def __init__(self, replay: Replay, seconds: Seconds = time.monotonic) -> None:
         """Make the exchange; `seconds` is the real time of the token bucket."""
@@ -98,29 +104,29 @@ class Coinbase(Exchange):
         # docs.cdp.coinbase.com, exchange/rest-api/rate-limits
         self._bucket = TokenBucket(capacity=15, per_second=10, seconds=seconds)
 
-    def answer(self, call: Call, now_ms: int) -> Reply | Page:
+    def answer(self, call: Call, now_ms: int) -> Answer:
         """Answer a call; a client has to name itself."""
         if not call.headers.get("user-agent"):
             return _refusal(400, "User-Agent header is required.")
         return self._route(call, now_ms)
 
-    def _route(self, call: Call, now_ms: int) -> Reply | Page:
+    def _route(self, call: Call, now_ms: int) -> Answer:
         if candles := _CANDLES.fullmatch(call.path):
             return self._candles(candles[1], call.params, now_ms)
         if product := _PRODUCT.fullmatch(call.path):
             return self._product(product[1], now_ms)
         match call.path:
             case "/products":
-                return reply([_describe(name, m, now_ms) for name, m in self._markets.items()])
+                products = [_describe(name, m, now_ms) for name, m in self._markets.items()]
+                return Listing(products, "id", ("quote_increment", "N/A"), orjson.dumps)
             case "/currencies":
                 return reply(self._currencies())
             case "/time":
-                iso = from_ms(now_ms).isoformat(timespec="milliseconds")
-                return reply({"iso": iso.replace("+00:00", "Z"), "epoch": now_ms / 1000})
+                return Reading(now_ms, _encode_time)
             case _:
                 return _refusal(404, "NotFound")
 
-    def charge(self, call: Call, answer: Reply | Page) -> Refusal | None:
+    def charge(self, call: Call, answer: Answer) -> Refusal | None:
         """Take one token."""
         del answer
         return self._bucket.charge(call.host)
@@ -138,7 +144,7 @@ class Coinbase(Exchange):
         market = self._markets.get(name)
         return reply(_describe(name, market, now_ms)) if market else _refusal(404, "NotFound")
 
-    def _candles(self, name: str, params: Mapping[str, object], now_ms: int) -> Reply | Page:
+    def _candles(self, name: str, params: Mapping[str, object], now_ms: int) -> Answer:
         """Find the rows. Both bounds are inclusive; without one of them neither counts.
 
         Source: docs.cdp.coinbase.com, get-product-candles, and measurements.
@@ -152,7 +158,7 @@ class Coinbase(Exchange):
         series = self._series(name, interval)
         if not (params.get("start") and params.get("end")):
             rows = series.last(Window(0, now_ms + 1), _DEFAULT_ROWS, now_ms)
-            return Page(name, interval, rows, _encode)
+            return Page(name, interval, series, rows, self.fields, _encode)
         start, end = _time(params["start"]), _time(params["end"])
         if start is None or end is None or start > end:
             return _refusal(400, "Invalid start or end")
@@ -163,7 +169,7 @@ class Coinbase(Exchange):
                 f"Count of aggregations requested exceeds {_MOST_INTERVALS}",
             )
         rows = series.first(Window(start, end + 1), _MOST_INTERVALS + 1, now_ms)
-        return Page(name, interval, rows, _encode)
+        return Page(name, interval, series, rows, self.fields, _encode)
 
     def _market(self, name: str, interval: Interval) -> Market:
         market = self._markets[name]
@@ -188,12 +194,19 @@ def _time(text: object) -> int | None:
     return None
 
 
-def _encode(rows: Columns) -> bytes:
+def _encode(rows: Columns, unit: str | None = None) -> bytes:
     """Print rows newest first: seconds, low, high, open, close, volume, whole numbers as such."""
-    columns = (rows.time / 1000, rows.low, rows.high, rows.open, rows.close, rows.volume)
+    # Seconds are right here, so milliseconds take their place among the wrong units.
+    time = rows.time / 1000 if unit is None else in_unit(rows.time, "ms" if unit == "s" else unit)
+    columns = (time, rows.low, rows.high, rows.open, rows.close, rows.volume)
     matrix = np.stack(columns, axis=1)[::-1]
     text = orjson.dumps(np.ascontiguousarray(matrix), option=orjson.OPT_SERIALIZE_NUMPY)
     return text.replace(b".0,", b",").replace(b".0]", b"]")
+
+
+def _encode_time(now_ms: int) -> bytes:
+    iso = from_ms(now_ms).isoformat(timespec="milliseconds")
+    return orjson.dumps({"iso": iso.replace("+00:00", "Z"), "epoch": now_ms / 1000})
 
 
 def _invented() -> dict[str, Market]:

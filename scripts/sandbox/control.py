@@ -1,4 +1,4 @@
-"""What a test controls: the log of requests, the faults to come, latency and limits.
+"""Controls for tests: the log of requests, the faults to come, latency and limits.
 
 Times here are real ones, as budgets are: they say how a client behaves, whatever the sandbox's
 clock shows.
@@ -7,11 +7,14 @@ clock shows.
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Annotated, Literal
+from enum import StrEnum
+from typing import Annotated, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-FaultName = Literal[
+from scripts.sandbox.exchange import Call
+
+Failure = Literal[
     "rate_limited",
     "banned",
     "server_error",
@@ -19,6 +22,10 @@ FaultName = Literal[
     "hang",
     "truncated_json",
     "null_body",
+    "error_body",
+    "redirect",
+]
+CandleFault = Literal[
     "empty_page",
     "short_page",
     "duplicate_rows",
@@ -27,7 +34,28 @@ FaultName = Literal[
     "off_grid",
     "ohlc_violation",
     "late_candle",
+    "wrong_window",
+    "shifted_window",
+    "wrong_unit",
+    "null_field",
 ]
+TimeFault = Literal["clock_ahead", "clock_behind", "clock_in_seconds"]
+SymbolFault = Literal["malformed_entry", "empty_list", "half_list"]
+
+
+class Kind(StrEnum):
+    """Kinds of requests that a fault can hit."""
+
+    CANDLES = "candles"
+    TIME = "time"
+    SYMBOLS = "symbols"
+
+
+_KIND_OF = (
+    dict.fromkeys(get_args(CandleFault), Kind.CANDLES)
+    | dict.fromkeys(get_args(TimeFault), Kind.TIME)
+    | dict.fromkeys(get_args(SymbolFault), Kind.SYMBOLS)
+)
 
 
 @dataclass(slots=True)
@@ -38,6 +66,7 @@ class Entry:
     method: str
     path: str
     params: Mapping[str, object]
+    headers: Mapping[str, str]
     status: int | None
     fault: str | None
     at: int
@@ -50,10 +79,10 @@ class Log:
         """Start empty."""
         self._entries: list[Entry] = []
 
-    def add(self, exchange: str, method: str, path: str, params: Mapping[str, object]) -> Entry:
+    def add(self, exchange: str, call: Call) -> Entry:
         """Note a request that has just come; its entry is completed when it is answered."""
         at = time.time_ns() // 1_000_000
-        entry = Entry(exchange, method, path, params, None, None, at)
+        entry = Entry(exchange, call.method, call.path, call.params, call.headers, None, None, at)
         self._entries.append(entry)
         return entry
 
@@ -67,23 +96,45 @@ class Log:
 
 
 class Fault(BaseModel):
-    """An order to spoil the next `times` matching candle requests of an exchange.
+    """An order to spoil the next `times` matching requests of an exchange.
 
-    Other keys select: `symbol` (native) and `interval` (`1m` to `1M`), or any parameter of the
-    exchange's candle request; a request matches when all of them are equal, compared as text.
+    Other keys select: for candles `symbol` (native) and `interval` (`1m` to `1M`), or any parameter
+    of the exchange's candle request; a request matches when all of them are equal, compared as
+    text. For `malformed_entry`, `symbol` names the entry.
 
     Attributes:
+        kind: Requests that it hits; left out: the ones that it is made for, else candles.
         retry_after: Seconds, for `rate_limited` and `banned`.
         seconds: Real seconds: how long `hang` waits before it gives up with 504 (default 60), and
-            how long after its first omission `late_candle` withholds a row (default 30).
+            how long after its first omission `late_candle` withholds a row (default 30). Seconds
+            of the exchange's clock for `clock_ahead` and `clock_behind` (default five hours).
+        slot: Open time (epoch ms) of the row that `late_candle` withholds, from the first answer
+            on that would hold it closed; left out: the newest row of the first matching answer.
+        unit: For `wrong_unit`; `s` at Coinbase, whose own unit it is, prints milliseconds.
+        field: Column that `null_field` empties, or key that `malformed_entry` does.
+        location: Target of `redirect`; left out: a path of the sandbox that isn't there.
     """
 
     model_config = ConfigDict(extra="allow")
     exchange: Literal["binance", "hyperliquid", "coinbase"]
-    fault: FaultName
+    fault: Failure | CandleFault | TimeFault | SymbolFault
+    kind: Kind = Kind.CANDLES
     times: Annotated[int, Field(ge=1)] = 1
     retry_after: Annotated[int, Field(ge=0)] = 1
     seconds: Annotated[float, Field(ge=0)] | None = None
+    slot: int | None = None
+    unit: Literal["s", "us", "ns"] = "us"
+    field: str | None = None
+    location: str | None = None
+
+    @model_validator(mode="after")
+    def _settle_kind(self) -> Self:
+        kind = _KIND_OF.get(self.fault, self.kind)
+        if "kind" in self.model_fields_set and self.kind != kind:
+            message = f"{self.fault} hits requests of the kind {kind.value}"
+            raise ValueError(message)
+        self.kind = kind
+        return self
 
     @property
     def selectors(self) -> Mapping[str, object]:

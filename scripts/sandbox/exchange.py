@@ -1,7 +1,7 @@
-"""What the exchanges have in common: a call comes in, an answer or a page of candles goes out.
+"""Common ground of the exchanges: a call comes in, an answer goes out.
 
 An exchange parses, validates, words its errors and prints its rows. Logging, latency and faults
-are none of its business, so a page leaves it unprinted and can still be spoilt.
+are none of its business, so candles, times and lists leave it unprinted and can still be spoilt.
 """
 
 import math
@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import count
-from typing import ClassVar
+from typing import ClassVar, Protocol, TypeAlias
 
 import numpy as np
 import orjson
 
-from mdp_core.clock import to_ms
-from mdp_core.intervals import Grid, Int64s, Interval
+from mdp_core.domain.clock import to_ms
+from mdp_core.domain.intervals import Grid, Int64s, Interval
 from scripts.sandbox.candles import (
     DISTANT_FUTURE_MS,
     Columns,
@@ -27,8 +27,10 @@ from scripts.sandbox.candles import (
     Series,
     seed_of,
 )
-from scripts.sandbox.limits import Refusal
+from scripts.sandbox.limits import EXCEEDED, Refusal
 from scripts.sandbox.replay import Replay
+
+_PER_MS = {"ms": 1, "us": 1_000, "ns": 1_000_000}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,19 +54,66 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
+class Encode(Protocol):
+    """Printing of candles, with times in the exchange's own unit or in another."""
+
+    def __call__(self, rows: Columns, unit: str | None = None) -> bytes:
+        """Print rows; `unit` is one of `s`, `ms`, `us`, `ns`."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Candles that answer a candle request, ascending, before they are printed."""
+    """Candles that answer a candle request, ascending, before they are printed.
+
+    Attributes:
+        series: Source of the columns, for an answer to another question.
+        fields: Place of each column in a printed row.
+    """
 
     symbol: str
     interval: Interval
+    series: Series
     columns: Columns
-    encode: Callable[[Columns], bytes]
+    fields: Mapping[str, int | str]
+    encode: Encode
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The exchange's time that answers a time request, before it is printed."""
+
+    now_ms: int
+    encode: Callable[[int], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Descriptions of symbols that answer a metadata request, before they are printed.
+
+    Attributes:
+        key: Key of an entry's name.
+        weak: A key that every client needs, and a value that none can use.
+    """
+
+    entries: Sequence[Mapping[str, object]]
+    key: str
+    weak: tuple[str, object]
+    encode: Callable[[Sequence[Mapping[str, object]]], bytes]
+
+
+Unprinted: TypeAlias = Page | Reading | Listing
+Answer: TypeAlias = Reply | Unprinted
 
 
 def reply(content: object, status: int = 200) -> Reply:
     """Print an answer as JSON."""
     return Reply(status, orjson.dumps(content))
+
+
+def in_unit(times_ms: Int64s, unit: str) -> Int64s:
+    """Convert epoch milliseconds to another unit, rounded down."""
+    return times_ms * _PER_MS[unit] if unit in _PER_MS else times_ms // 1000
 
 
 def numbers(column: "Int64s | Floats", before: bytes = b"", after: bytes = b"") -> list[bytes]:
@@ -133,17 +182,23 @@ def step_of(decimals: int) -> str:
 
 
 class Exchange(ABC):
-    """One exchange; `candle_params` are the names that its candle request takes."""
+    """One exchange.
+
+    Attributes:
+        candle_params: Names that its candle request takes.
+        fields: Place of each column in a printed row.
+    """
 
     name: ClassVar[str]
     candle_params: ClassVar[frozenset[str]]
+    fields: ClassVar[Mapping[str, int | str]]
 
     @abstractmethod
-    def answer(self, call: Call, now_ms: int) -> Reply | Page:
+    def answer(self, call: Call, now_ms: int) -> Answer:
         """Answer a call at the exchange's time `now_ms`."""
 
     @abstractmethod
-    def charge(self, call: Call, answer: Reply | Page) -> Refusal | None:
+    def charge(self, call: Call, answer: Answer) -> Refusal | None:
         """Book the call's cost; tell whether the limit is exceeded."""
 
     @abstractmethod
@@ -153,6 +208,10 @@ class Exchange(ABC):
     @abstractmethod
     def fail(self) -> Reply:
         """Word an internal error (500) as the exchange does."""
+
+    def error_body(self, now_ms: int) -> bytes:
+        """Give the body of an error that comes with status 200."""
+        return self.refuse(Refusal(EXCEEDED, 1), now_ms).body
 
     def headers(self, host: str) -> Mapping[str, str]:
         """Give the headers that every response to this address carries."""

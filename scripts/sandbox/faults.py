@@ -1,22 +1,21 @@
-"""The faults: which request an ordered fault hits, and what becomes of that request's page."""
+"""The queue of ordered faults: which request each one hits, and which rows are withheld."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
 
-from mdp_core.intervals import Interval
-from scripts.sandbox.candles import Columns
-from scripts.sandbox.control import Fault
-from scripts.sandbox.exchange import Exchange, Page, Reply
-from scripts.sandbox.limits import BANNED, EXCEEDED, Refusal, Seconds
+from mdp_core.domain.intervals import Interval
+from scripts.sandbox.candles import closes_ms
+from scripts.sandbox.control import Fault, Kind
+from scripts.sandbox.exchange import Listing, Page, Reading, Unprinted
+from scripts.sandbox.limits import Seconds
 
 SERIES_SELECTORS = frozenset({"symbol", "interval"})
+_KINDS = {Page: Kind.CANDLES, Reading: Kind.TIME, Listing: Kind.SYMBOLS}
 _LATE_SECONDS = 30.0
-_OFF_GRID_MS = 7_000
-_MAINTENANCE = b"<html><head><title>503</title></head><body>Down for maintenance</body></html>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +49,12 @@ class Faults:
         self._pending.clear()
         self._withheld.clear()
 
-    def take(self, exchange: str, params: Mapping[str, object], page: Page) -> Fault | None:
+    def take(
+        self, exchange: str, params: Mapping[str, object], answer: Unprinted, now_ms: int
+    ) -> Fault | None:
         """Give the fault that hits this request, and count it."""
-        nested = cast("dict[str, object]", params.get("req", {}))
-        known = {**params, **nested, "symbol": page.symbol, "interval": page.interval}
         for place, fault in enumerate(self._pending):
-            if fault.exchange == exchange and _matches(fault.selectors, known):
+            if fault.exchange == exchange and _hits(fault, params, answer, now_ms):
                 self._pending[place : place + 1] = (
                     [fault.model_copy(update={"times": fault.times - 1})] if fault.times > 1 else []
                 )
@@ -63,11 +62,11 @@ class Faults:
         return None
 
     def withhold(self, exchange: str, page: Page, fault: Fault) -> None:
-        """Withhold the page's newest row, from this answer on, for the fault's seconds."""
+        """Withhold the fault's row, or the newest, from this answer on, for its seconds."""
         if len(page.columns):
             until = self._seconds() + (_LATE_SECONDS if fault.seconds is None else fault.seconds)
-            newest = int(page.columns.time[-1])
-            self._withheld.append(_Withheld(exchange, page.symbol, page.interval, newest, until))
+            slot = int(page.columns.time[-1]) if fault.slot is None else fault.slot
+            self._withheld.append(_Withheld(exchange, page.symbol, page.interval, slot, until))
 
     def published(self, exchange: str, page: Page) -> Page:
         """Give the page without the rows that are withheld at the moment."""
@@ -84,89 +83,23 @@ class Faults:
         return page if kept.all() else replace(page, columns=page.columns.take(kept))
 
 
-def failure(fault: Fault, exchange: Exchange, now_ms: int) -> Reply | None:
-    """Give the answer of a fault that replaces the page; None: the fault spoils the page."""
-    match fault.fault:
-        case "rate_limited":
-            return _refused(exchange, Refusal(EXCEEDED, fault.retry_after), now_ms)
-        case "banned":
-            return _refused(exchange, Refusal(BANNED, fault.retry_after), now_ms)
-        case "server_error":
-            return exchange.fail()
-        case "maintenance_html":
-            return Reply(503, _MAINTENANCE, "text/html")
-        case "null_body":
-            return Reply(200, b"null")
-        case _:
-            return None
-
-
-def _refused(exchange: Exchange, refusal: Refusal, now_ms: int) -> Reply:
-    """Refuse with `Retry-After`, which not every exchange sends of its own accord."""
-    refused = exchange.refuse(refusal, now_ms)
-    return replace(refused, headers={**refused.headers, "Retry-After": str(refusal.retry_after)})
-
-
-def spoil(fault: Fault, page: Page) -> bytes:
-    """Print the page as the fault leaves it."""
-    change = _CHANGES.get(fault.fault)
-    columns = change(page.columns) if change and len(page.columns) else page.columns
-    body = page.encode(columns)
-    return body[: len(body) // 2] if fault.fault == "truncated_json" else body
+def _hits(fault: Fault, params: Mapping[str, object], answer: Unprinted, now_ms: int) -> bool:
+    if fault.kind is not _KINDS[type(answer)]:
+        return False
+    if not isinstance(answer, Page):
+        return True
+    nested = cast("dict[str, object]", params.get("req", {}))
+    known = {**params, **nested, "symbol": answer.symbol, "interval": answer.interval}
+    return _matches(fault.selectors, known) and (
+        fault.slot is None or _holds_closed(answer, fault.slot, now_ms)
+    )
 
 
 def _matches(selectors: Mapping[str, object], known: Mapping[str, object]) -> bool:
     return all(key in known and str(known[key]) == str(selectors[key]) for key in selectors)
 
 
-def _empty(rows: Columns) -> Columns:
-    return rows.take(slice(0, 0))
-
-
-def _first_half(rows: Columns) -> Columns:
-    """Keep the earlier half, rounded up, so that a page of one row stays."""
-    return rows.take(slice(0, (len(rows) + 1) // 2))
-
-
-def _repeated(rows: Columns) -> Columns:
-    """Send the middle row twice."""
-    places = np.arange(len(rows))
-    return rows.take(np.insert(places, len(rows) // 2, len(rows) // 2))
-
-
-def _contradicted(rows: Columns) -> Columns:
-    """Send the middle row twice, the second time with twice the volume and another close."""
-    rows = _repeated(rows)
-    second = _middle(rows)
-    close = np.where(second, rows.high + rows.low - rows.close, rows.close)
-    volume = np.where(second, rows.volume * 2 + 1, rows.volume)
-    return replace(rows, close=close.round(8), volume=volume)
-
-
-def _rotated(rows: Columns) -> Columns:
-    """Send the newest row first."""
-    return rows.take(np.roll(np.arange(len(rows)), 1))
-
-
-def _shifted(rows: Columns) -> Columns:
-    return replace(rows, time=rows.time + _middle(rows) * _OFF_GRID_MS)
-
-
-def _impossible(rows: Columns) -> Columns:
-    """Let the middle row's high lie below everything else."""
-    return replace(rows, high=np.where(_middle(rows), rows.low / 2, rows.high))
-
-
-def _middle(rows: Columns) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
-    return np.arange(len(rows)) == len(rows) // 2
-
-
-_CHANGES: Mapping[str, Callable[[Columns], Columns]] = {
-    "empty_page": _empty,
-    "short_page": _first_half,
-    "duplicate_rows": _repeated,
-    "conflicting_rows": _contradicted,
-    "out_of_order": _rotated,
-    "off_grid": _shifted,
-    "ohlc_violation": _impossible,
-}
+def _holds_closed(page: Page, slot_ms: int, now_ms: int) -> bool:
+    """Tell whether the page has a row that opens at `slot_ms`, and it is closed."""
+    found = page.columns.time[page.columns.time == slot_ms]
+    return len(found) > 0 and int(closes_ms(page.series.grid, found)[0]) <= now_ms

@@ -10,15 +10,16 @@ Peculiar coins, for those who test against them:
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import ClassVar, Final, cast
+from functools import partial
+from typing import ClassVar, Final, TypeAlias, cast
 
 import orjson
 
-from mdp_core.clock import from_ms, to_ms
-from mdp_core.intervals import FixedGrid, Grid, Interval, epoch_grid
+from mdp_core.domain.clock import from_ms, to_ms
+from mdp_core.domain.intervals import FixedGrid, Grid, Interval, epoch_grid
 from scripts.sandbox.candles import (
     Columns,
     Decimals,
@@ -29,13 +30,17 @@ from scripts.sandbox.candles import (
     price_at,
 )
 from scripts.sandbox.exchange import (
+    Answer,
     Call,
     Exchange,
+    Listing,
     Page,
+    Reading,
     Reply,
     SeriesBook,
     array_of,
     decimals_of,
+    in_unit,
     markets_of,
     ms_of,
     numbers,
@@ -78,6 +83,17 @@ _BUILDERS = "xyz:TSLA 300 2025-10-20T12:00Z · xyz:XYZ100 24000 2025-10-13T12:00
 _SPOT = "PURR/USDC 0.2 2024-04-16T12:00Z · @107 25 2024-11-29T09:00Z"
 _BTC_TRADED_MS = ms_of("2023-02-26T16:10Z")
 _TOKENS = (("USDC", 8, 8), ("PURR", 0, 5), ("HYPE", 2, 8))
+_FIELDS = {
+    "time": "t",
+    "close_time": "T",
+    "open": "o",
+    "high": "h",
+    "low": "l",
+    "close": "c",
+    "volume": "v",
+    "trades": "n",
+}
+Entries: TypeAlias = Sequence[Mapping[str, object]]
 _MALFORMED = Reply(422, b"Failed to deserialize the JSON body into the target type", "text/plain")
 _NULL = Reply(500, b"null")
 
@@ -87,6 +103,7 @@ class Hyperliquid(Exchange):
 
     name: ClassVar[str] = "hyperliquid"
     candle_params: ClassVar[frozenset[str]] = frozenset({"coin", "startTime", "endTime"})
+    fields: ClassVar[Mapping[str, int | str]] = _FIELDS
 
     def __init__(self, replay: Replay, seconds: Seconds = time.time) -> None:
         """Make the exchange; `seconds` is the real time of the budget."""
@@ -97,7 +114,7 @@ class Hyperliquid(Exchange):
         self._series = SeriesBook(self.name, GRIDS, lambda coin, _: self._markets[coin], replay)
         self._budget = ClockMinuteBudget(_WEIGHT_PER_MINUTE, seconds, bans=False)
 
-    def answer(self, call: Call, now_ms: int) -> Reply | Page:
+    def answer(self, call: Call, now_ms: int) -> Answer:
         """Answer a call; a body that is not understood gets 422 and plain text."""
         if (call.method, call.path) != ("POST", "/info"):
             return Reply(404, b"", "text/plain")
@@ -107,9 +124,11 @@ class Hyperliquid(Exchange):
         if asked not in _ANSWERS:
             return _MALFORMED
         found = _ANSWERS[asked](self, call.params.get("dex") or "", now_ms)
+        if isinstance(found, Listing | Reading):
+            return found
         return _NULL if found is None else reply(found)
 
-    def charge(self, call: Call, answer: Reply | Page) -> Refusal | None:
+    def charge(self, call: Call, answer: Answer) -> Refusal | None:
         """Book the weight: 20, for candles 1 more per 60 rows.
 
         Source: hyperliquid.gitbook.io, rate-limits-and-user-limits.
@@ -127,7 +146,12 @@ class Hyperliquid(Exchange):
         """Word an internal error; unlike an unknown coin's it has no body `null`."""
         return Reply(500, b"Internal Server Error", "text/plain")
 
-    def _snapshot(self, req: Mapping[str, object], now_ms: int) -> Reply | Page:
+    def error_body(self, now_ms: int) -> bytes:
+        """Give the shape that the exchange's own SDK looks for in errors."""
+        del now_ms
+        return orjson.dumps({"code": 429, "msg": "Too many requests", "data": None})
+
+    def _snapshot(self, req: Mapping[str, object], now_ms: int) -> Answer:
         coin, interval = req.get("coin"), req.get("interval")
         start, end = req.get("startTime"), req.get("endTime")
         end = now_ms if end is None else end
@@ -137,30 +161,33 @@ class Hyperliquid(Exchange):
             return _NULL
         series = self._series(coin, Interval(str(interval)))
         rows = _remembered(series, cast("int", start), cast("int", end), now_ms)
-        printed = (coin, Interval(str(interval)))
-        return Page(*printed, rows, lambda columns: _encode(columns, series.grid, *printed))
+        asked = Interval(str(interval))
+        encode = partial(_encode, series, {"s": coin, "i": asked})
+        return Page(coin, asked, series, rows, self.fields, encode)
 
-    def meta(self, dex: object, now_ms: int) -> dict[str, object] | None:
+    def meta(self, dex: object, now_ms: int) -> Listing | None:
         """Describe the perpetuals of a dex; None: there is no such dex."""
-        markets = self._dexes.get(str(dex))
-        if markets is None:
-            return None
-        universe = [_perp(coin, market, now_ms) for coin, market in markets.items()]
-        tiers = [{"lowerBound": "0.0", "maxLeverage": 40}]
-        tables = [[50, {"description": "", "marginTiers": tiers}]]
-        return {"universe": universe, "marginTables": tables, "collateralToken": 0}
+        perps = self._perps(dex, now_ms)
+        return None if perps is None else _listing(perps, _meta)
 
-    def meta_and_contexts(self, dex: object, now_ms: int) -> list[object] | None:
+    def meta_and_contexts(self, dex: object, now_ms: int) -> Listing | None:
         """Describe the perpetuals of a dex, then their state, in the same order."""
-        markets = self._dexes.get(str(dex))
-        if markets is None:
+        perps = self._perps(dex, now_ms)
+        contexts = [_context(m, now_ms) for m in self._dexes.get(str(dex), {}).values()]
+        if perps is None:
             return None
-        return [self.meta(dex, now_ms), [_context(m, now_ms) for m in markets.values()]]
+        return _listing(perps, lambda shown: [_meta(shown), contexts[: len(shown)]])
 
     def all_metas(self, dex: object, now_ms: int) -> list[object]:
         """Describe the perpetuals of every dex, the main one first."""
         del dex
-        return [self.meta(name, now_ms) for name in self._dexes]
+        return [_meta(self._perps(name, now_ms) or ()) for name in self._dexes]
+
+    def _perps(self, dex: object, now_ms: int) -> "Entries | None":
+        markets = self._dexes.get(str(dex))
+        if markets is None:
+            return None
+        return [_perp(coin, market, now_ms) for coin, market in markets.items()]
 
     def dexes(self, dex: object, now_ms: int) -> list[object]:
         """Name the dexes; the main one is null."""
@@ -187,10 +214,10 @@ class Hyperliquid(Exchange):
         markets = self._dexes.get(str(dex), {}) | ({} if dex else self._spot)
         return {coin: str(price_at(market, now_ms)) for coin, market in markets.items()} or None
 
-    def status(self, dex: object, now_ms: int) -> dict[str, object]:
+    def status(self, dex: object, now_ms: int) -> Reading:
         """Tell the exchange's time."""
         del dex
-        return {"time": now_ms, "specialStatuses": None}
+        return Reading(now_ms, lambda told: orjson.dumps({"time": told, "specialStatuses": None}))
 
 
 _INTERVALS = frozenset(GRIDS)
@@ -219,22 +246,36 @@ def _remembered(series: Series, start: int, end: int, now_ms: int) -> Columns:
     return series.last(Window(first, asked.end_ms), _MEMORY, now_ms)
 
 
-def _encode(rows: Columns, grid: Grid, coin: str, interval: Interval) -> bytes:
+def _encode(
+    series: Series, names: Mapping[str, str], rows: Columns, unit: str | None = None
+) -> bytes:
     """Print rows as objects: prices and volumes as strings, closing a millisecond early."""
     if len(rows) == 0:
         return b"[]"
-    series = orjson.dumps({"s": coin, "i": interval})[1:-1]
+    unit = unit or "ms"
+    closes = closes_ms(series.grid, rows.time) - 1
     prices = (("o", rows.open), ("c", rows.close), ("h", rows.high), ("l", rows.low))
     return array_of(
         [
-            numbers(rows.time, b'{"t":'),
-            numbers(closes_ms(grid, rows.time) - 1, b'"T":'),
-            [series] * len(rows),
+            numbers(in_unit(rows.time, unit), b'{"t":'),
+            numbers(in_unit(closes, unit), b'"T":'),
+            [orjson.dumps(names)[1:-1]] * len(rows),
             *(numbers(column, f'"{key}":"'.encode(), b'"') for key, column in prices),
             numbers(rows.volume, b'"v":"', b'"'),
             numbers(rows.trades, b'"n":', b"}"),
         ]
     )
+
+
+def _listing(perps: Entries, body: Callable[[Entries], object]) -> Listing:
+    weak = ("szDecimals", "N/A")
+    return Listing(perps, "name", weak, lambda entries: orjson.dumps(body(entries)))
+
+
+def _meta(universe: Entries) -> dict[str, object]:
+    tiers = [{"lowerBound": "0.0", "maxLeverage": 40}]
+    tables = [[50, {"description": "", "marginTiers": tiers}]]
+    return {"universe": universe, "marginTables": tables, "collateralToken": 0}
 
 
 def _is_u64(*values: object) -> bool:

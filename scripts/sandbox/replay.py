@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from mdp_core.clock import from_ms, to_ms
-from mdp_core.intervals import FixedGrid, Grid, Interval, epoch_grid
+from mdp_core.domain.clock import from_ms, to_ms
+from mdp_core.domain.intervals import FixedGrid, Grid, Interval, epoch_grid
 from scripts.sandbox.candles import Columns, Decimals, Market, ReplayedSeries, seed_of
 
 _FILE = re.compile(

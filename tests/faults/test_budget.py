@@ -8,11 +8,12 @@ import psycopg
 import pytest
 from conftest import MINUTE_MS, Sandbox, opened_services, serving
 
-from mdp_core.admission import Admission
-from mdp_core.budget import Budget, Tariff
 from mdp_core.errors import RateLimited
 from mdp_core.exchanges.http import ExchangeHttp
-from mdp_core.priority import Priority, Urgency
+from mdp_core.ratelimit.budget import Budget
+from mdp_core.ratelimit.priority import Priority, Urgency
+from mdp_core.ratelimit.scheduler import RequestScheduler
+from mdp_core.ratelimit.tariff import Tariff
 from mdp_core.settings import Settings
 from mdp_core.wiring import Services
 
@@ -123,13 +124,13 @@ async def test_burst_of_cold_pages_is_never_refused(settings: Settings, sandbox:
 async def test_bucket_gives_what_it_holds_and_then_makes_wait(services: Services) -> None:
     """The capacity at once; what it can't have in time is refused with the time, and not spent."""
     budget = Budget(services.database, "binance", "default", Tariff(10, 10), share=1.0)
-    admission = Admission("binance", budget, slots=1)
+    scheduler = RequestScheduler("binance", budget, slots=1)
     now = asyncio.get_running_loop().time
-    await admission.pay(10, until=now() + 1)
+    await scheduler.pay(10, until=now() + 1)
     with pytest.raises(RateLimited) as caught:
-        await admission.pay(10, until=now() + 0.1)
+        await scheduler.pay(10, until=now() + 0.1)
     begun = now()
-    await admission.pay(10, until=now() + 5)
+    await scheduler.pay(10, until=now() + 5)
     waited = now() - begun
 
     assert 0.3 < caught.value.retry_after_seconds <= 1.0
@@ -139,12 +140,12 @@ async def test_bucket_gives_what_it_holds_and_then_makes_wait(services: Services
 async def test_tokens_in_hand_are_no_way_around_a_block(services: Services) -> None:
     """Who got tokens before the exchange said stop waits as everybody does, and loses none."""
     budget = Budget(services.database, "binance", "default", Tariff(100, 0.001), share=1.0)
-    admission = Admission("binance", budget, slots=2)
+    scheduler = RequestScheduler("binance", budget, slots=2)
     now = asyncio.get_running_loop().time
-    async with admission.turn(10, Urgency(Priority.INTERACTIVE), until=now() + 5):
-        await admission.block(0.5, "HTTP 429")
+    async with scheduler.turn(10, Urgency(Priority.INTERACTIVE), until=now() + 5):
+        await scheduler.block(0.5, "HTTP 429")
         begun = now()
-        await admission.pay(10, until=now() + 5)
+        await scheduler.pay(10, until=now() + 5)
         waited = now() - begun
     left = await budget.take([80], Priority.INTERACTIVE)
 
@@ -170,9 +171,9 @@ async def test_what_an_answer_costs_is_settled_whichever_way_it_differs(
 ) -> None:
     """What was reserved too much is given back; too little leaves a debt."""
     budget = Budget(services.database, "hyperliquid", "own", Tariff(100, 0.001), share=1.0)
-    admission = Admission("hyperliquid", budget, slots=1)
+    scheduler = RequestScheduler("hyperliquid", budget, slots=1)
     async with httpx.AsyncClient(base_url=f"{sandbox.url}/hyperliquid") as client:
-        http = ExchangeHttp("hyperliquid", client, admission, deadline_seconds=5)
+        http = ExchangeHttp("hyperliquid", client, scheduler, deadline_seconds=5)
         body = {"type": "exchangeStatus"}
         await http.post_json("/info", body, lambda _: charged, weight=40, charged=float)
     row = database.execute("SELECT tokens FROM rate_budgets WHERE egress = 'own'").fetchone()

@@ -9,12 +9,12 @@ from typing import Any, LiteralString
 import psycopg
 import pytest
 from conftest import MINUTE_MS, Sandbox, comes_true, eventually, opened_services
-from processes import environment_of, running_mdp
+from support.processes import environment_of, running_mdp
 
-from mdp_core.chunks import OldestFirst
-from mdp_core.clock import from_ms
-from mdp_core.priority import Priority
-from mdp_core.selection import SeriesName
+from mdp_core.backfill.chunks import OldestFirst
+from mdp_core.domain.clock import from_ms
+from mdp_core.ratelimit.priority import Priority
+from mdp_core.series.selection import SeriesName
 from mdp_core.settings import Settings
 from mdp_core.wiring import Services
 from syncer.app import running_syncer

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from conftest import eventually
 
-from mdp_core.claims import Claims
+from mdp_core.storage.candles.claims import Claims
 from mdp_core.wiring import Services
 
 _HELD = """

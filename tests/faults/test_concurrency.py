@@ -25,9 +25,9 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from mdp_core.answer import CandleQuery
-from mdp_core.clock import from_ms
-from mdp_core.priority import Priority
+from mdp_core.domain.clock import from_ms
+from mdp_core.domain.queries import CandleQuery
+from mdp_core.ratelimit.priority import Priority
 from mdp_core.settings import Settings
 
 PATH = "/candles/binance/perp/{symbol}/1m"

@@ -24,7 +24,7 @@ from conftest import (
     token_of,
 )
 
-from db.local import open_local_database
+from db.local.server import open_local_database
 from db.upgrade import upgrade
 from mdp_core.settings import Settings
 

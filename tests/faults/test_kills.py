@@ -10,7 +10,7 @@ from typing import LiteralString
 import psycopg
 import pytest
 from conftest import MINUTE_MS, Sandbox, ask, comes_true, token_of
-from processes import environment_of, running_api
+from support.processes import environment_of, running_api
 
 from mdp_core.settings import Settings
 

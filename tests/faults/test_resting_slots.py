@@ -7,7 +7,7 @@ import psycopg
 import pytest
 from conftest import MINUTE_MS, Sandbox, serving
 
-from mdp_core.clock import from_ms
+from mdp_core.domain.clock import from_ms
 from mdp_core.settings import Settings
 
 PATH = "/candles/binance/perp/SOL-USDT/1m"

@@ -8,10 +8,11 @@ import psycopg
 import pytest
 from conftest import Sandbox, one_kind_of_database, opened_services
 
-from mdp_core.clock import from_ms, to_ms
-from mdp_core.model import Candles, RejectedRow, Window
+from mdp_core.domain.candles import Candles, RejectedRow
+from mdp_core.domain.clock import from_ms, to_ms
+from mdp_core.domain.windows import Window
 from mdp_core.settings import Settings
-from mdp_core.store import CandleStore
+from mdp_core.storage.candles.candle_store import CandleStore
 from mdp_core.wiring import Services
 
 START = from_ms(1_709_251_200_000)

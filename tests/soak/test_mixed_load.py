@@ -17,7 +17,7 @@ import psutil
 import psycopg
 import pytest
 from conftest import MINUTE_MS, Sandbox, eventually, token_of
-from processes import environment_of, running_api
+from support.processes import environment_of, running_api
 
 from mdp_core.settings import Settings
 

@@ -10,7 +10,7 @@ import httpx
 import psycopg
 import pytest
 from conftest import MINUTE_MS, Sandbox, Server, ask, token_of
-from processes import environment_of, running_api
+from support.processes import environment_of, running_api
 
 from db.upgrade import upgrade
 from mdp_core.settings import Settings

@@ -14,10 +14,10 @@ import httpx
 import psycopg
 import pytest
 from conftest import Sandbox, eventually, opened_services, running_sandbox, token_of
-from processes import environment_of, running_api, running_mdp
 from psycopg.rows import dict_row
+from support.processes import environment_of, running_api, running_mdp
 
-from mdp_core.clock import Clock
+from mdp_core.domain.clock import Clock
 from mdp_core.settings import Settings
 from scripts.sandbox.app import SandboxOptions
 from syncer.app import running_syncer

@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 from conftest import MINUTE_MS, PROJECT, Sandbox, Server
-from processes import environment_of, running_mdp
+from support.processes import environment_of, running_mdp
 
 from db.upgrade import upgrade
 from mdp_core.settings import Settings
@@ -94,7 +94,7 @@ def _kill_until_done(environment: Mapping[str, str]) -> int:
 
 def _plan(environment: Mapping[str, str]) -> dict[str, Any]:
     """Give the sums of a dry run."""
-    command = [sys.executable, "-m", "scripts.cli", *_backfill("--dry-run", "--json")]
+    command = [sys.executable, "-m", "scripts.cli.main", *_backfill("--dry-run", "--json")]
     done = subprocess.run(  # noqa: S603 - our own program
         command,
         cwd=PROJECT,

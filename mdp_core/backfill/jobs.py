@@ -1,0 +1,236 @@
+"""Fill jobs: asked for, estimated, followed, cancelled, and worked on.
+
+The coverage is the queue: any worker fills what is missing of the oldest open job, and a job is
+done when nothing is missing any more.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from mdp_core.backfill.bulk import BulkFill
+from mdp_core.backfill.estimate import Estimate
+from mdp_core.backfill.planning import Plan, PlannedFill, Planning, some_at_once
+from mdp_core.domain.clock import Clock
+from mdp_core.domain.intervals import Interval
+from mdp_core.domain.queries import CandleQuery
+from mdp_core.domain.series import Series
+from mdp_core.domain.windows import Window
+from mdp_core.errors import (
+    MdpError,
+    NoSyncer,
+    StoreUnavailable,
+    UnknownBackfill,
+)
+from mdp_core.exchanges.clock import EARLIEST
+from mdp_core.series.resolver import SeriesResolver
+from mdp_core.series.selection import SeriesName
+from mdp_core.storage.jobs.backfills import BackfillStore, Job, JobState, Queued, Retention
+from mdp_core.storage.jobs.job_runs import JobRuns
+
+
+@dataclass(frozen=True, slots=True)
+class JobStatus:
+    """A job and the rest of it: an estimate, and windows beyond the retention.
+
+    `left` is None where its series can't be resolved at the moment. Unless `begins_known` its
+    history may begin later than is reckoned with, and less is left.
+    """
+
+    job: Job
+    left: Estimate | None
+    forgotten: Sequence[Window]
+    begins_known: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Queue:
+    """The weight that is queued ahead of each open job, and in all for each exchange."""
+
+    ahead: dict[int, float]
+    in_all: dict[str, float]
+
+
+class Backfills:
+    """Takes fill jobs and tells how they get on."""
+
+    def __init__(  # noqa: PLR0913, PLR0917 - its collaborators
+        self,
+        jobs: BackfillStore,
+        bulk: BulkFill,
+        planning: Planning,
+        metadata: SeriesResolver,
+        runs: JobRuns,
+        clock: Clock,
+    ) -> None:
+        self._clock = clock
+        self._planning = planning
+        self._jobs = jobs
+        self._bulk = bulk
+        self._metadata = metadata
+        self._runs = runs
+
+    async def request(self, query: CandleQuery) -> JobStatus:
+        """Have a job for what a query needs and one request may not fetch.
+
+        With a limit the job reaches as far as so many candles do where none is absent.
+
+        Raises:
+            NoSyncer: No syncer is alive to work on it.
+            MdpError: As `CandleService.get`.
+        """
+        series = await self._metadata.series(
+            query.exchange, query.market_type, query.symbol, query.interval
+        )
+        end, grid = query.end, series.grid
+        if query.start is not None and query.limit is not None:
+            enough = grid.at(grid.index(query.start) + query.limit + 1)
+            end = enough if end is None else min(end, enough)
+        (followed,) = await self.open([await self._planning.plan_series(series, query.start, end)])
+        return followed
+
+    async def open(self, planned: Sequence[PlannedFill]) -> list[JobStatus]:
+        """Have a job for each: an open one for the same window, else a new one.
+
+        Raises:
+            NothingClosed: A window is empty; then there is no job for any.
+            NoSyncer: No syncer is alive to work on them.
+        """
+        for each in planned:
+            if each.window.is_empty:
+                raise each.nothing
+        if not any(syncer.is_alive for syncer in await self._runs.syncers()):
+            raise NoSyncer
+        ids = [await self._jobs.open(each.series.id, each.window, each.slack) for each in planned]
+        jobs = {job.id: job for job in await self._jobs.some(ids)}
+        ahead = (await self._queue(each.exchange for each in jobs.values())).ahead
+        return [
+            JobStatus(
+                jobs[job],
+                each.outlook.estimate.behind(ahead.get(job, 0.0), self._bulk.terms(each.series)),
+                each.outlook.forgotten,
+                each.begins_known,
+            )
+            for job, each in zip(ids, planned, strict=True)
+        ]
+
+    async def behind_the_queue(self, plan: Plan) -> Plan:
+        """Have a plan count the wait for the open jobs, as if its own were opened now.
+
+        What an open job fills already waits where that one stands.
+        """
+        queue = await self._queue(each.series.exchange for each in plan.planned)
+        wanted = [(each.series.id, each.window, each.slack) for each in plan.planned]
+        in_all = defaultdict(float, queue.in_all)
+        planned: list[PlannedFill] = []
+        for each, job in zip(plan.planned, await self._jobs.find(wanted), strict=True):
+            exchange = each.series.exchange
+            ahead = queue.ahead.get(job, 0.0) if job else in_all[exchange]
+            if not job:
+                in_all[exchange] += each.outlook.estimate.weight
+            seconds = ahead / self._bulk.terms(each.series).per_second
+            planned.append(replace(each, waiting_seconds=seconds))
+        return Plan(planned, plan.failed)
+
+    async def get(self, job: int) -> JobStatus:
+        """Tell how a job gets on.
+
+        Raises:
+            UnknownBackfill: There is no such job.
+        """
+        (followed,) = await self._follow([await self._job(job)])
+        return followed
+
+    async def jobs(
+        self, *, before: int | None, is_open: bool | None, limit: int
+    ) -> list[JobStatus]:
+        """Tell how jobs get on, the newest first."""
+        return await self._follow(
+            await self._jobs.jobs(before=before, is_open=is_open, limit=limit)
+        )
+
+    async def cancel(self, job: int) -> JobStatus:
+        """Cancel a job; the candles that it has fetched stay.
+
+        Raises:
+            UnknownBackfill: There is no such job.
+        """
+        await self._job(job)
+        await self._jobs.end(job, JobState.CANCELLED)
+        return await self.get(job)
+
+    async def series(self, name: SeriesName | Job) -> Series:
+        """Give the series that a selection or a job names."""
+        return await self._metadata.series(
+            name.exchange, name.market_type, name.symbol, name.interval
+        )
+
+    async def narrow(self, job: Job, series: Series) -> None:
+        """Let a job for all of a history begin at the history start, once known."""
+        grid, window = series.grid, job.window
+        start = grid.ceil(window.start)
+        if series.history_start and grid.floor(window.start) <= grid.ceil(EARLIEST):
+            start = max(start, series.history_start)
+        end = grid.floor(window.end)
+        if start < end and (start, end) != (window.start, window.end):
+            await self._jobs.narrow(job.id, Window(start, end))
+
+    async def _job(self, job: int) -> Job:
+        if (found := await self._jobs.get(job)) is None:
+            raise UnknownBackfill(job)
+        return found
+
+    async def _follow(self, jobs: Sequence[Job]) -> list[JobStatus]:
+        """Tell how jobs get on, from what is kept: no exchange is asked."""
+        queue = await self._queue(job.exchange for job in jobs if job.state.is_open)
+
+        async def follow(job: Job) -> JobStatus:
+            try:
+                kept = await self._metadata.kept(
+                    job.exchange, job.market_type, job.symbol, job.interval
+                )
+            except StoreUnavailable:
+                raise
+            except MdpError:
+                return JobStatus(job, None, [])
+            series, is_known = await self._planning.reckoned(kept, job.window.start)
+            outlook = await self._bulk.remaining(series, job.window)
+            left = outlook.estimate.behind(queue.ahead.get(job.id, 0.0), self._bulk.terms(series))
+            left = left if job.state.is_open else replace(left, seconds=0.0)
+            return JobStatus(job, left, outlook.forgotten if is_known else [], is_known)
+
+        return await some_at_once(follow, jobs)
+
+    async def _queue(self, exchanges: Iterable[str]) -> _Queue:
+        ahead: dict[int, float] = {}
+        in_all: dict[str, float] = {}
+        for exchange in set(exchanges):
+            weight = 0.0
+            for queued in await self._jobs.queue(exchange, self._memories(exchange)):
+                ahead[queued.job] = weight
+                weight += self._weigh(exchange, queued)
+            in_all[exchange] = weight
+        return _Queue(ahead, in_all)
+
+    def _weigh(self, exchange: str, queued: Queued) -> float:
+        market = self._bulk.markets.get((exchange, queued.market_type))
+        if market is None:
+            return 0.0
+        facts = market.adapter.facts
+        grid = facts.intervals[Interval(queued.interval)].grid
+        slots = queued.missing / (grid.at(facts.page_size) - grid.at(0)) * facts.page_size
+        return market.terms.weigh(round(slots))
+
+    def _memories(self, exchange: str) -> list[Retention]:
+        now = self._clock()
+        return [
+            Retention(
+                market_type,
+                interval.value,
+                each.grid.at(each.grid.index(now) - facts.retention_candles),
+            )
+            for (name, market_type), market in self._bulk.markets.items()
+            for facts in [market.adapter.facts]
+            if name == exchange and facts.retention_candles is not None
+            for interval, each in facts.intervals.items()
+        ]

@@ -1,0 +1,259 @@
+"""Plans: the estimate for many series, before there is a job.
+
+Where a history begins may have to be asked of an exchange first. That is in no haste: users go
+first, and a limit that is used up for now is waited for.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from functools import partial
+from typing import TypeVar
+
+from mdp_core.backfill.bulk import BulkFill, Outlook
+from mdp_core.backfill.estimate import Estimate
+from mdp_core.domain.series import Series
+from mdp_core.domain.windows import Window
+from mdp_core.errors import (
+    InvalidWindow,
+    MdpError,
+    NeverTraded,
+    NothingClosed,
+    RateLimited,
+    StoreUnavailable,
+)
+from mdp_core.exchanges.clock import EARLIEST
+from mdp_core.ratelimit.priority import Priority
+from mdp_core.ratelimit.scheduler import at_priority
+from mdp_core.series.resolver import SeriesResolver
+from mdp_core.series.selection import Selection, Selector, SeriesName
+
+_Given = TypeVar("_Given")
+_Result = TypeVar("_Result")
+
+_AT_ONCE = 8
+# Who asks for all until now, and again so much later, means the same.
+_SAME_NOW = timedelta(hours=1)
+_SHORTEST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 1.0, 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedFill:
+    """A window of a series that may be filled, and what that takes; no job yet.
+
+    A job that ends by `slack` earlier is the same: not zero where the window ends now. Unless
+    `begins_known` its history may begin later than is reckoned with, and it takes less.
+    """
+
+    series: Series
+    window: Window
+    outlook: Outlook
+    slack: timedelta
+    begins_known: bool = True
+    waiting_seconds: float = 0.0
+    """How long what is queued ahead takes."""
+
+    @property
+    def name(self) -> SeriesName:
+        """The series' name."""
+        symbol = self.series.symbol
+        return SeriesName(
+            symbol.exchange, symbol.market_type, symbol.name, self.series.interval.value
+        )
+
+    @property
+    def estimate(self) -> Estimate:
+        """The estimate, including the wait for jobs queued ahead."""
+        alone = self.outlook.estimate
+        return replace(alone, seconds=alone.seconds + self.waiting_seconds)
+
+    @property
+    def nothing(self) -> MdpError:
+        """The error of a window without a closed candle."""
+        return NothingClosed(self.window.start, self.window.end)
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedFill:
+    """A series of which nothing is to be filled, and why."""
+
+    name: SeriesName
+    error: MdpError
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The planned fills of many series, and the rejected ones."""
+
+    planned: Sequence[PlannedFill]
+    failed: Sequence[RejectedFill]
+
+    @property
+    def total(self) -> Estimate:
+        """The estimate of all, one after the other, after the jobs queued ahead."""
+        alone = sum((each.outlook.estimate for each in self.planned), Estimate())
+        last = max((each.estimate.seconds for each in self.planned), default=0.0)
+        return replace(alone, seconds=max(alone.seconds, last))
+
+    def worth_a_job(self) -> "Plan":
+        """Have the series whose window has no candle stand among those that failed.
+
+        Raises:
+            MdpError: Nothing is left: why of the first series.
+        """
+        planned = [each for each in self.planned if not each.window.is_empty]
+        empty = [each for each in self.planned if each.window.is_empty]
+        failed = [*self.failed, *(RejectedFill(each.name, each.nothing) for each in empty)]
+        if failed and not planned:
+            raise failed[0].error
+        return Plan(planned, failed)
+
+
+class Planning:
+    """Tells what it takes to fill series."""
+
+    def __init__(self, bulk: BulkFill, metadata: SeriesResolver) -> None:
+        self._bulk = bulk
+        self._metadata = metadata
+        self._selector = Selector(metadata)
+
+    async def names(self, selection: Selection) -> list[SeriesName]:
+        """Give the series that a selection names.
+
+        Raises:
+            MdpError: As `Selector.names`.
+        """
+        return await self._selector.names(selection)
+
+    async def plan(
+        self,
+        names: Sequence[SeriesName],
+        start: datetime | None,
+        end: datetime | None,
+        *,
+        patience_seconds: float | None = None,
+    ) -> Plan:
+        """Estimate the fill of each series; unknown history starts are asked for first.
+
+        Args:
+            names: Of the series.
+            start: Open times from here on, None: from where each history begins.
+            end: Open times before this, None: until now.
+            patience_seconds: How long to wait for what exchanges are asked, in all; None: as long
+                as it takes. What is not told by then is reckoned with as if it were all there.
+
+        Raises:
+            InvalidWindow: `start` lies after `end`.
+            StoreUnavailable: The database does not answer.
+        """
+        if start is not None and end is not None and start > end:
+            raise InvalidWindow(start, end)
+        now = asyncio.get_running_loop().time()
+        until = None if patience_seconds is None else now + patience_seconds
+
+        async def plan_one(name: SeriesName) -> PlannedFill | RejectedFill:
+            try:
+                with at_priority(Priority.BACKFILL):
+                    series = await self._begun(name, until)
+                plan = partial(self.plan_series, series, start, end)
+                return await patiently(plan, until)
+            except StoreUnavailable:
+                raise
+            except MdpError as error:
+                return RejectedFill(name, error)
+
+        found = await some_at_once(plan_one, names)
+        return Plan(
+            [each for each in found if isinstance(each, PlannedFill)],
+            [each for each in found if isinstance(each, RejectedFill)],
+        )
+
+    async def plan_series(
+        self, series: Series, start: datetime | None, end: datetime | None
+    ) -> PlannedFill:
+        """Tell what filling one series takes.
+
+        Raises:
+            InvalidWindow: `start` lies after `end`.
+            ExchangeError: The exchange's clock was needed and could not be read.
+        """
+        reckoned, is_known = await self.reckoned(series, start)
+        grid, first = series.grid, start
+        if start is None and not is_known:
+            first = EARLIEST if end is None else min(EARLIEST, end)
+        window = await self._bulk.window(reckoned, first, end)
+        is_until_now = end is None or window.end < grid.ceil(end)
+        slack = max(grid.at(1) - grid.at(0), _SAME_NOW) if is_until_now else timedelta(0)
+        outlook = await self._bulk.outlook(reckoned, window)
+        if not is_known:
+            outlook = replace(outlook, forgotten=[])  # it may as well lie before the beginning
+        return PlannedFill(series, window, outlook, slack, is_known)
+
+    async def reckoned(self, series: Series, start: datetime | None) -> tuple[Series, bool]:
+        """Give a series with the beginning to reckon with, and tell whether it is sure.
+
+        Where its own is not known its symbol was traded on the first known day, or listed, or has
+        been for as long as any. From `start` on it is sure if that day lies before.
+        """
+        if series.history_start is not None:
+            return series, True
+        first_day = await self._metadata.first_day(series)
+        begins = series.grid.floor(first_day or series.symbol.listed_at or EARLIEST)
+        is_known = first_day is not None and start is not None and first_day <= start
+        return replace(series, history_start=begins), is_known
+
+    async def _begun(self, name: SeriesName, until: float | None) -> Series:
+        """Give a series; where it begins has been asked, unless that took too long.
+
+        Raises:
+            NeverTraded: It has not begun yet.
+            MdpError: As `SeriesResolver.series`, but for a limit that is used up.
+        """
+        words = (name.exchange, name.market_type, name.symbol, name.interval)
+        kept = await self._metadata.kept(*words)
+        probes = self._metadata.adapter(name.exchange, name.market_type).facts.supports_first_candle
+        if kept.history_start is not None or not probes:
+            return kept
+        try:
+            async with asyncio.timeout_at(until):
+                series = await patiently(partial(self._metadata.series, *words))
+        except TimeoutError:
+            return kept
+        if series.history_start is None:
+            raise NeverTraded
+        return series
+
+
+async def patiently(do: Callable[[], Awaitable[_Result]], until: float | None = None) -> _Result:
+    """Run an action again until the exchange's rate limit lets it through.
+
+    Args:
+        do: Asks an exchange.
+        until: The event loop's time after which it is not begun again; None: for ever.
+
+    Raises:
+        RateLimited: It had to wait longer.
+    """
+    while True:
+        try:
+            return await do()
+        except RateLimited as error:
+            seconds = max(error.retry_after_seconds, _SHORTEST_WAIT_SECONDS)
+            seconds = min(seconds, _LONGEST_WAIT_SECONDS)
+            if until is not None and asyncio.get_running_loop().time() + seconds > until:
+                raise
+            await asyncio.sleep(seconds)
+
+
+async def some_at_once(
+    do: Callable[[_Given], Awaitable[_Result]], given: Iterable[_Given]
+) -> list[_Result]:
+    """Do it for each, a few at a time; give what came, in their order."""
+    free = asyncio.Semaphore(_AT_ONCE)
+
+    async def do_one(one: _Given) -> _Result:
+        async with free:
+            return await do(one)
+
+    return list(await asyncio.gather(*map(do_one, given)))

@@ -1,0 +1,112 @@
+"""Candles as columns of numpy arrays, the one type that travels the house."""
+
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Self, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdp_core.domain.clock import from_ms, to_ms
+from mdp_core.domain.intervals import Int64s
+from mdp_core.domain.windows import Window
+
+Float64s: TypeAlias = NDArray[np.float64]
+Bools: TypeAlias = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Candle:
+    """One candle. `time` is the open time (UTC), `volume` in base units."""
+
+    time: datetime
+    open: float
+    high: float
+    low: float
+    close: float
+    volume: float
+    quote_volume: float | None
+    trades: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Candles:
+    """Candles as columns of one length; `time`: the open in epoch ms (UTC).
+
+    `quote_volume` and `trades` are NaN where the exchange gives none. Inside the house rows are
+    ascending and unique by time; only what comes straight from an adapter may be otherwise.
+    """
+
+    time: Int64s
+    open: Float64s
+    high: Float64s
+    low: Float64s
+    close: Float64s
+    volume: Float64s
+    quote_volume: Float64s
+    trades: Float64s
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.time)
+
+    def __getitem__(self, rows: slice | Bools | Int64s) -> Self:
+        """Return rows by slice, mask or positions."""
+        return type(self)(*(getattr(self, name)[rows] for name in COLUMNS))
+
+    @classmethod
+    def empty(cls) -> Self:
+        """Return no candles."""
+        nothing = np.empty(0, np.float64)
+        return cls(np.empty(0, np.int64), *(nothing,) * (len(COLUMNS) - 1))
+
+    @classmethod
+    def concatenate(cls, parts: list[Self]) -> Self:
+        """Return candles one after another; their order is not changed."""
+        if not parts:
+            return cls.empty()
+        return cls(*(np.concatenate([getattr(p, name) for p in parts]) for name in COLUMNS))
+
+    def inside(self, window: Window) -> Self:
+        """Return the rows that open in `window`, in their order."""
+        return self[(self.time >= to_ms(window.start)) & (self.time < to_ms(window.end))]
+
+    def differences(self, other: Self) -> int:
+        """Count the times at which both have different candles, or only one has any.
+
+        Both must be ascending and unique.
+        """
+        both, here, there = np.intersect1d(
+            self.time, other.time, assume_unique=True, return_indices=True
+        )
+        same = np.ones(len(both), np.bool_)
+        for name in COLUMNS[1:]:
+            mine, theirs = getattr(self, name)[here], getattr(other, name)[there]
+            same &= (mine == theirs) | (np.isnan(mine) & np.isnan(theirs))
+        return len(self) + len(other) - len(both) - int(same.sum())
+
+    def row(self, position: int) -> Candle:
+        """Return one row as a `Candle`."""
+        quote_volume, trades = float(self.quote_volume[position]), float(self.trades[position])
+        return Candle(
+            from_ms(int(self.time[position])),
+            *(float(getattr(self, name)[position]) for name in COLUMNS[1:6]),
+            quote_volume=None if np.isnan(quote_volume) else quote_volume,
+            trades=None if np.isnan(trades) else int(trades),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedRow:
+    """A row that an exchange sent for a slot (its open time) and that can't be right."""
+
+    slot: datetime
+    row: str
+    reason: str
+
+
+COLUMNS = tuple(field.name for field in fields(Candles))
+"""The columns' names, in the order of the table, of binary COPY and of every answer."""
+
+OPTIONAL_COLUMNS = frozenset({"quote_volume", "trades"})
+"""Those that not every exchange gives."""

@@ -1,0 +1,111 @@
+"""Many series at once: symbols as names or globs, and intervals."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mdp_core.domain.intervals import Interval
+from mdp_core.domain.patterns import is_glob, matches, split_names
+from mdp_core.errors import InvalidParameter, UnknownSymbol, UnsupportedInterval
+from mdp_core.exchanges.base import ExchangeAdapter
+from mdp_core.series.resolver import SeriesResolver
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Symbols (names, or globs over active ones) and intervals of an exchange.
+
+    `market_type` None stands for every one that the exchange has here.
+    """
+
+    exchange: str
+    market_type: str | None
+    symbols: tuple[str, ...]
+    intervals: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesName:
+    """The four words that name a series, the symbol in its canonical form."""
+
+    exchange: str
+    market_type: str
+    symbol: str
+    interval: str
+
+    def __str__(self) -> str:
+        """Give the four words."""
+        return f"{self.exchange} {self.market_type} {self.symbol} {self.interval}"
+
+
+def parse_selections(text: str) -> tuple[Selection, ...]:
+    """Read `exchange:symbols:intervals`, separated by spaces or semicolons.
+
+    Symbols and intervals are separated by commas: `hyperliquid:*:1m,1h binance:BTC-USDT:1m`.
+
+    Raises:
+        InvalidParameter: It is not of that form.
+    """
+    return tuple(_parse_selection(part) for part in text.replace(";", " ").split())
+
+
+def _parse_selection(text: str) -> Selection:
+    parts = text.split(":")
+    names = [split_names(part) for part in parts[1:]]
+    if len(names) != 2 or not all(names):  # noqa: PLR2004 - symbols and intervals
+        message = f"{text!r} is no selection: write EXCHANGE:SYMBOLS:INTERVALS"
+        raise InvalidParameter(message)
+    return Selection(parts[0], None, *names)
+
+
+class Selector:
+    """Finds the series that a selection names."""
+
+    def __init__(self, metadata: SeriesResolver) -> None:
+        self._metadata = metadata
+
+    async def names(self, selection: Selection) -> list[SeriesName]:
+        """Give each series once, by symbol in the order given, then by interval.
+
+        Raises:
+            UnknownExchange, UnknownMarketType, UnsupportedInterval: As they say.
+            UnknownSymbol: A name that isn't listed, or a glob that no active symbol matches.
+            ExchangeError: The exchange had to be asked for its list and failed.
+        """
+        found: list[SeriesName] = []
+        for adapter in self._metadata.markets(selection.exchange, selection.market_type):
+            facts = adapter.facts
+            offered = [_offered(adapter, interval) for interval in selection.intervals]
+            intervals = list(dict.fromkeys(offered))
+            symbols = await self._symbols(adapter, selection.symbols)
+            found += [
+                SeriesName(facts.name, facts.market_type, symbol, interval)
+                for symbol in symbols
+                for interval in intervals
+            ]
+        return found
+
+    async def _symbols(self, adapter: ExchangeAdapter, patterns: Sequence[str]) -> list[str]:
+        names: dict[str, None] = {}
+        for pattern in patterns:
+            if is_glob(pattern):
+                names |= dict.fromkeys(await self._matching(adapter, pattern))
+            else:
+                names[(await self._metadata.symbol(adapter, pattern)).name] = None
+        return list(names)
+
+    async def _matching(self, adapter: ExchangeAdapter, pattern: str) -> list[str]:
+        names = [
+            symbol.name
+            for symbol in await self._metadata.symbols(adapter)
+            if symbol.active and matches(symbol.name, pattern)
+        ]
+        if not names:
+            raise UnknownSymbol(adapter.facts.name, pattern, ())
+        return names
+
+
+def _offered(adapter: ExchangeAdapter, interval: str) -> str:
+    names = [known.value for known in adapter.facts.intervals]
+    if interval not in names:
+        raise UnsupportedInterval(adapter.facts.name, interval, names)
+    return Interval(interval).value

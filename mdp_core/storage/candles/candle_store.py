@@ -1,0 +1,235 @@
+"""Candles and coverage: every SQL statement about them stands here.
+
+Coverage is a fact: it comes from the window that was asked of the exchange, and it is written in
+the transaction that writes the rows. Whatever is stored lies inside coverage.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import LiteralString, TypeAlias
+
+from psycopg.types.multirange import Multirange
+from psycopg.types.range import Range
+
+from mdp_core.domain.candles import COLUMNS, Candles, RejectedRow
+from mdp_core.domain.windows import Window
+from mdp_core.storage.candles.candle_reader import read_block
+from mdp_core.storage.candles.candle_writer import (
+    Save,
+    Saver,
+    SeriesWindow,
+    as_columns,
+    copy_in,
+    not_in_the_catalog,
+    windows_of,
+)
+from mdp_core.storage.database.batching import BatchingQueue
+from mdp_core.storage.database.database import Connection, Database
+
+# What of these windows is not covered?
+_MISSING: LiteralString = """
+SELECT %(window)s::tstzmultirange - coverage FROM series WHERE id = %(series_id)s
+"""
+
+# What of these windows is not covered, and which of their refused slots were asked for so often
+# that they are left alone for now? The first time they are asked for again on the next request,
+# then after a minute, twice as long each time, up to an hour.
+_LACKING: LiteralString = """
+SELECT tstzmultirange(tstzrange(opens, ends)) - coverage, ARRAY(
+    SELECT slot FROM rejected_rows
+    WHERE series_id = series.id AND slot >= opens AND slot < ends AND times_seen > 1
+      AND last_seen > now() - least(60 * 2 ^ least(times_seen - 2, 10), 3600) * interval '1 second'
+    ORDER BY slot)
+FROM unnest(%(ids)s::int[], %(starts)s::timestamptz[], %(ends)s::timestamptz[])
+    WITH ORDINALITY AS asked(id, opens, ends, position)
+LEFT JOIN series USING (id) ORDER BY position
+"""
+
+# What is covered of this window?
+_COVERED: LiteralString = """
+SELECT coverage * %(window)s::tstzmultirange FROM series WHERE id = %(series_id)s
+"""
+
+# Where does the last covered window of these series end?
+_COVERED_UNTIL: LiteralString = """
+SELECT id, upper(coverage) FROM series WHERE id = ANY (%(ids)s) AND NOT isempty(coverage)
+"""
+
+# How many candles open in this window?
+_COUNT: LiteralString = """
+SELECT count(*) FROM candles
+WHERE series_id = %(series_id)s AND time >= %(start)s AND time < %(end)s
+"""
+
+# When does the candle at this position in this window open?
+_OPEN_TIME: LiteralString = """
+SELECT time FROM candles
+WHERE series_id = %(series_id)s AND time >= %(start)s AND time < %(end)s
+ORDER BY time OFFSET %(position)s LIMIT 1
+"""
+
+# What is covered of these windows, with nobody else saving until the transaction ends?
+_LOCK_COVERED: LiteralString = """
+SELECT coverage * %(windows)s::tstzmultirange FROM series WHERE id = %(series_id)s FOR UPDATE
+"""
+
+# Forget the candles of this window, to write others.
+_DELETE: LiteralString = """
+DELETE FROM candles
+WHERE series_id = %(series_id)s AND time >= %(start)s AND time < %(end)s
+"""
+
+# From now on whatever was kept of this series elsewhere is old.
+_RAISE_EPOCH: LiteralString = """
+UPDATE series SET epoch = epoch + 1 WHERE id = %(series_id)s
+"""
+
+# Which slots of this window had rows that can't be right?
+_REJECTED: LiteralString = """
+SELECT slot FROM rejected_rows
+WHERE series_id = %(series_id)s AND slot >= %(start)s AND slot < %(end)s
+ORDER BY slot
+"""
+
+_Lacking: TypeAlias = tuple[list[Window], list[datetime]]
+
+
+class CandleStore:
+    """Reads and saves candles together with the windows they are known for."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._saver = Saver(database)
+        self._looks = BatchingQueue(self._lacking_together)
+
+    async def aclose(self) -> None:
+        """Wait for what is being saved."""
+        await self._saver.aclose()
+
+    async def missing(self, series_id: int, window: Window) -> list[Window]:
+        """Give the parts of `window` that are not covered, ascending."""
+        async with self._database.connection() as connection:
+            return await _windows(connection, _MISSING, series_id, window=_ranges([window]))
+
+    async def lacking(self, series_id: int, window: Window) -> _Lacking:
+        """Give the parts of `window` that are not covered, and the refused slots that rest now.
+
+        Both ascending; a slot that rests is not to be asked for yet.
+        """
+        return await self._looks.ask((series_id, window))
+
+    async def covered(self, series_id: int, window: Window) -> list[Window]:
+        """Give the parts of `window` that are covered, ascending."""
+        async with self._database.connection() as connection:
+            return await _windows(connection, _COVERED, series_id, window=_ranges([window]))
+
+    async def covered_until(self, series_ids: Sequence[int]) -> dict[int, datetime]:
+        """Give where the last covered window of each series ends, if anything is covered."""
+        async with self._database.connection() as connection:
+            cursor = await connection.execute(_COVERED_UNTIL, {"ids": list(series_ids)})
+            return {row[0]: row[1] for row in await cursor.fetchall()}
+
+    async def save(
+        self,
+        series_id: int,
+        windows: Sequence[Window],
+        candles: Candles,
+        rejected: Sequence[RejectedRow] = (),
+    ) -> int:
+        """Store what the exchange has in `windows`; what is covered already stays as it is.
+
+        Right without any lock outside it: of two that save the same windows at once the second
+        writes nothing. The order (lock, copy, update) is what keeps writers from deadlocks.
+
+        Args:
+            series_id: Whose candles.
+            windows: Ascending, disjoint: where `candles` is all that the exchange has.
+            candles: Ascending and unique; rows outside `windows` are not stored.
+            rejected: Rows to remember; their slots must lie outside `windows`.
+
+        Returns:
+            How many candles were new.
+        """
+        return await self._saver.save(Save(series_id, windows, candles, rejected))
+
+    async def read(self, series_id: int, window: Window) -> Candles:
+        """Give the stored candles that open in `window`, ascending.
+
+        The whole answer is in memory at once: read long windows in blocks.
+        """
+        async with self._database.connection() as connection:
+            return (await read_block(connection, series_id, window, COLUMNS)).candles
+
+    async def repair(self, series_id: int, window: Window, candles: Candles) -> int:
+        """Make the covered part of `window` hold `candles` and nothing else.
+
+        Where that changes anything the series' epoch rises in the same transaction: whatever was
+        kept of the series elsewhere is then known to be old.
+
+        Args:
+            series_id: Whose candles.
+            window: Where `candles` is all that the exchange has; what is not covered stays so.
+            candles: Ascending and unique; rows outside `window` are not stored.
+
+        Returns:
+            How many slots hold another candle than before, a new one, or none any more.
+        """
+        async with self._database.transaction() as connection:
+            covered = await _windows(
+                connection, _LOCK_COVERED, series_id, windows=_ranges([window])
+            )
+            rows = Candles.concatenate([candles.inside(part) for part in covered])
+            before = (await read_block(connection, series_id, window, COLUMNS)).candles
+            changed = before.differences(rows)
+            if changed:
+                await connection.execute(_DELETE, _bounds(series_id, window))
+                await copy_in(connection, series_id, rows)
+                await connection.execute(_RAISE_EPOCH, {"series_id": series_id})
+            return changed
+
+    async def count(self, series_id: int, window: Window) -> int:
+        """Count the stored candles that open in `window`."""
+        async with self._database.connection() as connection:
+            cursor = await connection.execute(_COUNT, _bounds(series_id, window))
+            row = await cursor.fetchone()
+        return int(row[0]) if row else 0
+
+    async def rejected_slots(self, series_id: int, window: Window) -> list[datetime]:
+        """Give the slots of `window` whose row was refused at some time, ascending."""
+        async with self._database.connection() as connection:
+            cursor = await connection.execute(_REJECTED, _bounds(series_id, window))
+            return [row[0] for row in await cursor.fetchall()]
+
+    async def _lacking_together(self, asked: Sequence[SeriesWindow]) -> list[_Lacking | Exception]:
+        async with self._database.connection() as connection:
+            cursor = await connection.execute(_LACKING, as_columns(asked), binary=True)
+            rows = await cursor.fetchall()
+        return [
+            not_in_the_catalog(series_id) if lacking is None else (windows_of(lacking), resting)
+            for (series_id, _), (lacking, resting) in zip(asked, rows, strict=True)
+        ]
+
+    async def open_time(self, series_id: int, window: Window, position: int) -> datetime | None:
+        """Give the open time of the candle at `position` in `window` (0 is the first), if any."""
+        what = {**_bounds(series_id, window), "position": position}
+        async with self._database.connection() as connection:
+            row = await (await connection.execute(_OPEN_TIME, what)).fetchone()
+        return row[0] if row else None
+
+
+def _bounds(series_id: int, window: Window) -> dict[str, object]:
+    return {"series_id": series_id, "start": window.start, "end": window.end}
+
+
+def _ranges(windows: Sequence[Window]) -> Multirange[datetime]:
+    return Multirange([Range(window.start, window.end) for window in windows])
+
+
+async def _windows(
+    connection: Connection, query: LiteralString, series_id: int, **ranges: object
+) -> list[Window]:
+    cursor = await connection.execute(query, {"series_id": series_id, **ranges}, binary=True)
+    row = await cursor.fetchone()
+    if row is None:
+        raise not_in_the_catalog(series_id)
+    return windows_of(row[0])

@@ -1,0 +1,193 @@
+"""Writing candles and their coverage: one transaction for all that is saved at about one time.
+
+What is saved while a transaction is under way shares the next one, its locks and its round trips.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import LiteralString, TypeAlias, cast
+
+import numpy as np
+from psycopg import sql
+from psycopg.types.multirange import Multirange
+
+from mdp_core.domain.candles import Candles, RejectedRow
+from mdp_core.domain.clock import EPOCH
+from mdp_core.domain.intervals import Int64s
+from mdp_core.domain.windows import Window, intersect, subtract
+from mdp_core.errors import StoreUnavailable
+from mdp_core.storage.candles.binary_copy import copy_batches
+from mdp_core.storage.database.batching import BatchingQueue
+from mdp_core.storage.database.database import Connection, Database
+
+# The windows of `as_columns`, as one multirange for each series.
+_WINDOWS: LiteralString = """
+    SELECT id, range_agg(tstzrange(opens, ends)) AS windows
+    FROM unnest(%(ids)s::int[], %(starts)s::timestamptz[], %(ends)s::timestamptz[])
+        AS each(id, opens, ends)
+    GROUP BY id
+"""
+
+# What of these windows is not covered, with nobody else saving until the transaction ends?
+# Everybody locks series in one order.
+_LOCK_MISSING: LiteralString = f"""
+SELECT series.id, asked.windows - series.coverage
+FROM series JOIN ({_WINDOWS}) AS asked USING (id)
+ORDER BY series.id FOR UPDATE OF series
+"""  # noqa: S608 - of constants only
+
+# From now on the store equals the exchange in these windows.
+_COVER: LiteralString = f"""
+UPDATE series SET coverage = coverage + fresh.windows
+FROM ({_WINDOWS}) AS fresh WHERE series.id = fresh.id
+"""  # noqa: S608 - of constants only
+
+# Remember rows that can't be right.
+_REJECT: LiteralString = """
+INSERT INTO rejected_rows (series_id, slot, row, reason)
+SELECT * FROM unnest(
+    %(ids)s::int[], %(slots)s::timestamptz[], %(rows)s::text[], %(reasons)s::text[])
+ON CONFLICT (series_id, slot) DO UPDATE
+SET row = excluded.row, reason = excluded.reason, last_seen = now(),
+    times_seen = rejected_rows.times_seen + 1
+"""
+
+_COPY_IN = sql.SQL("COPY candles (series_id, {columns}) FROM STDIN (FORMAT binary)")
+
+# Rejected rows alone lock their series too, in the same order: they refer to it.
+_NOTHING = Window(EPOCH, EPOCH)
+
+SeriesWindow: TypeAlias = tuple[int, Window]
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """Windows of a series (ascending, disjoint), all that the exchange has in them, wrong rows."""
+
+    series_id: int
+    windows: Sequence[Window]
+    candles: Candles
+    rejected: Sequence[RejectedRow] = ()
+
+
+class Saver:
+    """Saves for one process; right without any lock outside the database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._saves = BatchingQueue(self._save_together)
+
+    async def save(self, save: Save) -> int:
+        """Store what is new, as `CandleStore.save` says; give how many candles were."""
+        return await self._saves.ask(save)
+
+    async def aclose(self) -> None:
+        """Wait for what is being saved."""
+        await self._saves.aclose()
+
+    async def _save_together(self, saves: Sequence[Save]) -> Sequence[int | Exception]:
+        """Save all in one transaction; what can't be saved at all must not keep others from it."""
+        try:
+            return await self._save_at_once(saves)
+        except StoreUnavailable:
+            raise
+        except Exception:
+            if len(saves) == 1:
+                raise
+            return [await self._save_alone(save) for save in saves]
+
+    async def _save_alone(self, save: Save) -> int | Exception:
+        try:
+            return (await self._save_at_once([save]))[0]
+        except Exception as error:  # noqa: BLE001 - whoever saves raises it
+            return error
+
+    async def _save_at_once(self, saves: Sequence[Save]) -> list[int]:
+        """Lock, copy, cover: the order that keeps writers from deadlocks."""
+        async with self._database.transaction() as connection:
+            missing = await _lock_missing(connection, saves)
+            fresh = [_taken(missing, save) for save in saves]
+            parts = [
+                [save.candles.inside(window) for window in windows]
+                for save, windows in zip(saves, fresh, strict=True)
+            ]
+            counts = [sum(map(len, of_save)) for of_save in parts]
+            series_ids = np.repeat([save.series_id for save in saves], counts)
+            rows = Candles.concatenate([part for of_save in parts for part in of_save])
+            in_time = np.argsort(rows.time, kind="stable")  # so that chunks are made in one order
+            await copy_in(connection, series_ids[in_time], rows[in_time])
+            await _cover(connection, saves, fresh)
+            await _remember(connection, saves)
+        return counts
+
+
+async def _lock_missing(connection: Connection, saves: Sequence[Save]) -> dict[int, list[Window]]:
+    asked = [(save.series_id, window) for save in saves for window in save.windows or [_NOTHING]]
+    cursor = await connection.execute(_LOCK_MISSING, as_columns(asked), binary=True)
+    missing = {row[0]: windows_of(row[1]) for row in await cursor.fetchall()}
+    for save in saves:
+        if save.series_id not in missing:
+            raise not_in_the_catalog(save.series_id)
+    return missing
+
+
+def _taken(missing: dict[int, list[Window]], save: Save) -> list[Window]:
+    """Take what `save` can give of what is missing; the next one finds less missing."""
+    left = missing[save.series_id]
+    taken = [part for window in save.windows for part in intersect(left, window)]
+    missing[save.series_id] = subtract(left, taken)
+    return taken
+
+
+async def _cover(
+    connection: Connection, saves: Sequence[Save], fresh: Sequence[Sequence[Window]]
+) -> None:
+    covered = [
+        (save.series_id, window)
+        for save, windows in zip(saves, fresh, strict=True)
+        for window in windows
+    ]
+    if covered:
+        await connection.execute(_COVER, as_columns(covered))
+
+
+async def _remember(connection: Connection, saves: Sequence[Save]) -> None:
+    rejected = {(save.series_id, row.slot): row for save in saves for row in save.rejected}
+    if rejected:
+        what = {
+            "ids": [series_id for series_id, _ in rejected],
+            "slots": [slot for _, slot in rejected],
+            "rows": [row.row for row in rejected.values()],
+            "reasons": [row.reason for row in rejected.values()],
+        }
+        await connection.execute(_REJECT, what)
+
+
+async def copy_in(connection: Connection, series_ids: int | Int64s, candles: Candles) -> None:
+    """Append candles, each of the series at its place, or all of one."""
+    for columns, data in copy_batches(series_ids, candles):
+        statement = _COPY_IN.format(columns=sql.SQL(", ").join(map(sql.Identifier, columns)))
+        async with connection.cursor().copy(statement) as copy:
+            await copy.write(data)
+
+
+def windows_of(multirange: Multirange[datetime]) -> list[Window]:
+    """Give the windows of what the database answers."""
+    return [
+        Window(cast("datetime", part.lower), cast("datetime", part.upper)) for part in multirange
+    ]
+
+
+def not_in_the_catalog(series_id: int) -> LookupError:
+    """Make the error for a series that nobody has begun."""
+    return LookupError(f"series {series_id} is not in the catalog")
+
+
+def as_columns(windows: Sequence[SeriesWindow]) -> dict[str, object]:
+    """Give series and windows as the arrays of a statement."""
+    return {
+        "ids": [series_id for series_id, _ in windows],
+        "starts": [window.start for _, window in windows],
+        "ends": [window.end for _, window in windows],
+    }

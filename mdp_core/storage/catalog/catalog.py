@@ -1,0 +1,238 @@
+"""The catalog: exchanges, what they list and offer, and the series that are stored."""
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import RowMapping, case, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from db import schema
+from mdp_core.domain.clock import EPOCH
+from mdp_core.domain.intervals import FixedGrid, Grid, Interval
+from mdp_core.domain.series import Series, Symbol
+from mdp_core.storage.database.database import Database, translate_driver_errors
+
+_SYMBOLS = schema.symbols
+_SERIES = schema.series
+# Without its coverage, which may be long.
+_WHAT_A_SERIES_IS = [
+    _SERIES.c[name] for name in ("id", "symbol_id", "interval", "grid_phase_ms", "history_begins")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A symbol with its key in the catalog."""
+
+    id: int
+    symbol: Symbol
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryStart:
+    """Where a series' history begins (the first candle's open time), and how that is known."""
+
+    time: datetime
+    source: str
+
+
+class Catalog:
+    """Reads and saves metadata. Symbols and series are never deleted."""
+
+    def __init__(self, database: Database) -> None:
+        self._engine = create_async_engine(
+            "postgresql+psycopg://", poolclass=NullPool, async_creator=database.lend
+        )
+
+    async def save_exchange(self, code: str, name: str) -> None:
+        """Make the exchange known."""
+        statement = insert(schema.exchanges).values(code=code, name=name)
+        async with self._connection() as connection:
+            await connection.execute(
+                statement.on_conflict_do_update(
+                    index_elements=["code"], set_={"name": statement.excluded.name}
+                )
+            )
+
+    async def save_intervals(
+        self, exchange: str, market_type: str, offered: Mapping[Interval, tuple[str, Grid]]
+    ) -> None:
+        """Make known which intervals an exchange offers: native spelling and usual grid."""
+        rows = [
+            {
+                "exchange": exchange,
+                "market_type": market_type,
+                "interval": interval.value,
+                "native": native,
+                "grid": describe_grid(grid),
+            }
+            for interval, (native, grid) in offered.items()
+        ]
+        statement = insert(schema.supported_intervals)
+        new = {"native": statement.excluded.native, "grid": statement.excluded.grid}
+        async with self._connection() as connection:
+            await connection.execute(
+                statement.on_conflict_do_update(
+                    index_elements=["exchange", "market_type", "interval"], set_=new
+                ),
+                rows,
+            )
+
+    async def listings(self, exchange: str, market_type: str) -> list[Listing]:
+        """Give every symbol that is or was listed there."""
+        query = select(_SYMBOLS).where(
+            _SYMBOLS.c.exchange == exchange, _SYMBOLS.c.market_type == market_type
+        )
+        async with self._connection() as connection:
+            return [_listing(row) for row in (await connection.execute(query)).mappings()]
+
+    async def save_symbols(
+        self, exchange: str, market_type: str, symbols: Sequence[Symbol]
+    ) -> None:
+        """Make the catalog equal the exchange's list; what is no longer on it becomes inactive."""
+        statement = insert(_SYMBOLS)
+        rows = [_symbol_row(symbol) for symbol in symbols]
+        new = {name: statement.excluded[name] for name in rows[0]} if rows else {}
+        unlisted = (
+            update(_SYMBOLS)
+            .where(
+                _SYMBOLS.c.exchange == exchange,
+                _SYMBOLS.c.market_type == market_type,
+                _SYMBOLS.c.native.not_in([symbol.native for symbol in symbols]),
+            )
+            .values(active=False)
+        )
+        fetched = (
+            update(schema.exchanges)
+            .where(schema.exchanges.c.code == exchange)
+            .values(symbols_fetched_at=func.now())
+        )
+        async with self._connection() as connection:
+            if rows:
+                await connection.execute(
+                    statement.on_conflict_do_update(
+                        index_elements=["exchange", "market_type", "native"], set_=new
+                    ),
+                    rows,
+                )
+            await connection.execute(unlisted)
+            await connection.execute(fetched)
+
+    async def series(self, listing: Listing, interval: Interval, usual: Grid) -> Series | None:
+        """Give the stored series of a symbol, on its own grid; None if there is none yet."""
+        kept = await self.all_series([listing], {interval: usual})
+        return kept[0] if kept else None
+
+    async def all_series(
+        self, listings: Sequence[Listing], usual: Mapping[Interval, Grid]
+    ) -> list[Series]:
+        """Give the stored series of these symbols and intervals, each on its own grid."""
+        symbols = {listing.id: listing.symbol for listing in listings}
+        query = select(*_WHAT_A_SERIES_IS).where(
+            _SERIES.c.symbol_id.in_(symbols), _SERIES.c.interval.in_([each.value for each in usual])
+        )
+        async with self._connection() as connection:
+            return [
+                _series(row, symbols[row["symbol_id"]], usual[Interval(row["interval"])])
+                for row in (await connection.execute(query)).mappings()
+            ]
+
+    async def save_history_start(self, series: Series, beginning: HistoryStart) -> None:
+        """Learn where the history of a kept series begins, unless that is known."""
+        statement = (
+            update(_SERIES)
+            .where(_SERIES.c.id == series.id, _SERIES.c.history_begins.is_(None))
+            .values(history_begins=beginning.time, history_source=beginning.source)
+        )
+        async with self._connection() as connection:
+            await connection.execute(statement)
+
+    async def first_day(self, series: Series) -> datetime | None:
+        """Give when the first daily candle of a kept series' symbol opens, if that is known."""
+        daily = _SERIES.alias("daily")
+        query = (
+            select(daily.c.history_begins)
+            .join(_SERIES, _SERIES.c.symbol_id == daily.c.symbol_id)
+            .where(_SERIES.c.id == series.id, daily.c.interval == Interval.ONE_DAY.value)
+        )
+        async with self._connection() as connection:
+            return (await connection.execute(query)).scalar_one_or_none()
+
+    async def names_without_history_start(
+        self, exchange: str, market_type: str
+    ) -> list[tuple[str, str]]:
+        """Give symbol and interval of each kept series whose beginning is not known."""
+        query = (
+            select(_SYMBOLS.c.name, _SERIES.c.interval)
+            .join(_SERIES, _SERIES.c.symbol_id == _SYMBOLS.c.id)
+            .where(_SYMBOLS.c.exchange == exchange, _SYMBOLS.c.market_type == market_type)
+            .where(_SERIES.c.history_begins.is_(None))
+            .order_by(_SERIES.c.id)
+        )
+        async with self._connection() as connection:
+            return [(row[0], row[1]) for row in await connection.execute(query)]
+
+    async def add_series(
+        self, listing: Listing, interval: Interval, grid: Grid, beginning: HistoryStart | None
+    ) -> None:
+        """Start to keep a series; one that is kept already only learns where its history begins."""
+        statement = insert(_SERIES).values(
+            symbol_id=listing.id,
+            interval=interval.value,
+            grid_phase_ms=grid.phase // timedelta(milliseconds=1)
+            if isinstance(grid, FixedGrid)
+            else None,
+            history_begins=beginning.time if beginning else None,
+            history_source=beginning.source if beginning else None,
+        )
+        is_known = _SERIES.c.history_begins.is_not(None)
+        learned = {
+            name: case((is_known, _SERIES.c[name]), else_=statement.excluded[name])
+            for name in ("grid_phase_ms", "history_begins", "history_source")
+        }
+        async with self._connection() as connection:
+            await connection.execute(
+                statement.on_conflict_do_update(
+                    index_elements=["symbol_id", "interval"], set_=learned
+                )
+            )
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncGenerator[AsyncConnection]:
+        with translate_driver_errors():
+            async with self._engine.begin() as connection:
+                yield connection
+
+
+def describe_grid(grid: Grid) -> dict[str, object]:
+    """Say in JSON where a grid's candles open."""
+    if isinstance(grid, FixedGrid):
+        millisecond = timedelta(milliseconds=1)
+        return {
+            "step_ms": grid.step // millisecond,
+            "phase_ms": grid.phase // millisecond,
+        }
+    return {"unit": "month"}
+
+
+def _symbol_row(symbol: Symbol) -> dict[str, Any]:
+    row = asdict(symbol)
+    row["listed_source"] = "exchange" if symbol.listed_at else None
+    row["delisted_source"] = "exchange" if symbol.delisted_at else None
+    return row
+
+
+def _listing(row: RowMapping) -> Listing:
+    return Listing(row["id"], Symbol(**{name: row[name] for name in Symbol.__slots__}))
+
+
+def _series(row: RowMapping, symbol: Symbol, usual: Grid) -> Series:
+    grid = usual
+    if isinstance(usual, FixedGrid) and row["grid_phase_ms"] is not None:
+        grid = usual.with_phase_of(EPOCH + timedelta(milliseconds=row["grid_phase_ms"]))
+    return Series(row["id"], symbol, Interval(row["interval"]), grid, row["history_begins"])

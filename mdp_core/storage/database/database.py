@@ -1,0 +1,253 @@
+"""The connection pool, for psycopg and SQLAlchemy, and its errors.
+
+SQLAlchemy itself is loaded by the catalog alone: it takes longer than a short command.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from typing import LiteralString, TypeAlias
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.conninfo import make_conninfo
+from psycopg.rows import TupleRow
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from mdp_core.errors import SchemaMissing, StoreUnavailable
+
+Connection: TypeAlias = AsyncConnection[TupleRow]
+
+# How long a request may wait for a connection before it is told to come back.
+_POOL_TIMEOUT_SECONDS = 5.0
+
+# How long a process that starts waits for a database that starts too, and how often it looks.
+_START_SECONDS = 10.0
+_LOOK_SECONDS = 0.5
+_CONNECT_SECONDS = 5
+
+# How long the pool goes on trying by itself: its pauses grow, and a server that has come back must
+# not wait for the end of one. After it every request that needs a connection has one tried.
+_RECONNECT_SECONDS = 1.0
+
+# A connection that was of use so lately is taken to be alive: looking costs a round trip.
+_SURELY_ALIVE_SECONDS = 1.0
+
+# So that a session whose server has gone is noticed within seconds.
+_KEEPALIVES = {
+    "keepalives": 1,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+
+# What a caller can't mend and need not see in detail; anything else is a mistake of ours. A server
+# that only reads is one that was a primary a moment ago, or will be.
+_PASSING = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.errors.ReadOnlySqlTransaction,
+    PoolTimeout,
+)
+
+
+class _PooledConnection(AsyncConnection[TupleRow]):
+    """Remembers when it was last given back."""
+
+    returned_at = 0.0
+
+
+Pool: TypeAlias = AsyncConnectionPool[_PooledConnection]
+
+
+class Database:
+    """Hands out connections of one pool, for as short a time as the caller needs them."""
+
+    def __init__(self, pool: Pool, url: str) -> None:
+        self._pool = pool
+        self._url = url
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncGenerator[Connection]:
+        """Give a psycopg connection on which every statement is a transaction of its own.
+
+        Raises:
+            StoreUnavailable: No connection can be had, it was lost, or a statement took too long.
+        """
+        with translate_driver_errors():
+            async with self._pool.connection() as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncGenerator[Connection]:
+        """Give a psycopg connection inside one transaction that commits on leaving it.
+
+        Raises:
+            StoreUnavailable: As `connection`.
+        """
+        async with self.connection() as connection, connection.transaction():
+            yield connection
+
+    async def problem(self) -> str | None:
+        """Return why a connection outside the pool fails; None if it succeeds."""
+        return await connection_problem(self._url)
+
+    def dedicated(self) -> "DedicatedConnection":
+        """Give a connection outside the pool, not open yet, for what belongs to a session."""
+        return DedicatedConnection(self._url)
+
+    async def lend(self) -> Connection:
+        """Return a connection for SQLAlchemy, which ends its transactions and closes it."""
+        connection = await self._pool.getconn()
+        try:
+            await connection.set_autocommit(False)
+        except BaseException:
+            await self._pool.putconn(connection)
+            raise
+        return connection
+
+
+class DedicatedConnection:
+    """One connection that is opened when it is needed, and again after it was lost."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._connection: Connection | None = None
+        self._using = asyncio.Lock()
+        self.session = 0
+        """Rises when the connection is opened: what an older session held is gone."""
+
+    async def fetch(self, query: LiteralString, values: Mapping[str, object]) -> list[TupleRow]:
+        """Run a statement, a transaction of its own, and give its rows.
+
+        Raises:
+            StoreUnavailable: It could not be run; the session is gone, and all that it held.
+        """
+        async with self._using:
+            try:
+                with translate_driver_errors():
+                    if self._connection is None:
+                        self._connection = await AsyncConnection.connect(self._url, autocommit=True)
+                        self.session += 1
+                    return await (await self._connection.execute(query, values)).fetchall()
+            except BaseException:
+                await self._drop()
+                raise
+
+    async def close(self) -> None:
+        """End the session."""
+        async with self._using:
+            await self._drop()
+
+    async def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection:
+            await connection.close()
+
+
+class translate_driver_errors:  # noqa: N801 - reads as a statement
+    """Context that turns passing driver errors into `StoreUnavailable`."""
+
+    def __enter__(self) -> None:
+        """Do nothing: what counts is how it ends."""
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        """Raise a passing error as ours; let any other be."""
+        origin = getattr(error, "orig", None) or error
+        if isinstance(origin, _PASSING):
+            raise StoreUnavailable(type(origin).__name__) from error
+        if isinstance(origin, psycopg.errors.UndefinedTable):
+            raise SchemaMissing from error
+
+
+@asynccontextmanager
+async def open_database(
+    url: str, *, name: str, size: int, statement_timeout_seconds: float
+) -> AsyncGenerator[Database]:
+    """Open the pool and prove that the database answers.
+
+    Args:
+        url: A `postgresql://` URL.
+        name: The process, as `pg_stat_activity` shows it.
+        size: Connections at the most.
+        statement_timeout_seconds: How long one statement may take.
+
+    Raises:
+        StoreUnavailable: The database does not answer.
+    """
+    if problem := await connection_problem(url, patience_seconds=_START_SECONDS):
+        raise StoreUnavailable(problem)
+    pool, conninfo = _pool(url, name, size, statement_timeout_seconds)
+    with translate_driver_errors():
+        async with pool:
+            await pool.wait(timeout=_POOL_TIMEOUT_SECONDS)
+            yield Database(pool, conninfo)
+
+
+async def connection_problem(url: str, *, patience_seconds: float = 0.0) -> str | None:
+    """Return in the server's words why a connection fails; None if it succeeds.
+
+    Args:
+        url: A `postgresql://` URL.
+        patience_seconds: How long to go on trying: the server may only be starting.
+    """
+    deadline = time.monotonic() + patience_seconds
+    while True:
+        try:
+            async with await AsyncConnection.connect(url, connect_timeout=_CONNECT_SECONDS):
+                return None
+        except psycopg.Error as error:
+            if time.monotonic() >= deadline:
+                return str(error).strip().partition("\n")[0]
+        await asyncio.sleep(_LOOK_SECONDS)
+
+
+@asynccontextmanager
+async def open_replica(
+    url: str, *, name: str, size: int, statement_timeout_seconds: float
+) -> AsyncGenerator[Database]:
+    """Do the same for a database that may be out of reach, now and at any time."""
+    pool, conninfo = _pool(url, name, size, statement_timeout_seconds)
+    async with pool:
+        yield Database(pool, conninfo)
+
+
+def _pool(url: str, name: str, size: int, statement_timeout_seconds: float) -> tuple[Pool, str]:
+    """Make a pool that is not open yet; give it with what it connects to."""
+    milliseconds = round(statement_timeout_seconds * 1000)
+    options = f"-c timezone=UTC -c statement_timeout={milliseconds}"
+    conninfo = make_conninfo(
+        url, application_name=name, options=options, connect_timeout=_CONNECT_SECONDS, **_KEEPALIVES
+    )
+    pool: Pool = AsyncConnectionPool(
+        conninfo,
+        connection_class=_PooledConnection,
+        kwargs={"autocommit": True},
+        min_size=1,
+        max_size=size,
+        timeout=_POOL_TIMEOUT_SECONDS,
+        reconnect_timeout=_RECONNECT_SECONDS,
+        check=_check_if_idle,
+        reset=_reset,
+        close_returns=True,
+        name=name,
+        open=False,
+    )
+    return pool, conninfo
+
+
+async def _reset(connection: _PooledConnection) -> None:
+    connection.returned_at = time.monotonic()
+    await connection.set_autocommit(True)
+
+
+async def _check_if_idle(connection: _PooledConnection) -> None:
+    if time.monotonic() > connection.returned_at + _SURELY_ALIVE_SECONDS:
+        await AsyncConnectionPool.check_connection(connection)
+
+
+def storable(text: str) -> str:
+    """Return a text without the characters that Postgres can't store."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")

@@ -1,0 +1,190 @@
+"""Fill jobs: the oldest open one of each market is worked on until it ends."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mdp_core.backfill.bulk import Filled, Refusals
+from mdp_core.backfill.chunks import Apart
+from mdp_core.domain.queries import Missing
+from mdp_core.domain.series import Series
+from mdp_core.domain.windows import Window
+from mdp_core.errors import (
+    BadPayload,
+    ExchangeRejected,
+    HistoryUnavailable,
+    MdpError,
+    NeverTraded,
+    StoreUnavailable,
+    UnknownExchange,
+    UnknownMarketType,
+    UnknownSymbol,
+    UnsupportedInterval,
+)
+from mdp_core.exchanges.base import ExchangeAdapter
+from mdp_core.ratelimit.priority import Priority
+from mdp_core.ratelimit.scheduler import at_priority
+from mdp_core.storage.jobs.backfills import Job, JobState, UnavailableWindow
+from mdp_core.wiring import Services
+
+_log = logging.getLogger(__name__)
+
+_POLL_SECONDS = 1.0
+# A job that can't go on is left alone, each time twice as long as before.
+_LONGEST_REST_SECONDS = 300.0
+# With these a job can't even be begun, however often it is tried.
+_HOPELESS = (
+    UnknownExchange,
+    UnknownMarketType,
+    UnknownSymbol,
+    UnsupportedInterval,
+    NeverTraded,
+    BadPayload,
+    ExchangeRejected,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    """For how long a job is left alone, and until when (monotonic)."""
+
+    seconds: float
+    until: float
+
+
+class JobWorker:
+    """Works on the jobs of one market; any number of workers may work on the same job.
+
+    A job that can't go on, or that is not understood, holds up none of the others.
+    """
+
+    def __init__(self, services: Services, adapter: ExchangeAdapter) -> None:
+        self._services = services
+        self._facts = adapter.facts
+        self._rests: dict[int, _Rest] = {}
+
+    async def run(self) -> None:
+        """Work until this is cancelled."""
+        while True:
+            is_idle = True
+            try:
+                is_idle = not await self.work_once()
+            except MdpError as error:
+                _log.warning("jobs of %s: %s", self._facts.name, error)
+            except Exception:  # noqa: BLE001 - the top of a worker: it must not end unseen
+                _log.exception("jobs of %s can't be worked on", self._facts.name)
+            if is_idle:
+                await asyncio.sleep(_POLL_SECONDS)
+
+    async def work_once(self) -> bool:
+        """Work on the oldest open job; return whether the job has ended.
+
+        Raises:
+            StoreUnavailable: The database does not answer.
+        """
+        now, jobs = time.monotonic(), self._services.jobs
+        resting = [job for job, rest in self._rests.items() if rest.until > now]
+        job = await jobs.oldest(self._facts.name, self._facts.market_type, resting)
+        if job is None:
+            return False
+        try:
+            await jobs.start(job.id)
+            await self._begin(job)
+        except StoreUnavailable:
+            raise
+        except MdpError as error:
+            _log.warning("job %s: %s", job.id, error, extra={"job": job.id})
+            self._rest(job.id, error)
+            return False
+        except Exception as error:  # noqa: BLE001 - the top of a job: the others must go on
+            _log.exception("job %s failed", job.id)
+            reason = f"{type(error).__name__}: {error}"
+            await jobs.end(job.id, JobState.FAILED, reason)
+        self._rests.pop(job.id, None)
+        return True
+
+    def _rest(self, job: int, error: MdpError) -> None:
+        asked: float = getattr(error, "retry_after_seconds", _POLL_SECONDS)
+        before = self._rests.get(job, _Rest(0, 0))
+        seconds = min(max(asked, _POLL_SECONDS, 2 * before.seconds), _LONGEST_REST_SECONDS)
+        self._rests[job] = _Rest(seconds, time.monotonic() + seconds)
+
+    async def _begin(self, job: Job) -> None:
+        try:
+            series = await self._begun(job)
+        except _HOPELESS as error:
+            await self._services.jobs.end(job.id, JobState.FAILED, str(error))
+            return
+        await self._services.backfills.narrow(job, series)
+        await self._work(job.id, series)
+
+    async def _begun(self, job: Job) -> Series:
+        """Return the job's series once its history is known to have begun.
+
+        Raises:
+            NeverTraded: It has not begun.
+            MdpError: The exchange could not be asked.
+        """
+        backfills = self._services.backfills
+        with at_priority(Priority.BACKFILL):
+            series = await backfills.series(job)
+            if series.history_start is not None:
+                return series
+            since = job.window.start
+            is_begun = (
+                not self._facts.supports_first_candle
+                and await self._services.history_search.find(series, since)
+            )
+            if not is_begun:
+                raise NeverTraded
+            return await backfills.series(job)
+
+    async def _work(self, job_id: int, series: Series) -> None:
+        bulk, order, refusals = self._services.bulk, Apart(), Refusals()
+        before: Sequence[Window] = []
+        while (job := await self._services.jobs.get(job_id)) and job.state.is_open:
+            left = await bulk.left(series, job.window, [loss.window for loss in job.losses])
+            if not left.gaps:
+                await self._services.jobs.end(job_id, *_verdict(job))
+                return
+            await bulk.pause(before, left)
+            before = left.gaps
+            chunk = bulk.choose(series, left, order)
+            filled = await self._fill(job_id, series, chunk)
+            if refusal := refusals.heed(filled, chunk):
+                await self._services.jobs.end(job_id, JobState.FAILED, str(refusal))
+            if filled.delay:
+                raise filled.delay
+            self._rests.pop(job_id, None)
+
+    async def _fill(self, job_id: int, series: Series, chunk: Window) -> Filled:
+        """Fill a chunk, and write down what can't be had.
+
+        What the exchange has forgotten is no loss of this job's: it is told from the coverage.
+        """
+        filled = await self._services.bulk.fill(series, chunk, Priority.BACKFILL)
+        if losses := _losses(filled.lost, chunk):
+            await self._services.jobs.lose(job_id, losses)
+        return filled
+
+
+def _losses(lost: Sequence[Missing], within: Window) -> list[UnavailableWindow]:
+    parts = [
+        (each.window.clip(within.start, within.end), each.error)
+        for each in lost
+        if not isinstance(each.error, HistoryUnavailable)
+    ]
+    return [
+        UnavailableWindow(part, error.code, str(error))
+        for part, error in parts
+        if not part.is_empty
+    ]
+
+
+def _verdict(job: Job) -> tuple[JobState, str | None]:
+    if not job.losses:
+        return JobState.DONE, None
+    first = job.losses[0]
+    return JobState.FAILED, f"{len(job.losses)} window(s) could not be had: {first.detail}"

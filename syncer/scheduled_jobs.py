@@ -1,0 +1,116 @@
+"""The jobs that run on schedule."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
+from typing import TypeVar
+
+from mdp_core.errors import MdpError
+from mdp_core.exchanges.base import ExchangeAdapter
+from mdp_core.series.selection import Selection
+from mdp_core.storage.jobs.job_runs import RunResult
+from mdp_core.wiring import Services
+from syncer.configured import read_hot, read_keep
+from syncer.history import HistoryStartSearch
+from syncer.keep import Keeper
+from syncer.runner import ScheduledJob
+from syncer.schedule import Schedule
+from syncer.warm import Warming
+
+_log = logging.getLogger(__name__)
+
+_Result = TypeVar("_Result")
+
+_MINUTE = timedelta(minutes=1)
+_REFRESH_EVERY = timedelta(minutes=10)
+_KEEP_EVERY = timedelta(hours=1)
+# A failed refresh is tried again by the same run, for nine minutes in all.
+_RETRY_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0, *[30.0] * 16)
+_FORGET_EVERY = timedelta(hours=1)
+_HISTORY_DAYS = 7.0
+# Clocks differ a little: a moment after a candle has settled here it has there too.
+_CLOCKS_DIFFER = timedelta(seconds=0.5)
+
+
+def scheduled_jobs(services: Services) -> list[ScheduledJob]:
+    """Give everything that is run on schedule.
+
+    Raises:
+        InvalidParameter: `MDP_HOT` or `MDP_KEEP` makes no sense.
+    """
+    settings, adapters = services.settings, services.metadata.markets(None, None)
+    markets = [adapter.facts for adapter in adapters]
+    hot, keep = read_hot(settings.hot, markets), read_keep(settings.keep, markets)
+    jobs = [_forgetting(services)]
+    for adapter in adapters:
+        jobs += [_refreshing(services, adapter), _warming(services, adapter, hot)]
+        if any(each.exchange == adapter.facts.name for each in keep):
+            jobs.append(_keeping(services, adapter, keep))
+        if not adapter.facts.supports_first_candle:
+            jobs.append(_searching(services, adapter))
+    return jobs
+
+
+def _refreshing(services: Services, adapter: ExchangeAdapter) -> ScheduledJob:
+    async def run() -> RunResult:
+        symbols = await patiently(lambda: services.metadata.refresh_symbols(adapter))
+        if symbols is None:
+            return RunResult(error="the list was refused: too many would become inactive")
+        return RunResult(symbols)
+
+    schedule = Schedule(_REFRESH_EVERY, services.settings.clock)
+    return ScheduledJob(_name("refresh", adapter), schedule, 10.0, run, at_start=True)
+
+
+async def patiently(
+    ask: Callable[[], Awaitable[_Result]], waits: Sequence[float] = _RETRY_SECONDS
+) -> _Result:
+    """Refresh symbols, again and again until it succeeds.
+
+    Raises:
+        MdpError: It failed once more after the last of the `waits` (seconds).
+    """
+    for seconds in waits:
+        try:
+            return await ask()
+        except MdpError as error:
+            _log.warning("asked again in %s s: %s", seconds, error)
+            await asyncio.sleep(seconds)
+    return await ask()
+
+
+def _warming(
+    services: Services, adapter: ExchangeAdapter, hot: Sequence[Selection]
+) -> ScheduledJob:
+    facts = adapter.facts
+    settle = services.markets[facts.name, facts.market_type].exchange_clock.settle
+    schedule = Schedule(_MINUTE, services.settings.clock, settle + _CLOCKS_DIFFER)
+    return ScheduledJob(_name("warm", adapter), schedule, 0.5, Warming(services, adapter, hot).run)
+
+
+def _keeping(
+    services: Services, adapter: ExchangeAdapter, keep: Sequence[Selection]
+) -> ScheduledJob:
+    schedule = Schedule(_KEEP_EVERY, services.settings.clock)
+    run = Keeper(services, adapter, keep).run
+    return ScheduledJob(_name("keep", adapter), schedule, 1.0, run, at_start=True)
+
+
+def _searching(services: Services, adapter: ExchangeAdapter) -> ScheduledJob:
+    schedule = Schedule(_MINUTE, services.settings.clock)
+    return ScheduledJob(
+        _name("beginnings", adapter), schedule, 5.0, HistoryStartSearch(services, adapter).run
+    )
+
+
+def _forgetting(services: Services) -> ScheduledJob:
+    async def run() -> RunResult:
+        await services.runs.forget(_HISTORY_DAYS)
+        return RunResult()
+
+    return ScheduledJob("forget", Schedule(_FORGET_EVERY, services.settings.clock), 60.0, run)
+
+
+def _name(what: str, adapter: ExchangeAdapter) -> str:
+    return f"{what} {adapter.facts.name} {adapter.facts.market_type}"

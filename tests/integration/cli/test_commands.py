@@ -1,0 +1,175 @@
+"""Commands that can't work say why in a line and end with an exit code; whether a syncer lives."""
+
+import asyncio
+import os
+import secrets
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+
+import psycopg
+import pytest
+from conftest import (
+    HOST,
+    PROJECT,
+    Sandbox,
+    one_kind_of_database,
+    opened_services,
+)
+from typer.testing import CliRunner, Result
+
+from db.upgrade import UpgradeError, newest_revision, upgrade
+from mdp_core.settings import Settings
+from scripts.cli import main as cli
+from scripts.demo.stack import free_port
+from syncer.app import running_syncer
+
+SERVICES = (["api", "--port", "1"], ["syncer"])
+COMMANDS = (
+    *SERVICES,
+    ["repair", "binance", "perp", "BTC-USDT", "1h"],
+    ["backfill", "binance", "perp", "BTC-USDT", "1h"],
+    ["coverage"],
+)
+LATER = "9999"
+
+
+def process(arguments: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:
+    """Run the program as an operator does, with nothing but these settings."""
+    inherited = {name: value for name, value in os.environ.items() if not _is_setting(name)}
+    return subprocess.Popen(  # noqa: S603 - our own program
+        [sys.executable, "-m", "scripts.cli.entry", *arguments],
+        cwd=PROJECT,
+        env={**inherited, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def mdp(arguments: Sequence[str], environment: Mapping[str, str]) -> Result:
+    """Run a command in this process, where everything is loaded."""
+    others = {name: None for name in os.environ if _is_setting(name)}
+    return CliRunner().invoke(cli.app, [*arguments], env={**others, **environment})
+
+
+def _is_setting(name: str) -> bool:
+    return name.startswith(("MDP_", "JWT_", "DATABASE_"))
+
+
+def environment_of(database_url: str) -> dict[str, str]:
+    return {"DATABASE_URL": database_url, "JWT_SECRET": secrets.token_hex(32)}
+
+
+def revise(database_url: str, revision: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = %s", [revision])
+
+
+def test_database_out_of_reach_is_said_in_a_line() -> None:
+    """In the server's words, or the network's; no traceback."""
+    nowhere = environment_of(f"postgresql://{HOST}:{free_port()}/mdp")
+    for running in [process(command, nowhere) for command in (*SERVICES, ["coverage"])]:
+        _, said = running.communicate(timeout=60)
+        assert running.returncode == 1
+        (line,) = said.splitlines()
+        assert line.startswith("mdp: ")
+        assert "connection" in line
+
+
+@one_kind_of_database
+def test_missing_schema_is_said_with_the_command_that_makes_it(database_url: str) -> None:
+    """A database that nobody has upgraded yet."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("DROP EXTENSION IF EXISTS timescaledb CASCADE")
+        connection.execute("DROP SCHEMA public CASCADE")
+        connection.execute("CREATE SCHEMA public")
+    for command in COMMANDS:
+        done = mdp(command, environment_of(database_url))
+        assert done.exit_code == 1
+        (line,) = done.stderr.splitlines()
+        assert "mdp db upgrade" in line
+
+
+def test_bad_settings_are_said_by_their_names() -> None:
+    """Each in a line, those of an exchange too."""
+    mistaken = {"MDP_BINANCE_SHARE": "80", "MDP_POOL_SIZE": "1"}
+    for command in COMMANDS[:-1]:
+        done = mdp(command, environment_of(f"postgresql://{HOST}/mdp") | mistaken)
+        assert done.exit_code == 1
+        assert [line.split(":")[1].strip() for line in done.stderr.splitlines()] == [*mistaken]
+
+
+@one_kind_of_database
+def test_only_the_api_needs_a_secret(database_url: str) -> None:
+    """The syncer's container has none, and its configuration is right."""
+    without = {"DATABASE_URL": database_url}
+
+    assert mdp(["check", "syncer"], without).exit_code == 0
+    assert mdp(["check", "api"], without).exit_code == 1
+    assert "JWT_SECRET" in mdp(["api", "--port", str(free_port())], without).stderr
+
+
+@one_kind_of_database
+def test_bad_selection_stops_the_syncer_alone(database_url: str) -> None:
+    """The API does nothing with it."""
+    mistaken = environment_of(database_url) | {"MDP_HOT": "everything"}
+    done = mdp(["syncer"], mistaken)
+
+    assert done.exit_code == 1
+    assert done.stderr.startswith("mdp: MDP_HOT: ")
+    assert mdp(["check", "api"], mistaken).exit_code == 0
+
+
+@one_kind_of_database
+def test_older_schema_is_refused_and_a_later_one_is_not(database_url: str) -> None:
+    """An upgrade begins with the database; the services of the version before go on with it."""
+    environment = environment_of(database_url)
+    revise(database_url, "0001")
+    older = mdp(["check"], environment)
+    refused = mdp(["api", "--port", str(free_port())], environment)
+    revise(database_url, LATER)
+    later = mdp(["check"], environment)
+
+    assert older.exit_code == refused.exit_code == 1
+    assert f"its schema is 0001, not {newest_revision()}: run `mdp db upgrade`" in refused.stderr
+    assert later.exit_code == 0
+    assert f"schema: {LATER}, of a later version than this one" in later.stdout
+
+
+@one_kind_of_database
+def test_old_code_does_not_upgrade_what_is_newer(database_url: str) -> None:
+    """It says so, and leaves the database alone."""
+    revise(database_url, LATER)
+    with pytest.raises(UpgradeError, match=LATER):
+        upgrade(database_url)
+
+    done = mdp(["db", "upgrade"], environment_of(database_url))
+    assert done.exit_code == 1
+    assert done.stderr.startswith("mdp: the database can't be upgraded: ")
+
+
+@one_kind_of_database
+async def test_syncer_of_this_host_lives_while_it_runs(
+    settings: Settings, sandbox: Sandbox, database: psycopg.Connection
+) -> None:
+    """By its heartbeat: one that hangs, has left, or is of another host does not count."""
+    environment = {"DATABASE_URL": settings.database_url}
+    before = await asyncio.to_thread(mdp, ["alive"], environment)
+    async with opened_services(settings, sandbox) as services:
+        async with running_syncer(services):
+            during = await asyncio.to_thread(mdp, ["alive"], environment)
+        after = await asyncio.to_thread(mdp, ["alive"], environment)
+    database.execute("INSERT INTO syncers (name) VALUES ('elsewhere:1:abc')")
+    elsewhere = await asyncio.to_thread(mdp, ["alive"], environment)
+    own = f"{socket.gethostname()}:1:abc"
+    database.execute(
+        "INSERT INTO syncers (name, heartbeat_at) VALUES (%s, now() - interval '11 s')", [own]
+    )
+    silent = await asyncio.to_thread(mdp, ["alive"], environment)
+
+    assert (during.exit_code, during.stdout.split()[1]) == (0, "lives")
+    for dead in (before, after, elsewhere, silent):
+        assert (dead.exit_code, dead.stdout) == (1, "")
+        assert dead.stderr.startswith("no syncer of ")

@@ -1,0 +1,61 @@
+"""`mdp api --workers`: several processes behind one port, over one store and one budget."""
+
+import asyncio
+import signal
+
+import httpx
+import psutil
+import psycopg
+from conftest import Sandbox, answers, eventually, token_of
+from support.processes import environment_of, running_api
+
+from mdp_core.domain.queries import CandleQuery
+from mdp_core.settings import Settings
+from mdp_core.wiring import Services
+
+_DAY = "/candles/binance/perp/BTC-USDT/1m?start=2024-05-01&end=2024-05-02"
+_QUERY = CandleQuery("binance", "perp", "BTC-USDT", "1m")
+_ASKED_AT_ONCE = 12
+
+
+async def _answers_of(url: str, settings: Settings) -> set[bytes]:
+    """Ask at once on connections of their own, which the workers share out; give what differs."""
+    headers = {"Authorization": f"Bearer {token_of(settings)}"}
+
+    async def ask() -> bytes:
+        async with httpx.AsyncClient(headers=headers, trust_env=False, timeout=60) as client:
+            return (await client.get(f"{url}{_DAY}")).raise_for_status().content
+
+    return set(await asyncio.gather(*(ask() for _ in range(_ASKED_AT_ONCE))))
+
+
+def _runs(process: psutil.Process) -> bool:
+    """Tell whether it runs; one that has ended may stay in the table until somebody looks."""
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+async def test_two_workers_answer_alike_and_leave_nothing_behind(
+    settings: Settings, sandbox: Sandbox, services: Services, database: psycopg.Connection
+) -> None:
+    """Each fetched page is fetched once; what a repair elsewhere replaced, neither tells again."""
+    with running_api(environment_of(settings, sandbox), "--workers", "2") as (process, url):
+        children = psutil.Process(process.pid).children(recursive=True)
+        workers = [child for child in children if "--multiprocessing-fork" in child.cmdline()]
+        (right,) = await _answers_of(url, settings)
+        fetched = [each["params"]["startTime"] for each in sandbox.candle_requests()]
+        database.execute("UPDATE candles SET close = high WHERE time = '2024-05-01 12:00Z'")
+        database.execute("UPDATE series SET epoch = epoch + 1")
+        (wrong,) = await _answers_of(url, settings)
+        changed = await services.repair.repair(_QUERY)
+        (mended,) = await _answers_of(url, settings)
+        process.send_signal(signal.SIGTERM)
+        await eventually(lambda: process.poll() is not None)
+
+        assert process.returncode == 0
+        await eventually(lambda: not any(map(_runs, children)))
+        assert not answers(f"{url}/health")
+
+    assert len(workers) == 2
+    assert len(fetched) == len(set(fetched))
+    assert changed == 1
+    assert mended == right != wrong

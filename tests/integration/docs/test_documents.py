@@ -1,0 +1,384 @@
+"""Every code block of README and docs: it runs, and prints what the page says.
+
+What a block is stands behind its language:
+
+- `demo`: run against a demo that all share, in order, one folder per page. The block has `$URL`,
+  `$TOKEN` and everything with which another process joins the demo (`env` of `ready.json`).
+- `output`: what the block before it printed, whatever the white space; `…` stands for anything.
+- `tested-by=FILE`: that file holds the text (`…` stands for anything), or is a test that reads the
+  page, to run the block or to compare it.
+- `make`: targets of the Makefile; what they would do is asked, not done.
+- `why-not=REASON`: nothing runs it here; words of the reason are joined by hyphens.
+"""
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from conftest import PROJECT, comes_true
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from api.app import create_app
+from api.errors import every_kind
+from mdp_core.wiring import installed_adapters
+from scripts.cli import main as cli
+from scripts.demo.stack import free_port
+
+PAGES = [
+    *(PROJECT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted(PROJECT.glob("docs/**/*.md")),
+]
+# Its test reads the page itself and runs every block.
+WHOLLY_TESTED_BY = {"docs/backup.md": "tests/integration/deploy/test_backup.py"}
+
+_BLOCK = re.compile(r"(?ms)^```(\S+)[ ]?([^\n]*)\n(.*?)^```$")
+_START_SECONDS = 120
+_BLOCK_SECONDS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A fenced block of a page, and what is said to be done with it."""
+
+    page: str
+    line: int
+    language: str
+    how: str
+    text: str
+
+
+def _blocks(page: Path) -> list[Block]:
+    text, name = page.read_text(), str(page.relative_to(PROJECT))
+    return [
+        Block(name, text.count("\n", 0, found.start()) + 1, *found.groups())
+        for found in _BLOCK.finditer(text)
+    ]
+
+
+BLOCKS = [
+    block
+    for page in PAGES
+    if str(page.relative_to(PROJECT)) not in WHOLLY_TESTED_BY
+    for block in _blocks(page)
+]
+DEMO_PAGES = sorted({block.page for block in BLOCKS if block.how == "demo"})
+
+
+@pytest.fixture(scope="module")
+def demo() -> Generator[Mapping[str, str]]:
+    """Run `mdp demo`; give the environment of the blocks."""
+    with tempfile.TemporaryDirectory(prefix="mdp-test-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)  # the database of root runs as somebody else
+        arguments = ["demo", "--port", str(free_port()), "--data-dir", str(folder / "demo")]
+        process = subprocess.Popen(  # noqa: S603 - our own program
+            [sys.executable, "-m", "scripts.cli.main", *arguments],
+            cwd=PROJECT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            ready = folder / "demo" / "ready.json"
+            assert comes_true(ready.exists, seconds=_START_SECONDS)
+            yield {**_environment(json.loads(ready.read_text())), "DEMO": str(ready.parent)}
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+def _environment(ready: Mapping[str, object]) -> Mapping[str, str]:
+    more = ready["env"]
+    assert isinstance(more, dict)
+    return {
+        **os.environ,
+        **more,
+        "URL": str(ready["url"]),
+        "TOKEN": str(ready["token"]),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+
+
+@pytest.mark.parametrize("page", DEMO_PAGES)
+def test_blocks_run_and_print_what_the_page_says(page: str, demo: Mapping[str, str]) -> None:
+    """One after the other, as a reader would paste them."""
+    with _folder_of_a_reader(demo) as folder:
+        printed = ""
+        for block in (block for block in BLOCKS if block.page == page):
+            where = f"{page}:{block.line}"
+            if block.how == "demo":
+                done = _run(block, folder, demo)
+                assert done.returncode == 0, f"{where}: {done.stdout}{done.stderr}"
+                printed = done.stdout
+            elif block.how == "output":
+                assert _is_like(printed, block.text), f"{where}: it printed\n{printed}"
+
+
+def test_first_block_of_the_guide_finds_the_demo(demo: Mapping[str, str]) -> None:
+    """From the folder in which it was started, and with nothing else at hand."""
+    block = next(block for block in BLOCKS if block.page == "docs/api.md")
+    shown = replace(block, text=f'{block.text}echo "$URL $TOKEN"')
+    stranger = {name: it for name, it in demo.items() if name not in {"URL", "TOKEN"}}
+    with _folder_of_a_reader(demo) as folder:
+        done = _run(shown, folder, stranger)
+
+    assert "export URL" in block.text
+    assert done.stdout.split() == [demo["URL"], demo["TOKEN"]], done.stderr
+
+
+@contextmanager
+def _folder_of_a_reader(demo: Mapping[str, str]) -> Generator[str]:
+    """Give a folder of which the demo could have been started."""
+    with tempfile.TemporaryDirectory(prefix="mdp-test-") as folder:
+        Path(folder, ".demo").symlink_to(demo["DEMO"])
+        yield folder
+
+
+def _run(
+    block: Block, folder: str, environment: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
+    shell = ["bash", "-euo", "pipefail", "-c", block.text]
+    python = [sys.executable, "-c", block.text]
+    return subprocess.run(  # noqa: S603 - our own pages
+        {"sh": shell, "python": python}[block.language],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=_BLOCK_SECONDS,
+        check=False,
+    )
+
+
+def _is_like(printed: str, described: str) -> bool:
+    parts = ["".join(part.split()) for part in described.split("…")]
+    pattern = ".*".join(map(re.escape, parts))
+    return re.fullmatch(pattern, "".join(printed.split()), re.DOTALL) is not None
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: f"{block.page}:{block.line}")
+def test_block_says_how_it_is_kept_true(block: Block) -> None:
+    """By one of the ways at the top; files and targets that are named exist."""
+    way, _, what = block.how.partition("=")
+    match way:
+        case "demo":
+            assert block.language in {"sh", "python"}
+        case "output":
+            assert _follows_a_run(block)
+        case "tested-by":
+            assert _is_held(block, PROJECT / what), f"{what} has not this text and reads no page"
+        case "make":
+            _check_targets(block.text.splitlines())
+        case "why-not":
+            assert len(what.split("-")) >= 3
+        case _:
+            pytest.fail(f"{block.how!r} is no way to keep a block true")
+
+
+def test_pages_with_tests_of_their_own_are_read_by_them() -> None:
+    """Each is named by the test that runs its blocks."""
+    for page, test in WHOLLY_TESTED_BY.items():
+        if (PROJECT / page).exists():
+            assert _reads(PROJECT / test, page)
+
+
+@pytest.mark.parametrize(
+    ("page", "text", "is_held"),
+    [
+        ("docs/backup.md", "no line of it", True),
+        ("docs/api.md", "no line of it", False),
+        ("docs/api.md", "def test_dump_brings_…_back", True),
+        ("docs/api.md", "def test_dump_brings…nothing_back", False),
+    ],
+)
+def test_block_whose_file_has_changed_is_found(page: str, text: str, *, is_held: bool) -> None:
+    """A file that neither holds the text nor reads the page keeps nothing true."""
+    block = Block(page, 1, "python", "", text)
+    assert _is_held(block, PROJECT / WHOLLY_TESTED_BY["docs/backup.md"]) is is_held
+
+
+def test_make_starts_the_commands_that_have_tests() -> None:
+    """Those of `test_demo.py` and `test_run.py`."""
+    for target in ("demo", "run"):
+        assert _dry_run(target).splitlines()[-1] == f".venv/bin/mdp {target}"
+
+
+def test_no_block_escapes() -> None:
+    """None without a language, inside a list, or with another fence: those would not be seen."""
+    for page in PAGES:
+        text = page.read_text()
+        fences = re.findall(r"(?m)^[ \t>]*(?:```|~~~)", text)
+        assert len(fences) == 2 * len(_blocks(page)), page.name
+        assert not re.search(r"(?m)\A(?: {4}|\t)|\n\n(?: {4}|\t)(?! *[-*\d])", text), page.name
+
+
+@pytest.mark.parametrize(
+    ("printed", "described", "is_right"),
+    [
+        ('{"a": 1, "b": [2]}', '{"a":1,\n "b":[2]}', True),
+        ('{"a": 1, "b": [2]}', '{"a":1,…}', True),
+        ('{"a": 1, "b": [2]}', '{"a":2,…}', False),
+        ('{"a": 1, "b": [2]}', '{"a":1}', False),
+        ('{"a": 1}', '{"a":1}{"b":2}', False),
+        ("", "24 BTC-USDC True", False),
+    ],
+)
+def test_output_that_differs_is_found(printed: str, described: str, *, is_right: bool) -> None:
+    """White space does not count; anything else does, but where the page says `…`."""
+    assert _is_like(printed, described) is is_right
+
+
+@pytest.mark.parametrize(
+    ("language", "text"), [("sh", "false | cat"), ("sh", "echo $NOSUCH"), ("python", "1 / 0")]
+)
+def test_block_that_fails_is_found(language: str, text: str) -> None:
+    """In a pipe, too, and where a name is misspelled."""
+    block = Block("page", 1, language, "demo", text)
+    assert _run(block, tempfile.gettempdir(), dict(os.environ)).returncode != 0
+
+
+def test_hardly_any_block_is_only_looked_at() -> None:
+    """What can't be run here needs an engine, a server or a day of time."""
+    assert len([block for block in BLOCKS if block.how.startswith("why-not")]) <= 6
+
+
+def test_decisions_are_numbered_without_holes() -> None:
+    """In the file's name as in its title."""
+    records = sorted((PROJECT / "docs/decisions").glob("*.md"))
+    for number, record in enumerate(records, 1):
+        assert record.name.startswith(f"{number:04}-")
+        assert record.read_text().startswith(f"# {number}. ")
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    """Every relative link of a page is to a file that exists."""
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_commands_inside_the_text_have_the_options_they_are_shown_with() -> None:
+    """`mdp NAME --option` in a sentence or a table: the options are the command's own."""
+    root = get_command(cli.app)
+    assert isinstance(root, TyperGroup)
+    seen = 0
+    for page in PAGES:
+        for text in re.findall(r"`mdp ([^`\n]+)`", page.read_text()):
+            options = set(re.findall(r"--[a-z-]+", text))
+            assert _command(root, text.split()), f"{page.name}: there is no mdp {text}"
+            assert options <= _options(root, text.split()), f"{page.name}: mdp {text}"
+            seen += len(options)
+    assert seen > 5
+
+
+def test_targets_inside_the_text_are_those_of_the_makefile() -> None:
+    """`make NAME` in a sentence or a table."""
+    named = {
+        target for page in PAGES for target in re.findall(r"`make ([a-z-]+)", page.read_text())
+    }
+    assert named <= _targets()
+    assert len(named) > 5
+
+
+def test_paths_inside_the_text_are_those_of_the_interface() -> None:
+    """`GET /…` and `/…` in a sentence or a table begin as some path of the API does."""
+    known = {path.split("/")[1] for path in create_app().openapi()["paths"]} | {
+        "docs",
+        "openapi.json",
+    }
+    named = {
+        name
+        for page in PAGES
+        for name in re.findall(r"`(?:(?:GET|POST|DELETE) )?/([a-z.]+)(?=[/`?{])", page.read_text())
+    }
+    assert named - {"tmp", "_sandbox"} <= known
+    assert len(named) > 5
+
+
+def test_api_guide_has_every_error() -> None:
+    """With its status, and no other."""
+    rows = re.findall(r"(?m)^\| (\d{3}) \| `(\w+)` \|", (PROJECT / "docs/api.md").read_text())
+
+    assert set(rows) == {(str(kind.status), kind.code) for kind in every_kind()}
+
+
+def test_table_of_settings_has_every_variable() -> None:
+    """The same as `.env.example`."""
+    text = (PROJECT / "docs/operations.md").read_text()
+    named = {name for line in _rows(text) for name in re.findall(r"`([A-Z_<>]+_[A-Z]+)`", line)}
+    exchanges = {exchange.upper() for exchange, _ in installed_adapters()}
+    spelled = {name.replace("<EXCHANGE>", each) for name in named for each in exchanges}
+
+    example = (PROJECT / ".env.example").read_text()
+    assert spelled == set(re.findall(r"(?m)^(?:# )?([A-Z_]+)=", example))
+
+
+def _options(group: TyperGroup, words: Sequence[str]) -> set[str]:
+    """Give the options of the command that words begin with."""
+    found = group.commands.get(words[0]) if words else None
+    if isinstance(found, TyperGroup):
+        return _options(found, words[1:])
+    return {name for option in (found or group).params for name in option.opts}
+
+
+def _command(group: TyperGroup, words: Sequence[str]) -> bool:
+    """Tell whether words begin with a command's name, or are options of the whole."""
+    found = group.commands.get(words[0])
+    if isinstance(found, TyperGroup):
+        return _command(found, words[1:])
+    return found is not None
+
+
+def _targets() -> set[str]:
+    return set(re.findall(r"(?m)^([a-z-]+):", (PROJECT / "Makefile").read_text()))
+
+
+def _rows(text: str) -> list[str]:
+    """Give the first cell of every row of the last table."""
+    return re.findall(r"(?m)^\|([^|]+)\|", text.rpartition("## Settings")[2])
+
+
+def _follows_a_run(block: Block) -> bool:
+    return any(
+        later == block and earlier.page == block.page and earlier.how == "demo"
+        for earlier, later in pairwise(BLOCKS)
+    )
+
+
+def _check_targets(lines: Sequence[str]) -> None:
+    for line in lines:
+        command, target = line.split("#")[0].split()
+        assert command == "make"
+        assert target in _targets()
+        assert _dry_run(target)
+
+
+def _dry_run(target: str) -> str:
+    """Give the commands that make would run."""
+    dry = ["make", "--no-print-directory", "--dry-run", "--always-make", target]
+    done = subprocess.run(dry, cwd=PROJECT, capture_output=True, text=True, check=False)  # noqa: S603 - our own program
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def _is_held(block: Block, file: Path) -> bool:
+    return _reads(file, block.page) or _is_like(file.read_text(), f"…{block.text}…")
+
+
+def _reads(file: Path, page: str) -> bool:
+    """Tell whether a test names a page in its code; a word in a docstring is no reading."""
+    names = {page, Path(page).name}
+    return file.name.startswith("test_") and any(
+        isinstance(node, ast.Constant) and node.value in names
+        for node in ast.walk(ast.parse(file.read_text()))
+    )

@@ -1,0 +1,245 @@
+"""The syncer inside the test's process: what it does on schedule, on real servers."""
+
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from typing import Any, LiteralString
+
+import psycopg
+import pytest
+from conftest import Sandbox, eventually, opened_services, running_sandbox
+from psycopg.rows import dict_row
+
+from mdp_core.domain.clock import Clock, from_ms
+from mdp_core.domain.queries import CandleQuery
+from mdp_core.errors import InvalidParameter
+from mdp_core.settings import Settings
+from mdp_core.wiring import Services
+from scripts.sandbox.app import SandboxOptions
+from syncer.app import running_syncer
+from syncer.scheduled_jobs import scheduled_jobs
+
+Rows = Callable[[LiteralString], list[dict[str, Any]]]
+
+PATIENCE_SECONDS = 60
+# A minute's candle closes every second.
+FAST = 60.0
+# Five thousand one-minute candles are gone in twenty-five seconds.
+VERY_FAST = 12_000.0
+LONGER_THAN_MEMORY = timedelta(minutes=5500)
+# What takes its time and does not depend on the kind of server is tried on one.
+on_one_server = pytest.mark.parametrize("server", ["plain"], indirect=True)
+
+
+@pytest.fixture
+def rows(database: psycopg.Connection) -> Rows:
+    """Asks the test's database."""
+
+    def ask(query: LiteralString) -> list[dict[str, Any]]:
+        return database.cursor(row_factory=dict_row).execute(query).fetchall()
+
+    return ask
+
+
+@pytest.fixture
+def clock(request: pytest.FixtureRequest) -> Clock:
+    """A clock that everybody shares, of the speed that the test names."""
+    return Clock.starting_at(Clock()(), request.param)
+
+
+@pytest.fixture
+def fast_sandbox(clock: Clock) -> Generator[Sandbox]:
+    """A sandbox of the test's own, with its clock."""
+    with running_sandbox(SandboxOptions(clock=clock, limits=False)) as running:
+        yield running
+
+
+@pytest.fixture
+async def fast_services(
+    settings: Settings, fast_sandbox: Sandbox, clock: Clock
+) -> AsyncGenerator[Services]:
+    """Services with the same clock, which keep one coin of Hyperliquid."""
+    changes = {"clock": clock, "keep": "hyperliquid:BTC:1m"}
+    async with opened_services(settings.model_copy(update=changes), fast_sandbox) as opened:
+        yield opened
+
+
+async def test_metadata_of_every_exchange_is_there_without_a_request(
+    services: Services, rows: Rows
+) -> None:
+    """Symbols and intervals of three exchanges come by themselves, and the history says so."""
+    counted = "SELECT count(DISTINCT exchange) AS n FROM symbols WHERE active"
+    runs = "SELECT rows, error FROM job_runs WHERE job LIKE 'refresh%' AND ended_at IS NOT NULL"
+    async with running_syncer(services):
+        await eventually(lambda: len(rows(runs)) == 3, seconds=PATIENCE_SECONDS)
+
+    assert rows(counted) == [{"n": 3}]
+    assert rows("SELECT count(DISTINCT exchange) AS n FROM supported_intervals") == [{"n": 3}]
+    assert all(run["rows"] > 0 and run["error"] is None for run in rows(runs))
+    assert rows("SELECT FROM syncers") == []
+
+
+async def test_metadata_is_refreshed_at_every_start(services: Services, sandbox: Sandbox) -> None:
+    """Also where the run of these ten minutes is done: the exchange may be another one now."""
+    for _ in range(2):
+        sandbox.clear()
+        async with running_syncer(services):
+            await eventually(lambda: _lists_asked_for(sandbox) == 3, seconds=PATIENCE_SECONDS)
+
+
+def _lists_asked_for(sandbox: Sandbox) -> int:
+    asked = [each for each in sandbox.requests() if each["status"] == 200]
+    paths = {"/fapi/v1/exchangeInfo", "/products"}
+    return sum(each["path"] in paths or each["params"].get("type") == "meta" for each in asked)
+
+
+@on_one_server
+@pytest.mark.parametrize("clock", [FAST], indirect=True)
+async def test_series_asked_for_once_is_kept_warm(
+    fast_services: Services, fast_sandbox: Sandbox, rows: Rows
+) -> None:
+    """From one request at the live edge on its candles come, each with one small request."""
+    until = "SELECT upper(coverage) AS end FROM series JOIN symbols s ON s.id = symbol_id \
+             WHERE s.native = 'ETHUSDT'"
+    query = CandleQuery("binance", "perp", "ETH-USDT", "1m", limit=3)
+    async with running_syncer(fast_services):
+        await fast_services.candles.get(query)
+        first = rows(until)[0]["end"]
+        await eventually(
+            lambda: rows(until)[0]["end"] >= first + timedelta(minutes=2), seconds=PATIENCE_SECONDS
+        )
+        fast_sandbox.clear()
+        begun = rows(until)[0]["end"]
+        await eventually(
+            lambda: rows(until)[0]["end"] >= begun + timedelta(minutes=6), seconds=PATIENCE_SECONDS
+        )
+    asked = [each for each in fast_sandbox.candle_requests() if each["status"] == 200]
+    parts = rows(
+        "SELECT count(*) AS n FROM series JOIN symbols s ON s.id = symbol_id, unnest(coverage) "
+        "WHERE s.native = 'ETHUSDT'"
+    )
+    warmed = rows("SELECT sum(rows)::int AS n FROM job_runs WHERE job = 'warm binance perp'")
+
+    assert max(Counter(each["params"]["startTime"] for each in asked).values()) == 1
+    assert all(int(each["params"]["limit"]) < 100 for each in asked)
+    assert parts == [{"n": 1}]
+    assert warmed[0]["n"] >= 6
+
+
+@on_one_server
+async def test_every_way_to_ask_for_what_is_newest_counts_as_use(
+    services: Services, rows: Rows
+) -> None:
+    """Also where the newest candle is in hand, and where it is the forming one."""
+    query = CandleQuery("binance", "perp", "SOL-USDT", "1d")
+    for _ in range(3):
+        await services.edge.closed(query)
+        await services.edge.forming(query)
+    used = "SELECT requests FROM series_usage WHERE last_at_edge IS NOT NULL"
+    await eventually(lambda: rows(used) == [{"requests": 6}])
+
+
+async def test_older_hole_is_not_bridged(services: Services, rows: Rows) -> None:
+    """Candles of a year ago and today's: what lies between is nobody's request."""
+    old = CandleQuery(
+        "binance", "perp", "ETH-USDT", "1h", start=from_ms(1_700_000_000_000), limit=5
+    )
+    await services.candles.get(old)
+    await services.candles.get(CandleQuery("binance", "perp", "ETH-USDT", "1h", limit=5))
+    async with running_syncer(services):
+        ran = "SELECT FROM job_runs WHERE job = 'warm binance perp' AND ended_at IS NOT NULL"
+        await eventually(lambda: len(rows(ran)) >= 1, seconds=PATIENCE_SECONDS)
+
+    assert rows("SELECT count(*) AS n FROM series, unnest(coverage)") == [{"n": 2}]
+
+
+async def test_two_syncers_share_the_runs(settings: Settings, sandbox: Sandbox, rows: Rows) -> None:
+    """Both live, and every list was asked for once."""
+    async with AsyncExitStack() as stack:
+        names = [
+            await stack.enter_async_context(
+                running_syncer(await stack.enter_async_context(opened_services(settings, sandbox)))
+            )
+            for _ in range(2)
+        ]
+        runs = "SELECT FROM job_runs WHERE job LIKE 'refresh%' AND ended_at IS NOT NULL"
+        await eventually(lambda: len(rows(runs)) >= 3, seconds=PATIENCE_SECONDS)
+        living = rows("SELECT name FROM syncers")
+    lists = [each for each in sandbox.requests() if each["path"] == "/fapi/v1/exchangeInfo"]
+
+    assert {each["name"] for each in living} == set(names)
+    assert len(lists) == len(rows("SELECT FROM job_runs WHERE job = 'refresh binance perp'"))
+
+
+@on_one_server
+@pytest.mark.parametrize("clock", [VERY_FAST], indirect=True)
+async def test_keeper_loses_nothing_that_the_exchange_forgets(
+    fast_services: Services, clock: Clock, rows: Rows
+) -> None:
+    """When its first minutes are forgotten there, every minute is here."""
+    begun = clock()
+    kept = "SELECT coverage @> tstzrange('{}', '{}') AS all FROM series \
+            JOIN symbols s ON s.id = symbol_id WHERE s.native = 'BTC' AND interval = '1m'"
+    until = "SELECT upper(coverage) AS end FROM series JOIN symbols s ON s.id = symbol_id \
+             WHERE s.native = 'BTC' AND interval = '1m'"
+    async with running_syncer(fast_services):
+        await eventually(
+            lambda: (
+                bool(found := rows(until))
+                and (found[0]["end"] or begun) > begun + LONGER_THAN_MEMORY
+            ),
+            seconds=PATIENCE_SECONDS,
+        )
+    query = kept.format(begun.isoformat(), (begun + LONGER_THAN_MEMORY).isoformat())
+    forgotten = clock() - timedelta(minutes=5000)
+
+    assert rows(query) == [{"all": True}]  # pyright: ignore[reportArgumentType]
+    assert forgotten > begun
+    assert all(run["error"] is None for run in rows("SELECT error FROM job_runs"))
+
+
+@on_one_server
+async def test_beginning_that_no_exchange_tells_is_found(services: Services, rows: Rows) -> None:
+    """A coinbase market used for a day is known for all its history afterwards."""
+    await services.candles.get(CandleQuery("coinbase", "spot", "ETH-USD", "6h", limit=2))
+    async with running_syncer(services):
+        known = "SELECT history_begins, history_source FROM series WHERE interval = '6h'"
+        await eventually(
+            lambda: rows(known)[0]["history_begins"] is not None, seconds=PATIENCE_SECONDS
+        )
+    (series,) = rows(known)
+    first = rows(
+        "SELECT min(time) AS time FROM candles JOIN series ON id = series_id \
+                  WHERE interval = '6h'"
+    )
+
+    assert series == {"history_begins": first[0]["time"], "history_source": "bisection"}
+    assert series["history_begins"].year == 2016
+
+
+@on_one_server
+async def test_many_series_are_looked_up_at_once(
+    settings: Settings, sandbox: Sandbox, database: psycopg.Connection
+) -> None:
+    """What is kept of them; the rest is left to whoever asks for it."""
+    names = [("BTC-USDT", "1m"), ("ETH-USDT", "1h"), ("SOL-USDT", "1m"), ("NO-SUCH", "1m")]
+    async with opened_services(settings, sandbox) as services:
+        kept = [await services.metadata.series("binance", "perp", *name) for name in names[:2]]
+    async with opened_services(settings, sandbox) as services:
+        await services.metadata.look_up(services.metadata.adapter("binance", "perp"), names)
+        database.execute("ALTER TABLE series RENAME TO away")
+        found = [await services.metadata.series("binance", "perp", *name) for name in names[:2]]
+        database.execute("ALTER TABLE away RENAME TO series")
+        started = await services.metadata.series("binance", "perp", *names[2])
+
+    assert found == kept
+    assert started.history_start
+
+
+async def test_keeping_what_nobody_forgets_is_refused(settings: Settings, sandbox: Sandbox) -> None:
+    """A mistake in MDP_KEEP is said at the start, not found out years later."""
+    mistaken = settings.model_copy(update={"keep": "binance:*:1m"})
+    async with opened_services(mistaken, sandbox) as services:
+        with pytest.raises(InvalidParameter, match="binance"):
+            scheduled_jobs(services)

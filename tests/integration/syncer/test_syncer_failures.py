@@ -1,0 +1,209 @@
+"""What a syncer does when something is wrong: it goes on with all the rest, or ends and says so."""
+
+import asyncio
+import time
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import pytest
+from conftest import Sandbox, eventually, one_kind_of_database, opened_services, running_sandbox
+
+from mdp_core.domain.clock import Clock
+from mdp_core.domain.queries import CandleQuery
+from mdp_core.errors import InvalidParameter
+from mdp_core.ratelimit.budget import Budget
+from mdp_core.ratelimit.priority import Priority
+from mdp_core.ratelimit.scheduler import RequestScheduler
+from mdp_core.ratelimit.tariff import Tariff
+from mdp_core.series.selection import parse_selections
+from mdp_core.settings import Settings
+from mdp_core.storage.jobs.job_runs import RunKey, RunResult
+from mdp_core.wiring import Services
+from scripts.sandbox.app import SandboxOptions
+from syncer.app import running_syncer
+from syncer.keep import Keeper
+from syncer.runner import Runner, ScheduledJob
+from syncer.schedule import Schedule
+from syncer.scheduled_jobs import scheduled_jobs
+from syncer.warm import Warming
+
+pytestmark = one_kind_of_database
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+EVERY_MINUTE = Schedule(timedelta(minutes=1), Clock())
+
+
+def _warming(services: Services, configured: str, patience_seconds: float = 57.0) -> Warming:
+    adapter = services.metadata.adapter("binance", "perp")
+    return Warming(
+        services, adapter, parse_selections(configured), patience_seconds=patience_seconds
+    )
+
+
+async def test_syncer_ends_if_what_it_lives_by_ends(
+    services: Services, database: psycopg.Connection
+) -> None:
+    """With an error, so that it is started again: it would count as dead, and work on."""
+    async with asyncio.timeout(15):
+        with pytest.raises(ExceptionGroup) as caught:
+            await _syncer_without_heartbeat(services, database)
+
+    assert caught.group_contains(psycopg.errors.UndefinedColumn)
+
+
+async def test_run_that_can_not_be_written_down_does_not_end_the_others(
+    services: Services, database: psycopg.Connection
+) -> None:
+    """One's count is more than the database takes; whatever is left later is taken over still."""
+    jobs = [_job("wrong", 2**70), _job("right", 1), _job("later", 1)]
+    runs = services.runs
+    ended = "SELECT job FROM job_runs WHERE ended_at IS NOT NULL ORDER BY job"
+    await _leave(services, "wrong", "right")
+    taking_over = asyncio.create_task(Runner(runs, "living").take_over(jobs))
+    await eventually(lambda: database.execute(ended).fetchall() == [("right",)])
+    await _leave(services, "later")
+    await eventually(lambda: database.execute(ended).fetchall() == [("later",), ("right",)])
+    taking_over.cancel()
+    await asyncio.wait({taking_over})
+
+    assert taking_over.cancelled()
+
+
+async def test_whatever_a_run_asks_waits_behind_interactive_requests(services: Services) -> None:
+    """Of a bucket that is nearly empty a run leaves the rest to whoever waits for an answer."""
+    budget = Budget(services.database, "binance", "tested", Tariff(100, 0.001), share=1.0)
+    scheduler = RequestScheduler("binance", budget, slots=1)
+    await budget.take([97], Priority.INTERACTIVE)
+
+    async def run() -> RunResult:
+        await scheduler.pay(1, until=asyncio.get_running_loop().time() + 0.2)
+        return RunResult()
+
+    job = ScheduledJob("asks", EVERY_MINUTE, 0.0, run)
+    await Runner(services.runs, "living").run_due(job)
+    (ran,) = await services.runs.latest(1)
+
+    assert ran.error
+    assert ran.error.startswith("RateLimited")
+    assert (await budget.take([1], Priority.INTERACTIVE)).count == 1
+
+
+async def test_note_that_can_not_be_kept_does_not_end_the_notes(services: Services) -> None:
+    """A series that doesn't exist was noted; those that are asked for later are hot still."""
+    services.usage.note(2_000_000_000, at_edge=True)
+    await asyncio.sleep(1.5)
+    await services.candles.get(CandleQuery("binance", "perp", "ETH-USDT", "1m", limit=2))
+    await asyncio.sleep(1.5)
+
+    hot = await services.usage.hot("binance", "perp", timedelta(minutes=1))
+    assert hot == [("ETH-USDT", "1m")]
+
+
+async def test_name_that_is_wrong_costs_the_others_nothing(services: Services) -> None:
+    """Neither those that are configured beside it nor those that somebody asked for."""
+    await services.candles.get(CandleQuery("binance", "perp", "ETH-USDT", "1m", limit=2))
+    await asyncio.sleep(1.5)
+    names = "binance:BTC-USDT,TYPO-USDT,NOSUCH*:1m"
+    warmed = await _warming(services, names).run()
+    series = await services.metadata.series("binance", "perp", "BTC-USDT", "1m")
+
+    assert warmed.rows >= 1
+    assert warmed.error
+    assert "2 failed" in warmed.error
+    assert "TYPO-USDT" in warmed.error
+    assert await services.store.covered_until([series.id])
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("hot", "binanse:BTC-USDT:1m", "MDP_HOT: there is no exchange binanse"),
+        ("hot", "binance:BTC-USDT:7m", "MDP_HOT: binance does not offer 7m"),
+        ("keep", "hyperliquid:BTC:7m", "MDP_KEEP: hyperliquid does not offer 7m"),
+    ],
+)
+async def test_configuration_that_can_never_work_is_refused(
+    settings: Settings, sandbox: Sandbox, variable: str, value: str, said: str
+) -> None:
+    """At the start, with what there is instead."""
+    async with opened_services(settings.model_copy(update={variable: value}), sandbox) as services:
+        with pytest.raises(InvalidParameter, match=said):
+            scheduled_jobs(services)
+
+
+async def test_keeper_tells_what_it_can_not_keep(services: Services, sandbox: Sandbox) -> None:
+    """A row that can't be right is no candle gained, and an error: it will be forgotten."""
+    kept = parse_selections("hyperliquid:BTC,NOSUCH:1h")
+    keeper = Keeper(services, services.metadata.adapter("hyperliquid", "perp"), kept)
+    sandbox.fault("ohlc_violation", exchange="hyperliquid", times=1, interval="1h")
+    ran = await keeper.run()
+    series = await services.metadata.series("hyperliquid", "perp", "BTC", "1h")
+    until = (await services.store.covered_until([series.id]))[series.id]
+    until_there = services.bulk.window(series, until - 4000 * timedelta(hours=1), until)
+    missing = await services.store.missing(series.id, await until_there)
+
+    assert ran.error
+    assert "2 failed" in ran.error
+    assert 4900 < ran.rows < 5000
+    assert [each.end - each.start for each in missing] == [timedelta(hours=1)]
+
+
+async def test_beginning_is_found_past_rows_that_can_not_be_right(
+    services: Services, sandbox: Sandbox
+) -> None:
+    """A bad row was traded, too: it costs a slot and not the series."""
+    sandbox.fault("ohlc_violation", exchange="coinbase", times=100_000)
+    series = await services.metadata.series("coinbase", "spot", "BTC-USD", "1d")
+    async with asyncio.timeout(50):
+        begins = await services.history_search.find(series)
+
+    assert begins
+    assert begins.year == 2015
+
+
+async def test_warming_waits_for_the_exchange_whose_clock_is_behind(settings: Settings) -> None:
+    """Ours says that a candle has settled; a moment later it has there, and not a minute later."""
+    ours = Clock.starting_at(NOON + timedelta(seconds=2.6))
+    theirs = Clock.starting_at(NOON + timedelta(seconds=0.4))
+    set_to_ours = settings.model_copy(update={"clock": ours})
+    with running_sandbox(SandboxOptions(clock=theirs, limits=False)) as sandbox:
+        async with opened_services(set_to_ours, sandbox) as services:
+            await _warming(services, "binance:BTC-USDT:1m").run()
+            series = await services.metadata.series("binance", "perp", "BTC-USDT", "1m")
+            until = await services.store.covered_until([series.id])
+
+    assert until == {series.id: NOON}
+
+
+async def test_warming_gives_up_at_the_end_of_its_minute(services: Services) -> None:
+    """Else a ban of hours has the runs of every syncer hang in it; who waits is counted."""
+    for symbol in ("BTC-USDT", "ETH-USDT"):
+        await services.metadata.series("binance", "perp", symbol, "1m")
+    await services.markets["binance", "perp"].exchange_clock.now()
+    bucket = Budget(services.database, "binance", "default", Tariff(240, 36), share=1.0)
+    await bucket.block(300, "HTTP 418")
+    begun = time.monotonic()
+    ran = await _warming(services, "binance:BTC-USDT,ETH-USDT:1m", patience_seconds=5.0).run()
+
+    assert time.monotonic() - begun < 30
+    assert (ran.rows, ran.waiting, ran.error) == (0, 2, None)
+
+
+async def _syncer_without_heartbeat(services: Services, database: psycopg.Connection) -> None:
+    async with running_syncer(services):
+        database.execute("ALTER TABLE syncers RENAME heartbeat_at TO beat")
+        await asyncio.Event().wait()
+
+
+def _job(name: str, rows: int) -> ScheduledJob:
+    async def run() -> RunResult:
+        return RunResult(rows)
+
+    return ScheduledJob(name, EVERY_MINUTE, 0.0, run)
+
+
+async def _leave(services: Services, *names: str) -> None:
+    """Leave runs as a syncer does that was told to stop."""
+    for name in names:
+        await services.runs.claim(RunKey(name, NOON), "dead")
+        await services.runs.release(RunKey(name, NOON), "dead")

@@ -56,7 +56,7 @@ def test_reader_sees_an_estimate_fetches_and_is_told_what_it_may_not(explorer: E
 
     assert explorer.loaded() == (4 * 1440, MAY, end - MINUTE_MS)
     assert explorer.complaints == []
-    explorer.page.get_by_role("link", name="Store").click()
+    explorer.page.get_by_role("link", name="Store", exact=True).click()
     expect(explorer.part("store")).to_contain_text("ETC-USDT")
 
 

@@ -11,11 +11,11 @@ COMPILE := $(PIP_COMPILE) pyproject.toml
 setup: .venv/.ready .venv/.ready-page
 setup-dev: .venv/.ready-dev .venv/.ready-page
 
-.venv/.ready: pyproject.toml requirements-local.lock
+.venv/.ready: pyproject.toml requirements-local.lock client/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "python3 must be 3.11 or newer")'
 	$(PYTHON) -m venv .venv
 	$(PIP) --require-hashes -r requirements-local.lock
-	$(PIP) --no-deps --no-build-isolation -e .
+	$(PIP) --no-deps --no-build-isolation -e . -e ./client
 	@touch $@
 
 .venv/.ready-dev: .venv/.ready requirements-dev.lock

@@ -28,7 +28,10 @@ from mdp_core.series.resolver import SeriesResolver
 from mdp_core.service.candles import CandleService
 from mdp_core.service.coverage import Coverage
 from mdp_core.service.latest import LatestCandles
+from mdp_core.service.mending import Mender
 from mdp_core.service.repair import Repair
+from mdp_core.service.stored_pages import PageComparer
+from mdp_core.service.verify import Verify
 from mdp_core.settings import ExchangeSettings, Settings
 from mdp_core.storage.candles.candle_reader import CandleReader
 from mdp_core.storage.candles.candle_store import CandleStore
@@ -41,9 +44,6 @@ from mdp_core.storage.jobs.backfills import BackfillStore
 from mdp_core.storage.jobs.job_runs import JobRuns
 
 ENTRY_POINT_GROUP = "mdp.exchanges"
-
-# Of a request's time: whoever waits for tokens is told so before the request itself gives up.
-_PATIENT_PART = 0.9
 
 Adapters = dict[tuple[str, str], type[ExchangeAdapter]]
 
@@ -68,6 +68,7 @@ class Services:
     backfills: Backfills
     history_search: HistorySearch
     repair: Repair
+    verify: Verify
     servers: ReadServers
 
 
@@ -130,6 +131,7 @@ async def open_services(
         )
         bulk = BulkFill(service, shared.store, markets)
         planning = Planning(bulk, metadata)
+        comparer, mender = PageComparer(shared.store, metadata, markets), Mender(shared.store)
         yield Services(
             settings,
             database,
@@ -152,7 +154,8 @@ async def open_services(
             planning,
             Backfills(jobs, bulk, planning, metadata, runs, settings.clock),
             HistorySearch(service, shared.store, metadata, markets),
-            Repair(shared.store, metadata, markets),
+            Repair(comparer, mender),
+            Verify(comparer, mender),
             servers,
         )
 
@@ -229,7 +232,6 @@ async def _open_market(
 def _bounds(settings: Settings) -> Bounds:
     return Bounds(
         waiting=settings.max_waiting,
-        patience_seconds=settings.request_deadline_seconds * _PATIENT_PART,
         claim_seconds=settings.attempt_timeout_seconds,
     )
 

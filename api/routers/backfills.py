@@ -91,7 +91,7 @@ async def post_backfills(
 ) -> Response:
     """Open a job for each series; the same series and window is the same job.
 
-    An estimate (`dry_run`) needs the scope of candles only.
+    For an estimate (`dry_run`) the scope `candles:read` is enough.
     """
     _require(principal, "candles:read" if wanted.dry_run else "backfill:write")
     backfills: Backfills = request.state.services.backfills

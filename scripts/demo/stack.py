@@ -311,6 +311,9 @@ def _greet(stack: Stack, sandbox: SandboxRequest | None) -> None:
         f"For programs:\nexport MDP_URL={stack.url}\nexport MDP_TOKEN={stack.token}\n\n"
         f"curl -H 'Authorization: Bearer {stack.token}' "
         f"'{stack.url}/candles/binance/perp/{symbol}/1m?limit=5'\n\n"
+        "For the Python client:\n\n"
+        f"export MDP_URL={stack.url}\n"
+        f"export MDP_TOKEN={stack.token}\n\n"
         "Ctrl-C stops it.",
         flush=True,
     )

@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from typing import Self
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +14,7 @@ from mdp_core.domain.series import Series, Symbol
 from mdp_core.errors import ExchangeUnavailable
 from mdp_core.exchanges.binance import BinanceFuturesAdapter
 from mdp_core.exchanges.clock import Delays, ExchangeClock
+from mdp_core.ratelimit.context import RequestContext
 
 _DELAYS = Delays(settle=timedelta(seconds=2), absence_grace=timedelta(seconds=60))
 _AHEAD = timedelta(minutes=3)
@@ -35,6 +37,10 @@ class _Exchange(BinanceFuturesAdapter):
         self.right = right or Clock()
         self.asked = 0
         self.is_down = False
+
+    def bound(self, context: RequestContext) -> Self:
+        del context  # there is no wire
+        return self
 
     async def server_time(self) -> datetime:
         self.asked += 1

@@ -59,6 +59,15 @@ def test_second_call_asks_for_the_version_alone(
     assert again.end == again.settled_until
 
 
+def test_requests_of_a_call_share_a_connection(cached: Both, store: StoreServer) -> None:
+    """The answer to a HEAD has no body to be read before the next request."""
+    rows(cached, BEFORE, FEBRUARY)
+    rows(cached, BEFORE, AFTER)
+
+    assert [each.method for each in store.asked] == ["HEAD", "GET", "HEAD", "GET"]
+    assert store.server.connections == 1
+
+
 def test_only_what_is_lacking_is_asked_for(cached: Both, store: StoreServer) -> None:
     """Files grow by joining, and nothing outside the window is fetched."""
     rows(cached, BEFORE, FEBRUARY)

@@ -264,6 +264,21 @@ def test_file_that_was_cut_is_found(
     assert rows(cached, BEFORE, AFTER) == expected(store, BEFORE, AFTER)
 
 
+def test_file_that_was_moved_is_not_believed(
+    cached: Both, store: StoreServer, tmp_path: Path
+) -> None:
+    """It names the store and the series that it is of."""
+    rows(cached, BEFORE, FEBRUARY)
+    (file,) = files(tmp_path)
+    store.store = 2
+    store.rows[BEFORE] = (BEFORE, 1.0, 2.0, 0.5, 1.75, 9.0)
+    other = file.parents[2].with_name("2") / file.relative_to(file.parents[2])
+    other.parent.mkdir(parents=True)
+    other.write_bytes(file.read_bytes())
+
+    assert rows(cached, BEFORE, FEBRUARY) == expected(store, BEFORE, FEBRUARY)
+
+
 def test_folder_that_can_not_be_written_is_no_trouble(
     connect: Connect, store: StoreServer, tmp_path: Path
 ) -> None:

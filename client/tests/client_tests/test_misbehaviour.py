@@ -339,6 +339,15 @@ def test_short_json_is_asked_for_again(scripted: ScriptedServer, connect: Connec
     assert (only.name, len(scripted.asked)) == ("A", 2)
 
 
+def test_page_of_a_stranger_is_told_at_once(scripted: ScriptedServer, connect: Connect) -> None:
+    """Another program answers there, and will the next time."""
+    scripted.script(Reply(200, HTML, b"<html>"))
+
+    with pytest.raises(BadBody, match="is this the service"):
+        connect(scripted.url).exchanges()
+    assert len(scripted.asked) == 1
+
+
 @pytest.mark.parametrize(
     "body", [b"[]", b"{}", b'{"exchanges": [{"name": 1}]}', b'{"exchanges": 7}']
 )

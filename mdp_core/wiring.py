@@ -19,7 +19,7 @@ from mdp_core.exchanges.clock import Delays, ExchangeClock
 from mdp_core.exchanges.clock_reading import ClockReader
 from mdp_core.exchanges.http import ExchangeHttp, tell_of_retries
 from mdp_core.fill.fetcher import PageFetcher
-from mdp_core.fill.filler import Bounds, PageFiller
+from mdp_core.fill.filler import FillLimits, PageFiller
 from mdp_core.fill.market import MarketContext
 from mdp_core.fill.provisional import ProvisionalCache
 from mdp_core.ratelimit.budget import Budget
@@ -131,7 +131,7 @@ async def open_services(
         servers = await stack.enter_async_context(_open_read_servers(database, settings, name))
         reader = CandleReader(servers)
         service = CandleService(
-            shared.store, reader, metadata, markets=markets, limits=settings.limits, usage=usage
+            reader, metadata, markets=markets, limits=settings.limits, usage=usage
         )
         bulk = BulkFill(service, shared.store, markets)
         planning = Planning(bulk, metadata)
@@ -142,13 +142,7 @@ async def open_services(
             shared.store,
             service,
             metadata,
-            LatestCandles(
-                service,
-                metadata,
-                markets,
-                usage,
-                deadline_seconds=settings.request_deadline_seconds,
-            ),
+            LatestCandles(service, markets, usage),
             Coverage(shared.store, metadata, markets),
             markets,
             usage,
@@ -230,14 +224,14 @@ async def _open_market(
         reader = ClockReader(adapter, settings.clock, offsets, tolerance)
         exchange_clock = ExchangeClock(facts, reader, _delays(facts, own))
         fetcher = PageFetcher(adapter, exchange_clock, shared.store, ranges)
-        filler = PageFiller(shared.store, fetcher, scheduler, shared.claims, _bounds(settings))
+        filler = PageFiller(shared.store, fetcher, scheduler, shared.claims, _fill_limits(settings))
         async with aclosing(exchange_clock), aclosing(filler):
             per_second = facts.tariff.per_second * own.share
             yield MarketContext(adapter, exchange_clock, filler, ranges, per_second)
 
 
-def _bounds(settings: Settings) -> Bounds:
-    return Bounds(
+def _fill_limits(settings: Settings) -> FillLimits:
+    return FillLimits(
         waiting=settings.max_waiting,
         claim_seconds=settings.attempt_timeout_seconds,
     )

@@ -13,10 +13,11 @@ from typing import TypeAlias
 
 from api.responses.block_cache import BlockKey, BlockMemory, BlockPart, Rows
 from api.responses.formats import Format
+from api.responses.pieces import Piece
 from mdp_core.domain.candles import Candles
 from mdp_core.domain.queries import Answer
 from mdp_core.domain.windows import Window
-from mdp_core.service.candles import CandleService, Piece
+from mdp_core.service.candles import CandleService
 
 # Fewer rows are encoded faster than a thread is reached.
 _THREAD_ROWS = 2_000

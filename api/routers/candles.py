@@ -123,7 +123,9 @@ async def _answer(
     request: Request, query: CandleQuery, form: _Form, columns: tuple[str, ...]
 ) -> Response:
     service: CandleService = request.state.services.candles
-    answer = await service.get(query)
+    context = service.interactive()
+    series = await service.resolve(query, context)
+    answer = await service.get(series, query, context)
     provenance = AnswerMetadata(answer, columns, _next_path(request, answer))
     is_long = answer.series.grid.count(answer.window.start, answer.window.end) > _WHOLE_SLOTS
     wanted = Wanted(answer, FORMATS[form.format], columns, is_patient=is_long)

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import numpy as np
 from pyarrow import ipc, parquet
+from support.asking import answer_to
 
 from mdp_core.domain.candles import Candles
 from mdp_core.domain.clock import to_ms
@@ -39,7 +40,7 @@ def times_of(body: bytes, name: str) -> list[int]:
 async def fill(services: Services, count: int) -> Window:
     """Store candles without asking an exchange for them; give their window."""
     query = CandleQuery("binance", "perp", "BTC-USDT", "1m", limit=1)
-    series = (await services.candles.get(query)).series
+    series = (await answer_to(services, query)).series
     window = Window(_START, _START + timedelta(minutes=count))
     times = series.grid.times(series.grid.index(window.start), series.grid.index(window.end))
     prices = np.random.default_rng(1).uniform(1, 60_000, count)

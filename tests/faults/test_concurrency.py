@@ -288,7 +288,7 @@ async def _ask(client: httpx.AsyncClient, symbol: str, first: int, stop: int) ->
 
 def _years(symbol: str) -> CandleQuery:
     start, end = from_ms(START_MS), from_ms(START_MS + 100 * PAGE_MS)
-    return CandleQuery("binance", "perp", symbol, "1m", start, end)
+    return CandleQuery("binance", "perp", symbol, "1m", start=start, end=end)
 
 
 def _symbols(sandbox: Sandbox) -> list[str]:

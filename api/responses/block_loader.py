@@ -38,7 +38,9 @@ class Wanted:
     def key(self, piece: Piece) -> BlockKey:
         """Return the key of the block that a piece lies in."""
         answer, kind = self.answer, self.format.rows_kind
-        return BlockKey(answer.series.id, answer.epoch, piece.block, kind, self.columns)
+        version = answer.versions.of(piece.window)
+        store, series_id = answer.versions.store, answer.series.id
+        return BlockKey(store, series_id, version, piece.block, kind, self.columns)
 
     def cut(self, part: BlockPart, window: Window) -> Rows:
         """Return the rows of a part that open in `window`."""

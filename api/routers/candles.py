@@ -25,7 +25,7 @@ from api.requests.parameters import (
 )
 from api.responses.block_cache import BodyMemory, Data, WholeBody
 from api.responses.block_loader import Wanted
-from api.responses.cache_headers import cache_headers
+from api.responses.cache_headers import cache_headers, version_header
 from api.responses.compression import CODINGS
 from api.responses.envelope import AnswerMetadata
 from api.responses.formats import FORMATS
@@ -144,6 +144,7 @@ def _headers(query: CandleQuery, provenance: AnswerMetadata, form: _Form) -> dic
     return {
         **provenance.headers(),
         **cache_headers(query, provenance, (form.format, form.coding or "")),
+        **version_header(provenance.answer),
         "X-Cache": provenance.answer.cache,
         "X-Upstream-Requests": str(provenance.answer.upstream_requests),
     }

@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 
 from mdp_core.domain.candles import Candle, Candles
 from mdp_core.domain.series import Series
+from mdp_core.domain.versions import Versions
 from mdp_core.domain.windows import Window
 from mdp_core.errors import InvalidWindow, MdpError
 
@@ -93,10 +94,15 @@ class Answer:
     next: Continuation | None
     cache: CacheState
     upstream_requests: int
-    epoch: int
-    """How often the series had been repaired when its coverage was looked at."""
+    versions: Versions
+    """The versions of its windows when its coverage was read."""
     timings: Mapping[str, float]
     """Milliseconds spent on each step so far."""
+
+    @property
+    def version(self) -> int:
+        """The version of the answered window."""
+        return self.versions.of(self.window)
 
     @property
     def is_final(self) -> bool:

@@ -120,15 +120,17 @@ class CandleService:
             SeriesRepaired: They are no longer those that the answer speaks of.
             StoreUnavailable: The database can't be had.
         """
-        block = await self._reader.read(answer.series.id, window, columns, epoch=answer.epoch)
-        if block.epoch != answer.epoch:
+        block = await self._reader.read(
+            answer.series.id, window, columns, epoch=answer.versions.epoch
+        )
+        if block.version > answer.versions.epoch:
             raise SeriesRepaired(str(answer.series))
         return block
 
     async def holds(self, answer: Answer) -> bool:
         """Return whether the stored part of an answer is still the same: nothing was repaired."""
         snapshot = await self._reader.snapshot(answer.series.id, answer.stored)
-        return snapshot.epoch == answer.epoch
+        return snapshot.versions.of(answer.stored) <= answer.versions.epoch
 
     async def _prepare(self, series: Series, bounds: Bounds, context: RequestContext) -> _Request:
         market = self._markets[series.exchange, series.symbol.market_type]
@@ -226,7 +228,7 @@ def _answer(
         next=_next(request, found.window),
         cache=found.cache,
         upstream_requests=context.upstream.requests,
-        epoch=found.epoch,
+        versions=found.versions,
         timings={step: seconds * 1000 for step, seconds in timings.items()},
     )
     return _settled(answer) if request.bounds.settled else answer

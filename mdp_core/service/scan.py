@@ -17,6 +17,7 @@ import numpy as np
 from mdp_core.domain.candles import COLUMNS, Candles
 from mdp_core.domain.queries import CacheState, Missing
 from mdp_core.domain.series import Series
+from mdp_core.domain.versions import Versions
 from mdp_core.domain.watermarks import Watermarks
 from mdp_core.domain.windows import Window, intersect, subtract
 from mdp_core.errors import (
@@ -79,15 +80,15 @@ class ScanResult:
     """The outcome of a scan.
 
     `window` holds no more candles than were wanted: those of `stored` are in the store, `edge`
-    holds those after it, which may still change. `missing` could not be had. `epoch` is that of
-    the moment at which the coverage was read.
+    holds those after it, which may still change. `missing` could not be had. `versions` are
+    those of the moment at which the coverage was read.
     """
 
     window: Window
     stored: Window
     edge: Candles
     missing: Sequence[Missing]
-    epoch: int
+    versions: Versions
     cache: CacheState
 
 
@@ -284,7 +285,9 @@ class RowScan:
         if gaps:  # a page that ends with late slots may be followed by one that is covered
             snapshot = await self._reader.snapshot(self._series.id, window)
             gaps = subtract(snapshot.missing, provisional)
-            stored = await self._reader.read(self._series.id, window, COLUMNS, epoch=snapshot.epoch)
+            stored = await self._reader.read(
+                self._series.id, window, COLUMNS, epoch=snapshot.versions.epoch
+            )
             candles.insert(0, stored.candles)
         return first_of_each_slot(Candles.concatenate(candles)), gaps
 
@@ -302,7 +305,7 @@ class RowScan:
         stored = self._before_ranges(window)
         edge = known.edge.inside(Window(stored.end, window.end))
         missing = self._missing(known, window) if self._request.partial else []
-        return ScanResult(window, stored, edge, missing, known.snapshot.epoch, self._cache)
+        return ScanResult(window, stored, edge, missing, known.snapshot.versions, self._cache)
 
     @property
     def _cache(self) -> CacheState:

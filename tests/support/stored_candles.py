@@ -19,6 +19,16 @@ DAY = {"start": "2024-05-01", "end": "2024-05-02"}
 FORMATS = ("json", "ndjson", "csv", "arrow", "parquet")
 PLAIN = {"Accept-Encoding": "identity"}
 
+# Note that everything stored of every series has changed, as a repair does.
+RAISE_EPOCH = """
+WITH raised AS (
+    UPDATE series SET epoch = epoch + 1 WHERE NOT isempty(coverage) RETURNING id, epoch, coverage
+)
+INSERT INTO changes (series_id, slots, epoch)
+SELECT id, tstzrange(lower(coverage), upper(coverage)), epoch FROM raised
+ON CONFLICT (series_id, slots) DO UPDATE SET epoch = excluded.epoch
+"""
+
 _START = datetime(2022, 1, 1, tzinfo=UTC)
 
 

@@ -1,96 +1,33 @@
-"""Read the store: what is covered, at which epoch, and the rows.
+"""Read the store: what is covered, of which version, and the rows.
 
-A snapshot tells coverage and epoch in one statement, a block tells rows, coverage and epoch in one:
+A snapshot tells coverage and versions in one statement, a block rows, coverage and version in one:
 each is of one moment of one server, a replica's or the primary's. A caller that reads the rows of a
-snapshot compares the epochs: while they are equal, what the snapshot said holds for the rows.
+snapshot compares: while their version is no later than the snapshot's epoch, they did not change.
 Nothing here writes.
 """
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import LiteralString
+from typing import Any, LiteralString
 
 import numpy as np
 
 from mdp_core.domain.candles import COLUMNS, OPTIONAL_COLUMNS, Candles
+from mdp_core.domain.versions import Change, Versions
 from mdp_core.domain.windows import Window
 from mdp_core.storage.candles.candle_writer import SeriesWindow, as_columns, windows_of
+from mdp_core.storage.candles.read_queries import (
+    COVERAGE,
+    READ,
+    READ_PRICES,
+    ROWS_FROM_END,
+    ROWS_FROM_START,
+)
 from mdp_core.storage.database.array_loaders import register_array_loaders
 from mdp_core.storage.database.batching import BatchingQueue
 from mdp_core.storage.database.database import Connection
 from mdp_core.storage.database.replica import ReadServers, Row
-
-# What of these windows is not covered, and how often was their series repaired?
-_COVERAGE: LiteralString = """
-SELECT coalesce(series.epoch, -1),
-       tstzmultirange(tstzrange(asked.first, asked.stop)) - coalesce(series.coverage, '{}')
-FROM unnest(%(ids)b::int[], %(starts)b::timestamptz[], %(ends)b::timestamptz[])
-    WITH ORDINALITY AS asked (id, first, stop, position)
-LEFT JOIN series USING (id)
-ORDER BY asked.position
-"""
-
-# The same of one window, and how many candles open in it, of at most so many from its start, and
-# when does the last of these open?
-_ROWS_FROM_START: LiteralString = """
-SELECT epoch, tstzmultirange(tstzrange(%(start)s, %(end)s)) - coverage, rows.count, rows.last
-FROM series, LATERAL (
-    SELECT count(*)::int AS count, max(time) AS last FROM (
-        SELECT time FROM candles
-        WHERE series_id = %(series_id)s AND time >= %(start)s AND time < %(end)s
-        ORDER BY time LIMIT %(rows)s
-    ) AS wanted
-) AS rows
-WHERE id = %(series_id)s
-"""
-
-# The same, counted from its end.
-_ROWS_FROM_END: LiteralString = """
-SELECT epoch, tstzmultirange(tstzrange(%(start)s, %(end)s)) - coverage, rows.count, rows.last
-FROM series, LATERAL (
-    SELECT count(*)::int AS count, min(time) AS last FROM (
-        SELECT time FROM candles
-        WHERE series_id = %(series_id)s AND time >= %(start)s AND time < %(end)s
-        ORDER BY time DESC LIMIT %(rows)s
-    ) AS wanted
-) AS rows
-WHERE id = %(series_id)s
-"""
-
-# Which candles open in this window, ascending, as one row of columns? Of which epoch are they, and
-# is the whole window covered here?
-_READ: LiteralString = """
-SELECT epoch, coverage @> tstzrange(%(start)s, %(end)s), candles.*
-FROM series, LATERAL (
-    SELECT array_agg(time), array_agg(open), array_agg(high), array_agg(low), array_agg(close),
-           array_agg(volume), array_agg(quote_volume), array_agg(trades)
-    FROM (
-        SELECT time, open, high, low, close, volume,
-               coalesce(quote_volume, 'NaN') AS quote_volume,
-               coalesce(trades::float8, 'NaN') AS trades
-        FROM candles
-        WHERE series_id = %(series_id)s AND time >= %(start)s AND time < %(end)s
-        ORDER BY time
-    ) AS ordered
-) AS candles
-WHERE id = %(series_id)s
-"""
-
-# The same without the columns that few ask for: reading is most of what a hit costs.
-_READ_PRICES: LiteralString = """
-SELECT epoch, coverage @> tstzrange(%(start)s, %(end)s), candles.*
-FROM series, LATERAL (
-    SELECT array_agg(time), array_agg(open), array_agg(high), array_agg(low), array_agg(close),
-           array_agg(volume)
-    FROM (
-        SELECT time, open, high, low, close, volume FROM candles
-        WHERE series_id = %(series_id)s AND time >= %(start)s AND time < %(end)s
-        ORDER BY time
-    ) AS ordered
-) AS candles
-WHERE id = %(series_id)s
-"""
 
 # The epoch of a series that a replica has not heard of yet.
 _UNKNOWN = -1
@@ -104,7 +41,7 @@ class CoverageSnapshot:
     at most as many as were asked for, and `last` the open time of the last of them.
     """
 
-    epoch: int
+    versions: Versions
     missing: list[Window]
     count: int = 0
     last: datetime | None = None
@@ -124,14 +61,14 @@ class CoverageSnapshot:
     @property
     def is_whole(self) -> bool:
         """Whether nothing of the window is missing."""
-        return self.epoch != _UNKNOWN and not self.missing
+        return self.versions.epoch != _UNKNOWN and not self.missing
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Candles of a window, the epoch that they belong to, and whether they are all there are."""
+    """Candles of a window, its version, and whether they are all there are."""
 
-    epoch: int
+    version: int
     candles: Candles
     is_covered: bool
 
@@ -142,9 +79,10 @@ class CandleReader:
     def __init__(self, servers: ReadServers) -> None:
         self._servers = servers
         self._snapshots = BatchingQueue(self._read_snapshots)
-        # The newest epochs that were seen, but for those of series that were never repaired: a
-        # replica that has not heard of a repair must not take back what was answered before.
+        # The newest epochs that were seen, but for those of series that never changed: a replica
+        # that has not heard of a change must not take back what was answered before.
         self._epochs: dict[int, int] = {}
+        self._store: int | None = None
 
     async def snapshot(self, series_id: int, window: Window) -> CoverageSnapshot:
         """Read what of `window` is covered now.
@@ -157,7 +95,7 @@ class CandleReader:
     async def first_rows(self, series_id: int, window: Window, rows: int) -> CoverageSnapshot:
         """Read what is covered now, and count the first `rows` candles of `window`."""
         return await self._read_rows(
-            _ROWS_FROM_START,
+            ROWS_FROM_START,
             (series_id, window, rows),
             lambda snapshot: snapshot.is_whole_from_start(rows),
         )
@@ -165,7 +103,7 @@ class CandleReader:
     async def last_rows(self, series_id: int, window: Window, rows: int) -> CoverageSnapshot:
         """Read what is covered now, and count the last `rows` candles of `window`."""
         return await self._read_rows(
-            _ROWS_FROM_END,
+            ROWS_FROM_END,
             (series_id, window, rows),
             lambda snapshot: snapshot.is_whole_from_end(rows),
         )
@@ -173,7 +111,9 @@ class CandleReader:
     async def read(
         self, series_id: int, window: Window, columns: Collection[str], *, epoch: int
     ) -> Block:
-        """Read the stored candles that open in `window`, ascending, best of this epoch.
+        """Read the stored candles that open in `window`, ascending, unchanged since this epoch.
+
+        Where they did change, the block has a later version.
 
         Of the columns that not every exchange gives only those in `columns` are sure to be read;
         else they are NaN. All is in memory at once: read long windows in blocks.
@@ -181,7 +121,7 @@ class CandleReader:
         rows = await self._servers.fetch(
             read_query(columns),
             bounds(series_id, window),
-            is_enough=lambda rows: bool(rows) and rows[0][:2] == (epoch, True),
+            is_enough=lambda rows: bool(rows) and _is_of(epoch, rows[0]),
         )
         return block_of(rows)
 
@@ -195,9 +135,9 @@ class CandleReader:
 
         def parse(found: Sequence[Row]) -> CoverageSnapshot:
             if not found:
-                return CoverageSnapshot(_UNKNOWN, [window])
-            epoch, missing, count, last = found[0]
-            return CoverageSnapshot(epoch, windows_of(missing), count, last)
+                return CoverageSnapshot(Versions(_UNKNOWN, _UNKNOWN), [window])
+            *versions, missing, count, last = found[0]
+            return CoverageSnapshot(_versions(versions), windows_of(missing), count, last)
 
         def is_enough(found: Sequence[Row]) -> bool:
             snapshot = parse(found)
@@ -205,7 +145,7 @@ class CandleReader:
 
         params = {**bounds(series_id, window), "rows": rows}
         snapshot = parse(await self._servers.fetch(query, params, is_enough=is_enough))
-        self._note_epoch(series_id, snapshot.epoch)
+        self._note(series_id, snapshot.versions)
         return snapshot
 
     async def _read_snapshots(self, asked: Sequence[SeriesWindow]) -> list[CoverageSnapshot]:
@@ -215,38 +155,57 @@ class CandleReader:
             snapshots = zip(ids, map(_snapshot, found), strict=True)
             return all(each.is_whole and self._is_new(id_, each) for id_, each in snapshots)
 
-        found = await self._servers.fetch(_COVERAGE, as_columns(asked), is_enough=is_enough)
+        found = await self._servers.fetch(COVERAGE, as_columns(asked), is_enough=is_enough)
         snapshots = [_snapshot(row) for row in found]
         for id_, snapshot in zip(ids, snapshots, strict=True):
-            self._note_epoch(id_, snapshot.epoch)
+            self._note(id_, snapshot.versions)
         return snapshots
 
-    def _note_epoch(self, series_id: int, epoch: int) -> None:
-        if epoch > self._epochs.get(series_id, 0):
-            self._epochs[series_id] = epoch
+    def _note(self, series_id: int, seen: Versions) -> None:
+        if seen.store != self._store:  # a restored store counts anew
+            self._store = seen.store
+            self._epochs.clear()
+        if seen.epoch > self._epochs.get(series_id, 0):
+            self._epochs[series_id] = seen.epoch
 
     def _is_new(self, series_id: int, snapshot: CoverageSnapshot) -> bool:
-        return snapshot.epoch >= self._epochs.get(series_id, 0)
+        versions = snapshot.versions
+        is_this_store = self._store in (None, versions.store)
+        return is_this_store and versions.epoch >= self._epochs.get(series_id, 0)
 
 
 def _snapshot(row: Row) -> CoverageSnapshot:
-    return CoverageSnapshot(row[0], windows_of(row[1]))
+    *versions, missing = row
+    return CoverageSnapshot(_versions(versions), windows_of(missing))
+
+
+def _versions(columns: Sequence[Any]) -> Versions:
+    store, epoch, slots, epochs = columns
+    touched = zip(slots or (), epochs or (), strict=True)
+    changes = [Change(Window(each.lower, each.upper), since) for each, since in touched]
+    return Versions(store, epoch, changes)
+
+
+def _is_of(epoch: int, row: Row) -> bool:
+    """Return whether a block is all there is, and as it was at an epoch."""
+    own_epoch, version, is_covered, *_ = row
+    return is_covered and version <= epoch <= own_epoch
 
 
 def read_query(columns: Collection[str]) -> LiteralString:
     """Return the statement that reads at least these columns."""
-    return _READ_PRICES if OPTIONAL_COLUMNS.isdisjoint(columns) else _READ
+    return READ_PRICES if OPTIONAL_COLUMNS.isdisjoint(columns) else READ
 
 
 def block_of(rows: Sequence[Row]) -> Block:
     """Return the block that a statement of `read_query` found."""
     if not rows:
         return Block(_UNKNOWN, Candles.empty(), is_covered=False)
-    epoch, is_covered, *read = rows[0]
+    _, version, is_covered, *read = rows[0]
     if read[0] is None:
-        return Block(epoch, Candles.empty(), is_covered)
+        return Block(version, Candles.empty(), is_covered)
     read += [np.full(len(read[0]), np.nan) for _ in COLUMNS[len(read) :]]
-    return Block(epoch, Candles(*read), is_covered)
+    return Block(version, Candles(*read), is_covered)
 
 
 async def read_block(

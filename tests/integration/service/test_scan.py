@@ -107,7 +107,7 @@ class _Store:
         scan = RowScan(reader, self.market, watermarks, request, RequestContext())
         if (found := await scan.look_up()) is None:
             return None
-        block = await reader.read(self.series.id, found.stored, COLUMNS, epoch=found.epoch)
+        block = await reader.read(self.series.id, found.stored, COLUMNS, epoch=found.versions.epoch)
         times = Candles.concatenate([block.candles, found.edge]).time
         assert all(to_ms(found.window.start) <= ms < to_ms(found.window.end) for ms in times)
         return grid.indices(times).tolist()

@@ -360,7 +360,9 @@ async def test_dry_run_tells_what_is_then_spent(
     }[exchange]
     now_ms = to_ms(services.settings.clock())
     start, end = from_ms(now_ms - 4000 * HOUR_MS), from_ms(now_ms - 30 * HOUR_MS)
-    some = CandleQuery(exchange, market, symbol, "1h", start=from_ms(now_ms - 2000 * HOUR_MS), limit=50)
+    some = CandleQuery(
+        exchange, market, symbol, "1h", start=from_ms(now_ms - 2000 * HOUR_MS), limit=50
+    )
     await answer_to(services, some)
     name = SeriesName(exchange, market, symbol, "1h")
     (planned,) = (await services.planning.plan([name], start, end)).planned

@@ -13,7 +13,7 @@ _VARY = "Accept, Accept-Encoding, Authorization"
 def cache_headers(
     query: CandleQuery, provenance: AnswerMetadata, form: tuple[str, ...]
 ) -> dict[str, str]:
-    """Give `Cache-Control` and `Vary`, and an `ETag` where every candle is settled and stored.
+    """Give `Cache-Control` and `Vary`, and an `ETag` where every slot is settled and confirmed.
 
     An answer of which a part may be missing is kept by nobody. One that ends at the live edge is
     another one a candle later, though what it holds is final: it may be kept, but not believed.
@@ -26,7 +26,7 @@ def cache_headers(
     answer = provenance.answer
     if answer.missing or query.partial:
         return {"Cache-Control": "no-store", "Vary": _VARY}
-    if not answer.is_final:
+    if not answer.is_final or answer.unconfirmed:
         return {"Cache-Control": "private, no-cache", "Vary": _VARY}
     return {
         "Cache-Control": "private, max-age=3600"

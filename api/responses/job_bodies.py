@@ -77,10 +77,14 @@ class Accepted(Made):
 
 
 class Progress(TypedDict):
-    """How many slots of the window there are, and how many of them are covered."""
+    """How many slots of the window there are, how many of them are covered.
+
+    `unconfirmed` counts covered slots without a candle that will be asked for again.
+    """
 
     slots: int
     covered: int
+    unconfirmed: int
     share: float
 
 

@@ -62,7 +62,7 @@ def describe_job(followed: JobStatus) -> job_bodies.Job:
     return {
         **_made(followed),
         "state": job.state.value,
-        "progress": None if left is None else _progress(left),
+        "progress": None if left is None else _progress(left, followed.unconfirmed),
         "estimate": None if left is None else describe_estimate(left),
         "created_at": to_ms(job.created_at),
         "started_at": _ms(job.started_at),
@@ -96,10 +96,11 @@ def _lost(loss: UnavailableWindow) -> job_bodies.Lost:
     return {**_bounds(loss.window), "reason": code_named(loss.error), "detail": loss.detail}
 
 
-def _progress(left: Estimate) -> job_bodies.Progress:
+def _progress(left: Estimate, unconfirmed: int) -> job_bodies.Progress:
     return {
         "slots": left.slots,
         "covered": left.slots - left.candles,
+        "unconfirmed": unconfirmed,
         "share": round(left.cached_share, 6),
     }
 

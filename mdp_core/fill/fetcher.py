@@ -110,7 +110,7 @@ class PageFetcher:
         candles = await self._adapter.fetch_page(symbol, interval, window)
         sifted = judge(candles, grid, window, self.facts)
         doubtful = recheckable_slots(_absent(sifted, grid, window), grid, watermarks)
-        if not self._adapter.facts.fills_empty_intervals:
+        if not self._adapter.facts.publishes_every_interval:
             doubtful = suspicious_slots(doubtful, grid, window)
         if not len(doubtful):
             return sifted

@@ -17,6 +17,7 @@ from mdp_core.domain.clock import EPOCH
 from mdp_core.domain.intervals import Int64s
 from mdp_core.domain.windows import Window, intersect, subtract
 from mdp_core.errors import StoreUnavailable
+from mdp_core.storage.candles.absences import Absence, add_absences, clipped
 from mdp_core.storage.candles.binary_copy import copy_batches
 from mdp_core.storage.database.batching import BatchingQueue
 from mdp_core.storage.database.database import Connection, Database
@@ -63,12 +64,16 @@ SeriesWindow: TypeAlias = tuple[int, Window]
 
 @dataclass(frozen=True, slots=True)
 class Save:
-    """Windows of a series (ascending, disjoint), all that the exchange has in them, wrong rows."""
+    """Windows of a series (ascending, disjoint), all that the exchange has in them, wrong rows.
+
+    `absences` are slots of the windows without a candle that will be asked for again.
+    """
 
     series_id: int
     windows: Sequence[Window]
     candles: Candles
     rejected: Sequence[RejectedRow] = ()
+    absences: Sequence[Absence] = ()
 
 
 class Saver:
@@ -118,6 +123,11 @@ class Saver:
             in_time = np.argsort(rows.time, kind="stable")  # so that chunks are made in one order
             await copy_in(connection, series_ids[in_time], rows[in_time])
             await _cover(connection, saves, fresh)
+            doubts = zip(saves, fresh, strict=True)
+            await add_absences(
+                connection,
+                [part for save, windows in doubts for part in clipped(save.absences, windows)],
+            )
             await _remember(connection, saves)
         return counts
 

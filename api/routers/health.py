@@ -10,7 +10,7 @@ from api.openapi.problems import problem_responses
 from db.upgrade import newest_revision, schema_problem
 from mdp_core.domain.clock import to_ms
 from mdp_core.errors import StoreUnavailable
-from mdp_core.storage.database.health import Health, read_health
+from mdp_core.storage.database.diagnostics import Health, read_health
 from mdp_core.storage.jobs.job_runs import JobRuns, Run
 from mdp_core.wiring import Services
 

@@ -62,6 +62,8 @@ class ExchangeFacts:
     """How many adjacent pages one request may ask for."""
     overshoot_slots: int = 0
     """How many slots before a window's start its answers are known to begin."""
+    reference_symbol: Symbol | None = None
+    """A symbol that is traded all the time: the last resort to tell whether the exchange answers."""
 
 
 class ExchangeAdapter(ABC):
@@ -109,6 +111,15 @@ class ExchangeAdapter(ABC):
             Rows as `fetch_page` gives them, but none from before trading began.
         """
         del symbol, interval, since
+        return Candles.empty()
+
+    async def fetch_newest(self, symbol: Symbol, interval: Interval) -> Candles:
+        """Fetch a series' newest candles, closed or not, without naming a window; empty: none.
+
+        Returns:
+            Rows as `fetch_page` gives them; at least the newest.
+        """
+        del symbol, interval
         return Candles.empty()
 
     def other_names(self, symbol: str) -> Sequence[str]:

@@ -15,7 +15,7 @@ from mdp_core.domain.candles import Candles
 from mdp_core.domain.queries import Answer, CacheState, CandleQuery, Continuation, Limits
 from mdp_core.domain.series import Series
 from mdp_core.domain.watermarks import Watermarks
-from mdp_core.domain.windows import Window
+from mdp_core.domain.windows import Window, intersect
 from mdp_core.errors import ExchangeUnavailable, InvalidWindow, LimitTooLarge, SeriesRepaired
 from mdp_core.exchanges.http import counting_upstream_requests
 from mdp_core.fill.market import MarketContext
@@ -113,8 +113,11 @@ class CandleService:
             upstream_requests=upstream.requests,
             epoch=hit.epoch,
             timings=timings,
+            unconfirmed=intersect(hit.unconfirmed, found.stored),
         )
         answer = _settled(answer) if query.settled else answer
+        if answer.unconfirmed:
+            request.market.rechecker.begin(request.series)
         _note(answer)
         return answer
 
@@ -168,7 +171,7 @@ class CandleService:
         walk = RowScan(self._store, market, series, watermarks, request.wanted)
         found = await walk.find(direction)
         look = await self._reader.look(series.id, found.stored)
-        return CachedRange(found, look.epoch), walk.cache
+        return CachedRange(found, look.epoch, look.unconfirmed), walk.cache
 
     def _rows(self, query: CandleQuery) -> int:
         if query.start is not None and query.end is not None and query.start > query.end:
@@ -281,7 +284,9 @@ def _settled(answer: Answer) -> Answer:
         return answer
     window = answer.window.clip(answer.window.start, answer.settled_until)
     older = answer.next if answer.next and answer.next.start is None else None
-    return replace(answer, window=window, stored=window, edge=Candles.empty(), next=older)
+    doubts = intersect(answer.unconfirmed, window)
+    changed = {"window": window, "stored": window, "unconfirmed": doubts}
+    return replace(answer, **changed, edge=Candles.empty(), next=older)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from datetime import datetime
 from mdp_core.domain.candles import COLUMNS, Candle
 from mdp_core.domain.queries import Answer, CandleQuery, Latest
 from mdp_core.domain.series import Series
-from mdp_core.domain.windows import Window
+from mdp_core.domain.windows import Window, intersect
 from mdp_core.errors import ExchangeUnavailable, MdpError, NoCandle, SeriesRepaired
 from mdp_core.exchanges.validation import sift
 from mdp_core.fill.market import MarketContext
@@ -62,10 +62,12 @@ class LatestCandles:
             newest = await self._find(query)
         answer, candle = newest
         note(window=str(answer.window))
-        if answer.is_final:
+        if answer.is_final and not answer.unconfirmed:
             self._newest[series.id] = newest
         is_settled = candle.time < answer.settled_until
-        return Latest(series, candle, closed=True, settled=is_settled, as_of=now)
+        after = Window(series.grid.next(candle.time), max(answer.window.end, candle.time))
+        doubts = intersect(answer.unconfirmed, after) 
+        return Latest(series, candle, True, is_settled, now, doubts)
 
     async def _is_newest(self, answer: Answer, now: datetime) -> bool:
         """Tell whether no candle has closed since, and none of those before was repaired."""

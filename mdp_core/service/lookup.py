@@ -24,10 +24,11 @@ _SPARSE = 16
 
 @dataclass(frozen=True, slots=True)
 class CachedRange:
-    """What a walk would have found, and the epoch that it is of."""
+    """What a walk would have found, the epoch that it is of, and what of it is in doubt."""
 
     found: ScanResult
     epoch: int
+    unconfirmed: Sequence[Window]
 
 
 class CacheLookup:
@@ -73,7 +74,7 @@ class CacheLookup:
         else:
             return None
         is_known = not intersect(look.missing, window)
-        return CachedRange(_stored(window), look.epoch) if is_known else None
+        return CachedRange(_stored(window), look.epoch, look.unconfirmed) if is_known else None
 
     async def last(self, asked: Window, rows: int) -> CachedRange | None:
         """Find the last `rows` candles of `asked`."""
@@ -97,7 +98,7 @@ class CacheLookup:
         first = edge.row(0).time
         look = await self._reader.look(self._series.id, Window(first, first))
         found = ScanResult(Window(first, asked.end), Window(first, first), edge, [])
-        return CachedRange(found, look.epoch)
+        return CachedRange(found, look.epoch, look.unconfirmed)
 
     async def _before_edge(
         self, asked: Window, before: Window, edge: Candles, rows: int
@@ -116,7 +117,7 @@ class CacheLookup:
         if intersect(look.missing, Window(start, stored.end)):
             return None
         found = ScanResult(Window(start, asked.end), Window(start, before.end), edge, [])
-        return CachedRange(found, look.epoch)
+        return CachedRange(found, look.epoch, look.unconfirmed)
 
     async def _whole(self, asked: Window, left: Window) -> CachedRange | None:
         """Find all of `asked`, which has no more slots than there are rows wanted."""
@@ -125,7 +126,7 @@ class CacheLookup:
             return None
         look = await self._reader.look(self._series.id, _before(left, ranges))
         found = ScanResult(asked, _before(asked, ranges), _candles(ranges, left), [])
-        return None if look.missing else CachedRange(found, look.epoch)
+        return None if look.missing else CachedRange(found, look.epoch, look.unconfirmed)
 
     def _tails_in(self, window: Window) -> list[ProvisionalRange]:
         return [

@@ -7,7 +7,7 @@ writes.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import LiteralString
@@ -22,10 +22,13 @@ from mdp_core.storage.database.batching import BatchingQueue
 from mdp_core.storage.database.database import Connection
 from mdp_core.storage.database.replica import ReadServers
 
-# What of these windows is not covered, and how often was their series repaired?
+# What of these windows is not covered, how often was their series repaired, and what is in doubt?
 _LOOK: LiteralString = """
 SELECT coalesce(series.epoch, -1),
-       tstzmultirange(tstzrange(asked.first, asked.stop)) - coalesce(series.coverage, '{}')
+       tstzmultirange(tstzrange(asked.first, asked.stop)) - coalesce(series.coverage, '{}'), (
+    SELECT range_agg(slots) FROM absences
+    WHERE series_id = asked.id AND slots && tstzrange(asked.first, asked.stop)
+)
 FROM unnest(%(ids)b::int[], %(starts)b::timestamptz[], %(ends)b::timestamptz[])
     WITH ORDINALITY AS asked (id, first, stop, position)
 LEFT JOIN series USING (id)
@@ -35,6 +38,9 @@ ORDER BY asked.position
 # The same of one window, and when does its candle at this position, from the first, open?
 _LOOK_FROM_START: LiteralString = """
 SELECT epoch, tstzmultirange(tstzrange(%(start)s, %(end)s)) - coverage, (
+    SELECT range_agg(slots) FROM absences
+    WHERE series_id = %(series_id)s AND slots && tstzrange(%(start)s, %(end)s)
+), (
     SELECT time FROM candles
     WHERE series_id = %(series_id)s AND time >= %(start)s AND time < %(end)s
     ORDER BY time OFFSET %(position)s LIMIT 1
@@ -45,6 +51,9 @@ FROM series WHERE id = %(series_id)s
 # The same, counted from the last.
 _LOOK_FROM_END: LiteralString = """
 SELECT epoch, tstzmultirange(tstzrange(%(start)s, %(end)s)) - coverage, (
+    SELECT range_agg(slots) FROM absences
+    WHERE series_id = %(series_id)s AND slots && tstzrange(%(start)s, %(end)s)
+), (
     SELECT time FROM candles
     WHERE series_id = %(series_id)s AND time >= %(start)s AND time < %(end)s
     ORDER BY time DESC OFFSET %(position)s LIMIT 1
@@ -94,12 +103,14 @@ _UNKNOWN = -1
 class CoverageSnapshot:
     """What was known of a window at one moment.
 
-    `missing` is what was not covered, ascending; `found` the open time of the candle that was
-    looked for, None where there were fewer.
+    `missing` is what was not covered, ascending; `unconfirmed` what was covered, has no candle, and
+    will be asked for again; `found` the open time of the candle that was looked for, None where
+    there were fewer.
     """
 
     epoch: int
     missing: list[Window]
+    unconfirmed: list[Window] = field(default_factory=list)
     found: datetime | None = None
 
     @property
@@ -199,7 +210,8 @@ class CandleReader:
 
         async def look(connection: Connection) -> list[CoverageSnapshot]:
             cursor = await connection.execute(_LOOK, what, binary=True)
-            return [CoverageSnapshot(row[0], _windows(row[1])) for row in await cursor.fetchall()]
+            rows = await cursor.fetchall()
+            return [CoverageSnapshot(row[0], _windows(row[1]), _windows(row[2])) for row in rows]
 
         looks = await self._servers.ask(
             look,
@@ -219,7 +231,7 @@ async def _look(
     what = {**_bounds(series_id, window), "position": rows - 1}
     row = await (await connection.execute(query, what, binary=True)).fetchone()
     return (
-        CoverageSnapshot(row[0], _windows(row[1]), row[2])
+        CoverageSnapshot(row[0], _windows(row[1]), _windows(row[2]), row[3])
         if row
         else CoverageSnapshot(_UNKNOWN, [window])
     )
@@ -249,5 +261,6 @@ def _bounds(series_id: int, window: Window) -> dict[str, object]:
     return {"series_id": series_id, "start": window.start, "end": window.end}
 
 
-def _windows(ranges: Multirange[datetime]) -> list[Window]:
-    return [Window(part.lower, part.upper) for part in ranges if part.lower and part.upper]
+def _windows(ranges: Multirange[datetime] | None) -> list[Window]:
+    parts = ranges or ()
+    return [Window(part.lower, part.upper) for part in parts if part.lower and part.upper]

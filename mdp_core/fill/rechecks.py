@@ -160,7 +160,8 @@ class Rechecker:
         lost += [part for each in wrong for part in intersect(windows, each)]
         doubtful = await self._doubtful(series, windows, look, context)
         parts = subtract(runs_of(doubtful, series.grid), lost)
-        still = [later for each in clipped(group, parts) if (later := self._later(series, each, look))]
+        later = (self._later(series, each, look) for each in clipped(group, parts))
+        still = [each for each in later if each]
         found = runs_of(series.grid.indices(look.candles.time), series.grid)
         return Healing(series.id, windows, look.candles, found, look.rejected, still, lost)
 

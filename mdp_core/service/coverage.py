@@ -17,6 +17,7 @@ from mdp_core.errors import InvalidWindow, LimitTooLarge
 from mdp_core.fill.market import MarketContext
 from mdp_core.logs import note
 from mdp_core.series.resolver import SeriesResolver
+from mdp_core.storage.candles.absences import AbsenceStore
 from mdp_core.storage.candles.candle_store import CandleStore
 
 _MOST_SLOTS = 100_000
@@ -28,6 +29,7 @@ class State(StrEnum):
     COVERED = "covered"
     CANDLES = "candles"
     NO_CANDLES = "no_candles"
+    UNCONFIRMED = "unconfirmed"
     BEFORE_HISTORY = "before_history"
     BEYOND_MEMORY = "beyond_memory"
     NOT_FETCHED = "not_fetched"
@@ -56,10 +58,12 @@ class Coverage:
     def __init__(
         self,
         store: CandleStore,
+        absences: AbsenceStore,
         metadata: SeriesResolver,
         markets: Mapping[tuple[str, str], MarketContext],
     ) -> None:
         self._store = store
+        self._absences = absences
         self._metadata = metadata
         self._markets = markets
 
@@ -89,9 +93,9 @@ class Coverage:
         if slots > _MOST_SLOTS:
             what, advice = "detail=true: the window's count of slots", "ask for a shorter window"
             raise LimitTooLarge(slots, _MOST_SLOTS, what=what, advice=advice)
+        spans = await self._spans(series, watermarks, window)
         candles = await self._store.read(series.id, window)
         occupied = series.grid.indices(candles.time)
-        spans = await self._spans(series, watermarks, window)
         parts = _in_detail(spans, occupied, series.grid)
         return await asyncio.to_thread(_told, window, parts, most)  # there may be thousands
 
@@ -110,7 +114,11 @@ class Coverage:
 
     async def _spans(self, series: Series, watermarks: Watermarks, window: Window) -> list[Span]:
         known = window.clip(watermarks.history_start, watermarks.closed_until)
+        # Coverage first: what is saved in between is told as not fetched.
         covered = await self._store.covered(series.id, known)
+        absences = await self._absences.inside(series.id, known)
+        doubts = [each.window for each in absences]
+        unconfirmed = [part for each in covered for part in intersect(doubts, each)]
         gaps = subtract([known], covered)
         slots = await self._store.rejected_slots(series.id, known)
         rejected = [
@@ -120,7 +128,8 @@ class Coverage:
         forgotten = Window(watermarks.history_start, watermarks.retention_start)
         states = {
             State.BEFORE_HISTORY: intersect([window], Window(window.start, known.start)),
-            State.COVERED: covered,
+            State.COVERED: subtract(covered, unconfirmed),
+            State.UNCONFIRMED: unconfirmed,
             State.REJECTED: rejected,
             State.BEYOND_MEMORY: intersect(gaps, forgotten),
             State.NOT_FETCHED: subtract(gaps, [forgotten]),

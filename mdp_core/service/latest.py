@@ -65,9 +65,11 @@ class LatestCandles:
         if answer.is_final and not answer.unconfirmed:
             self._newest[series.id] = newest
         is_settled = candle.time < answer.settled_until
-        after = Window(series.grid.next(candle.time), max(answer.window.end, candle.time))
-        doubts = intersect(answer.unconfirmed, after) 
-        return Latest(series, candle, True, is_settled, now, doubts)
+        after = answer.window.clip(series.grid.next(candle.time), answer.window.end)
+        doubts = intersect(answer.unconfirmed, after)
+        return Latest(
+            series, candle, closed=True, settled=is_settled, as_of=now, unconfirmed=doubts
+        )
 
     async def _is_newest(self, answer: Answer, now: datetime) -> bool:
         """Tell whether no candle has closed since, and none of those before was repaired."""

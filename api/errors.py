@@ -1,4 +1,4 @@
-"""From errors to the one problem body (RFC 9457); statuses and codes stand here only."""
+"""From errors to the one problem body (RFC 9457); statuses stand here only."""
 
 import logging
 import math
@@ -31,30 +31,33 @@ class Kind:
     code: str
 
 
+_STATUSES: dict[type[errors.MdpError], int] = {
+    errors.InvalidParameter: 422,
+    errors.InvalidWindow: 422,
+    errors.NothingClosed: 422,
+    errors.LimitTooLarge: 422,
+    errors.WindowTooLarge: 422,
+    errors.HistoryUnavailable: 422,
+    errors.UnknownExchange: 404,
+    errors.UnknownMarketType: 404,
+    errors.UnknownSymbol: 404,
+    errors.UnsupportedInterval: 404,
+    errors.NoCandle: 404,
+    errors.NeverTraded: 404,
+    errors.UnknownBackfill: 404,
+    errors.ExchangeRejected: 502,
+    errors.BadPayload: 502,
+    errors.BadRows: 502,
+    errors.ExchangeUnavailable: 503,
+    errors.RateLimited: 503,
+    errors.NoSyncer: 503,
+    errors.Overloaded: 503,
+    errors.StoreUnavailable: 503,
+    errors.SchemaMissing: 503,
+    errors.SeriesRepaired: 503,
+}
 KINDS: dict[type[Exception], Kind] = {
-    errors.InvalidParameter: Kind(422, "invalid_parameter"),
-    errors.InvalidWindow: Kind(422, "invalid_window"),
-    errors.NothingClosed: Kind(422, "invalid_window"),
-    errors.LimitTooLarge: Kind(422, "limit_too_large"),
-    errors.WindowTooLarge: Kind(422, "window_too_large"),
-    errors.HistoryUnavailable: Kind(422, "history_unavailable"),
-    errors.UnknownExchange: Kind(404, "unknown_exchange"),
-    errors.UnknownMarketType: Kind(404, "unknown_market_type"),
-    errors.UnknownSymbol: Kind(404, "unknown_symbol"),
-    errors.UnsupportedInterval: Kind(404, "unsupported_interval"),
-    errors.NoCandle: Kind(404, "not_found"),
-    errors.NeverTraded: Kind(404, "not_found"),
-    errors.UnknownBackfill: Kind(404, "not_found"),
-    errors.ExchangeRejected: Kind(502, "upstream_rejected"),
-    errors.BadPayload: Kind(502, "upstream_bad_data"),
-    errors.BadRows: Kind(502, "upstream_bad_data"),
-    errors.ExchangeUnavailable: Kind(503, "upstream_unavailable"),
-    errors.RateLimited: Kind(503, "rate_limited"),
-    errors.NoSyncer: Kind(503, "syncer_unavailable"),
-    errors.Overloaded: Kind(503, "overloaded"),
-    errors.StoreUnavailable: Kind(503, "store_unavailable"),
-    errors.SchemaMissing: Kind(503, "store_unavailable"),
-    errors.SeriesRepaired: Kind(503, "store_unavailable"),
+    **{error: Kind(status, error.code) for error, status in _STATUSES.items()},
     Unauthorized: Kind(401, "unauthorized"),
     Forbidden: Kind(403, "forbidden"),
     NotAcceptable: Kind(406, "not_acceptable"),
@@ -79,12 +82,6 @@ def every_kind() -> frozenset[Kind]:
 def kind_of(error: Exception) -> Kind:
     """Give the kind of an error: its class's, or that of the nearest class above it."""
     return next((KINDS[kind] for kind in type(error).__mro__ if kind in KINDS), INTERNAL)
-
-
-def code_named(error: str) -> str:
-    """Give the code of an error of which only the class's name was kept."""
-    codes = {kind.__name__: each.code for kind, each in KINDS.items()}
-    return codes.get(error, INTERNAL.code)
 
 
 def add_error_handlers(app: FastAPI) -> None:

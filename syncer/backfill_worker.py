@@ -177,7 +177,7 @@ def _losses(lost: Sequence[Missing], within: Window) -> list[UnavailableWindow]:
         if not isinstance(each.error, HistoryUnavailable)
     ]
     return [
-        UnavailableWindow(part, type(error).__name__, str(error))
+        UnavailableWindow(part, error.code, str(error))
         for part, error in parts
         if not part.is_empty
     ]

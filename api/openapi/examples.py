@@ -141,8 +141,8 @@ _HEALTH: dict[str, Any] = {
         "kind": "timescaledb",
         "postgres": "16.9",
         "timescaledb": "2.19.3",
-        "migration": "0003",
-        "expected_migration": "0003",
+        "migration": "0005",
+        "expected_migration": "0005",
     },
     "exchanges": {"binance": {"blocked": []}},
     "syncer": {

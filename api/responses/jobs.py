@@ -5,7 +5,7 @@ from datetime import datetime
 
 from fastapi.responses import JSONResponse
 
-from api.errors import code_named, kind_of
+from api.errors import kind_of
 from api.responses import job_bodies
 from mdp_core.backfill.estimate import Estimate
 from mdp_core.backfill.jobs import JobStatus
@@ -93,7 +93,7 @@ def _made(followed: JobStatus) -> job_bodies.Made:
 
 
 def _lost(loss: UnavailableWindow) -> job_bodies.Lost:
-    return {**_bounds(loss.window), "reason": code_named(loss.error), "detail": loss.detail}
+    return {**_bounds(loss.window), "reason": loss.code, "detail": loss.detail}
 
 
 def _progress(left: Estimate, unconfirmed: int) -> job_bodies.Progress:

@@ -14,7 +14,7 @@ from psycopg.types.range import Range
 
 from mdp_core.domain.clock import from_ms, to_ms
 from mdp_core.domain.windows import Window
-from mdp_core.errors import BadRows, StoreUnavailable
+from mdp_core.errors import StoreUnavailable
 from mdp_core.storage.database.database import Database, storable
 
 # Make a job, unless the same is open.
@@ -136,10 +136,10 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class UnavailableWindow:
-    """A window of a job that can't be had, and why: the error's class and its text."""
+    """A window of a job that can't be had, and why: the error's code and its text."""
 
     window: Window
-    error: str
+    code: str
     detail: str
 
 
@@ -265,7 +265,7 @@ class BackfillStore:
             {
                 "start": to_ms(each.window.start),
                 "end": to_ms(each.window.end),
-                "error": each.error,
+                "error": each.code,
                 "reason": storable(each.detail),
             }
             for each in losses
@@ -308,8 +308,7 @@ def _losses(listed: list[dict[str, Any]]) -> list[UnavailableWindow]:
     losses = (
         UnavailableWindow(
             Window(from_ms(each["start"]), from_ms(each["end"])),
-            # An earlier version wrote the text only: it was most likely a row that can't be right.
-            each.get("error", BadRows.__name__),
+            each["error"],
             each["reason"],
         )
         for each in listed

@@ -20,16 +20,21 @@ SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace
 AND relkind IN ('r', 'p', 'v') ORDER BY relname
 """
 _TABLES = [
+    "absences",
     "alembic_version",
     "backfills",
     "candle_rows",
     "candles",
+    "changes",
+    "clock_offsets",
     "exchanges",
     "job_runs",
     "rate_budgets",
     "rejected_rows",
+    "revisions",
     "series",
     "series_usage",
+    "store",
     "supported_intervals",
     "symbols",
     "syncers",

@@ -79,7 +79,7 @@ symbols = Table(
     Column(
         "history_ends",
         TIME,
-        comment="newest candle that the exchange gives without a window; of delisted symbols",
+        comment="close of the newest candle asked for without a window; of delisted symbols",
     ),
     Column("history_ends_source", Text, comment="interval and request that told history_ends"),
     Column("history_ends_checked_at", TIME, comment="last time that history_ends was asked for"),

@@ -128,7 +128,9 @@ class Saver:
                 connection,
                 [part for save, windows in doubts for part in clipped(save.absences, windows)],
             )
-            await _remember(connection, saves)
+            await remember_rejected(
+                connection, [(save.series_id, row) for save in saves for row in save.rejected]
+            )
         return counts
 
 
@@ -162,8 +164,11 @@ async def _cover(
         await connection.execute(_COVER, as_columns(covered))
 
 
-async def _remember(connection: Connection, saves: Sequence[Save]) -> None:
-    rejected = {(save.series_id, row.slot): row for save in saves for row in save.rejected}
+async def remember_rejected(
+    connection: Connection, rows: Sequence[tuple[int, RejectedRow]]
+) -> None:
+    """Remember rows that can't be right, each of a series."""
+    rejected = {(series_id, row.slot): row for series_id, row in rows}
     if rejected:
         what = {
             "ids": [series_id for series_id, _ in rejected],

@@ -10,7 +10,11 @@ from mdp_core.domain.candles import Candles, RejectedRow
 from mdp_core.domain.clock import from_ms, to_ms
 from mdp_core.domain.windows import Window, intersect
 from mdp_core.storage.candles.absences import Absence, add_absences, clipped, remove_absences
-from mdp_core.storage.candles.candle_writer import as_columns, copy_in
+from mdp_core.storage.candles.candle_writer import (
+    as_columns,
+    copy_in,
+    remember_rejected,
+)
 from mdp_core.storage.database.database import Connection, Database
 
 # Let nobody else change this series until the transaction ends.
@@ -73,7 +77,8 @@ class Healer:
             await add_absences(connection, clipped(healing.later, mine))
             lost = _inside(healing.lost, mine)
             await _uncover(connection, healing.series_id, lost)
-            await remember_rejected(connection, healing.series_id, healing.rejected)
+            rejected = [(healing.series_id, row) for row in healing.rejected]
+            await remember_rejected(connection, rejected)
             changed = sorted([*_inside(healing.changed, mine), *lost])
             if changed:
                 await raise_version(connection, healing.series_id, changed)

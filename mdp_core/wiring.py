@@ -17,10 +17,15 @@ from mdp_core.backfill.planning import Planning
 from mdp_core.exchanges.base import ExchangeAdapter, ExchangeFacts
 from mdp_core.exchanges.clock import Delays, ExchangeClock
 from mdp_core.exchanges.http import ExchangeHttp, tell_of_retries
+from mdp_core.fill.absence import RecheckPlan
+from mdp_core.fill.canary import Canary
 from mdp_core.fill.fetcher import PageFetcher
 from mdp_core.fill.filler import Bounds, PageFiller
+from mdp_core.fill.history_end import HistoryEnds
 from mdp_core.fill.market import MarketContext
+from mdp_core.fill.observer import Observer
 from mdp_core.fill.provisional import ProvisionalCache
+from mdp_core.fill.rechecks import Rechecker
 from mdp_core.ratelimit.budget import Budget
 from mdp_core.ratelimit.scheduler import RequestScheduler
 from mdp_core.series.history_start import HistoryStarts
@@ -30,10 +35,14 @@ from mdp_core.service.coverage import Coverage
 from mdp_core.service.latest import LatestCandles
 from mdp_core.service.repair import Repair
 from mdp_core.settings import ExchangeSettings, Settings
+from mdp_core.storage.candles.absences import AbsenceStore
 from mdp_core.storage.candles.candle_reader import CandleReader
 from mdp_core.storage.candles.candle_store import CandleStore
 from mdp_core.storage.candles.claims import Claims
+from mdp_core.storage.candles.healing import Healer
+from mdp_core.storage.candles.known_candles import KnownCandles
 from mdp_core.storage.catalog.catalog import Catalog
+from mdp_core.storage.catalog.history_ends import HistoryEndStore
 from mdp_core.storage.catalog.usage import Usage
 from mdp_core.storage.database.database import Database, open_database, open_replica
 from mdp_core.storage.database.replica import ReadServers
@@ -44,6 +53,11 @@ ENTRY_POINT_GROUP = "mdp.exchanges"
 
 # Of a request's time: whoever waits for tokens is told so before the request itself gives up.
 _PATIENT_PART = 0.9
+
+# Ages in seconds at which an absent candle is asked for again, where each interval has one, and
+# where it may only say that nothing was traded.
+_RECHECKS = (30.0, 60.0, 120.0, 600.0, 3600.0, 21_600.0, 86_400.0)
+_SPARSE_RECHECKS = (30.0, 600.0)
 
 Adapters = dict[tuple[str, str], type[ExchangeAdapter]]
 
@@ -106,7 +120,9 @@ async def open_services(
                 statement_timeout_seconds=settings.statement_timeout_seconds,
             )
         )
-        shared = _Shared(settings, database, CandleStore(database), Claims(database))
+        shared = _Shared(
+            settings, database, CandleStore(database), AbsenceStore(database), Claims(database)
+        )
         await stack.enter_async_context(aclosing(shared.store))
         await stack.enter_async_context(aclosing(shared.claims))
         markets = {
@@ -143,14 +159,14 @@ async def open_services(
                 usage,
                 deadline_seconds=settings.request_deadline_seconds,
             ),
-            Coverage(shared.store, metadata, markets),
+            Coverage(shared.store, shared.absences, metadata, markets),
             markets,
             usage,
             runs,
             jobs,
             bulk,
             planning,
-            Backfills(jobs, bulk, planning, metadata, runs, settings.clock),
+            Backfills(jobs, bulk, planning, metadata, runs, settings.clock, shared.absences),
             HistorySearch(service, shared.store, metadata, markets),
             Repair(shared.store, metadata, markets),
             servers,
@@ -189,6 +205,7 @@ class _Shared:
     settings: Settings
     database: Database
     store: CandleStore
+    absences: AbsenceStore
     claims: Claims
 
 
@@ -219,11 +236,38 @@ async def _open_market(
         adapter = kind(ExchangeHttp(facts.name, client, scheduler, deadline_seconds=deadline))
         ranges = ProvisionalCache(facts.poll_seconds)
         exchange_clock = ExchangeClock(adapter, settings.clock, _delays(facts, own))
-        fetcher = PageFetcher(adapter, exchange_clock, shared.store, ranges)
+        plan = RecheckPlan(_recheck_ages(facts, own), facts.retention_candles)
+        observer = _observer(adapter, exchange_clock, shared)
+        fetcher = PageFetcher(observer, exchange_clock, shared.store, ranges, plan, settings.clock)
+        rechecker = Rechecker(
+            observer,
+            exchange_clock,
+            shared.store,
+            Healer(shared.database),
+            shared.absences,
+            plan,
+            settings.clock,
+        )
         filler = PageFiller(shared.store, fetcher, scheduler, shared.claims, _bounds(settings))
-        async with aclosing(exchange_clock), aclosing(filler):
+        async with aclosing(exchange_clock), aclosing(filler), aclosing(rechecker):
             per_second = facts.tariff.per_second * own.share
-            yield MarketContext(adapter, exchange_clock, filler, ranges, per_second)
+            yield MarketContext(adapter, exchange_clock, filler, ranges, rechecker, per_second)
+
+
+def _observer(adapter: ExchangeAdapter, exchange_clock: ExchangeClock, shared: _Shared) -> Observer:
+    clock = shared.settings.clock
+    return Observer(
+        adapter,
+        Canary(adapter, exchange_clock, KnownCandles(shared.database)),
+        HistoryEnds(adapter, HistoryEndStore(shared.database), clock),
+        clock,
+        shared.settings.second_look_seconds,
+    )
+
+
+def _recheck_ages(facts: ExchangeFacts, own: ExchangeSettings) -> list[timedelta]:
+    usual = _RECHECKS if facts.fills_empty_intervals else _SPARSE_RECHECKS
+    return [timedelta(seconds=seconds) for seconds in own.rechecks or usual]
 
 
 def _bounds(settings: Settings) -> Bounds:

@@ -108,9 +108,7 @@ class Canary:
             if await self._is_remembered(question, context):
                 yield question
         if series.history_start and facts.supports_first_candle:
-            question = _Question(
-                series.symbol, series.interval, series.grid, series.history_start
-            )
+            question = _Question(series.symbol, series.interval, series.grid, series.history_start)
             if await self._is_remembered(question, context):
                 yield question
 
@@ -118,9 +116,7 @@ class Canary:
         if self._adapter.facts.retention_candles is None:
             return True
         inside = question.grid.index(question.time) - _INSIDE_SLOTS
-        return question.grid.at(inside) >= await self._clock.remembered_from(
-            question.grid, context
-        )
+        return question.grid.at(inside) >= await self._clock.remembered_from(question.grid, context)
 
     async def _answers(self, question: _Question, context: RequestContext) -> bool:
         adapter, window = self._adapter.bound(context), question.window

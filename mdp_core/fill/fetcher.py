@@ -112,7 +112,9 @@ class PageFetcher:
         grid = series.grid
         if self.facts.retention_candles is None:
             return final
-        remembered = max(watermarks.retention_start, await self._horizon.remembered_from(grid, context))
+        remembered = max(
+            watermarks.retention_start, await self._horizon.remembered_from(grid, context)
+        )
         if remembered <= watermarks.history_start or final.start > remembered:
             return final
         first = grid.index(final.start)

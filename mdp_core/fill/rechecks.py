@@ -182,6 +182,4 @@ class Rechecker:
         if due is None and look.is_witness:
             return None
         due = due or now + _TRIED_AGAIN
-        return replace(
-            absence, next_due_at=due, attempts=absence.attempts + 1, last_live_at=live
-        )
+        return replace(absence, next_due_at=due, attempts=absence.attempts + 1, last_live_at=live)

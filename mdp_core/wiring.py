@@ -238,16 +238,9 @@ async def _open_market(
         exchange_clock = ExchangeClock(adapter, settings.clock, _delays(facts, own))
         plan = RecheckPlan(_recheck_ages(facts, own), facts.retention_candles)
         observer = _observer(adapter, exchange_clock, shared)
-        fetcher = PageFetcher(observer, exchange_clock, shared.store, ranges, plan, settings.clock)
-        rechecker = Rechecker(
-            observer,
-            exchange_clock,
-            shared.store,
-            Healer(shared.database),
-            shared.absences,
-            plan,
-            settings.clock,
-        )
+        fetcher = PageFetcher(observer, exchange_clock, shared.store, ranges, plan)
+        healer = Healer(shared.database)
+        rechecker = Rechecker(observer, exchange_clock, healer, shared.absences, plan)
         filler = PageFiller(shared.store, fetcher, scheduler, shared.claims, _bounds(settings))
         async with aclosing(exchange_clock), aclosing(filler), aclosing(rechecker):
             per_second = facts.tariff.per_second * own.share

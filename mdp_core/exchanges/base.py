@@ -63,7 +63,7 @@ class ExchangeFacts:
     overshoot_slots: int = 0
     """How many slots before a window's start its answers are known to begin."""
     reference_symbol: Symbol | None = None
-    """A symbol that is traded all the time: the last resort to tell whether the exchange answers."""
+    """A symbol that is traded all the time: whether the exchange answers is told by it at last."""
 
 
 class ExchangeAdapter(ABC):

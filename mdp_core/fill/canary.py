@@ -63,6 +63,10 @@ class Canary:
         self._lock = asyncio.Lock()
         self._last: _Sign | None = None
 
+    async def knows(self, series: Series, window: Window) -> bool:
+        """Return whether a candle of a window is stored: that answers as well as a canary."""
+        return await self._known.holds(series.id, window)
+
     async def precedes(self, series: Series, context: RequestContext) -> bool:
         """Return whether a canary of the last ten seconds gave rows; one is asked if need be.
 

@@ -7,7 +7,6 @@ from datetime import datetime
 
 import numpy as np
 
-from mdp_core.domain.clock import Clock
 from mdp_core.domain.intervals import Grid, Int64s
 from mdp_core.domain.series import Series
 from mdp_core.domain.watermarks import Watermarks
@@ -37,14 +36,12 @@ class PageFetcher:
         store: CandleStore,
         ranges: ProvisionalCache,
         rechecks: RecheckPlan,
-        clock: Clock,
     ) -> None:
         self._observer = observer
         self._horizon = exchange_clock
         self._store = store
         self._ranges = ranges
         self._rechecks = rechecks
-        self._clock = clock
 
     @property
     def facts(self) -> ExchangeFacts:
@@ -89,7 +86,7 @@ class PageFetcher:
         grid, rows = series.grid, finding.sifted
         wrong = _slots([row.slot for row in rows.rejected], grid)
         known = subtract([final], sorted([*wrong, *runs_of(finding.unknown, grid)]))
-        now, plan = self._clock(), self._rechecks
+        now, plan = self._observer.now(), self._rechecks
         doubts = [
             Absence(series.id, run, now, plan.next_due(run, grid, now, now) or now)
             for run in runs_of(finding.unconfirmed, grid)

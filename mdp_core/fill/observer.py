@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 import numpy as np
 
@@ -82,6 +83,10 @@ class Observer:
         """Of the exchange."""
         return self._adapter.facts
 
+    def now(self) -> datetime:
+        """Return the time of this service's clock."""
+        return self._clock()
+
     async def observe(
         self, series: Series, window: Window, watermarks: Watermarks, context: RequestContext
     ) -> Finding:
@@ -91,8 +96,8 @@ class Observer:
             ExchangeError: The first answer did not come, or does not speak of the window.
         """
         first = await self._ask(series, window, context)
-        testimony = await self._testimony(series, first, watermarks, context)
         absent = _old_enough(absent_slots([first], series.grid, window), series, watermarks)
+        testimony = await self.testimony(series, absent, context)
         confirmed = confirmed_slots(absent, [first], series.grid, testimony)
         doubtful = np.setdiff1d(absent, confirmed, assume_unique=True)
         looks: Sequence[Observation] = ()
@@ -104,21 +109,15 @@ class Observer:
                 error = failure
         return _finding(series, watermarks, [first, *looks], testimony, error)
 
-    async def look(
-        self, series: Series, window: Window, context: RequestContext, *, has_known: bool
-    ) -> Observation:
+    async def look(self, series: Series, window: Window, context: RequestContext) -> Observation:
         """Ask for a window once; an empty answer is live only between two live canaries.
 
-        Args:
-            series: On its own grid.
-            window: What to ask for.
-            context: On whose behalf.
-            has_known: Whether the window holds a candle that is known to exist: then an empty
-                answer is not worth a canary.
+        Where a candle of the window is stored no canary is asked, and no empty answer is live.
 
         Raises:
             ExchangeError: The exchange can't be asked, or does not speak of the window.
         """
+        has_known = await self._canary.knows(series, window)
         may_be_empty = not has_known and await self._canary.precedes(series, context)
         observation = await self._ask(series, window, context)
         return await self._vouched(series, observation, context) if may_be_empty else observation
@@ -128,11 +127,13 @@ class Observer:
         rows = await adapter.fetch_page(series.symbol, series.interval, window)
         return judge(rows, series.grid, window, adapter.facts)
 
-    async def _testimony(
-        self, series: Series, first: Observation, watermarks: Watermarks, context: RequestContext
-    ) -> Testimony:
-        absent = absent_slots([first], series.grid, first.window)
-        is_asked = not series.symbol.active and len(_old_enough(absent, series, watermarks)) > 0
+    async def testimony(self, series: Series, absent: Int64s, context: RequestContext) -> Testimony:
+        """Return what else tells of absent slots.
+
+        Raises:
+            ExchangeError: The exchange had to be asked for a history end and failed.
+        """
+        is_asked = not series.symbol.active and len(absent) > 0
         ended = await self._history_ends.after_end(series, context) if is_asked else None
         return Testimony(self.facts.fills_empty_intervals, self._clock(), ended)
 

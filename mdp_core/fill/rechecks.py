@@ -9,7 +9,6 @@ from datetime import timedelta
 import numpy as np
 
 from mdp_core.domain.candles import Candles
-from mdp_core.domain.clock import Clock
 from mdp_core.domain.intervals import Int64s
 from mdp_core.domain.series import Series
 from mdp_core.domain.watermarks import Watermarks
@@ -29,7 +28,6 @@ from mdp_core.fill.observer import Observer
 from mdp_core.ratelimit.context import RequestContext
 from mdp_core.ratelimit.priority import Priority
 from mdp_core.storage.candles.absences import Absence, AbsenceStore, clipped
-from mdp_core.storage.candles.candle_store import CandleStore
 from mdp_core.storage.candles.healing import Healer, Healing
 
 _log = logging.getLogger(__name__)
@@ -49,19 +47,15 @@ class Rechecker:
         self,
         observer: Observer,
         exchange_clock: ExchangeClock,
-        store: CandleStore,
         healer: Healer,
         absences: AbsenceStore,
         plan: RecheckPlan,
-        clock: Clock,
     ) -> None:
         self._observer = observer
         self._exchange_clock = exchange_clock
-        self._store = store
         self._healer = healer
         self._absences = absences
         self._plan = plan
-        self._clock = clock
         self._tasks: dict[int, asyncio.Task[None]] = {}
 
     def begin(self, series: Series) -> None:
@@ -84,14 +78,16 @@ class Rechecker:
         Raises:
             MdpError: The exchange or the store can't be had; what was done before stays.
         """
-        claimed = await self._absences.claim(series.id, self._clock(), seconds=_CLAIM_SECONDS)
+        claimed = await self._absences.claim(
+            series.id, self._observer.now(), seconds=_CLAIM_SECONDS
+        )
         found = 0
         while claimed:
             group, claimed = self._next_group(series, claimed)
             try:
                 found += await self._recheck(series, group, context)
             except ExchangeError:
-                later = self._clock() + _TRIED_AGAIN
+                later = self._observer.now() + _TRIED_AGAIN
                 await self._absences.release([*group, *claimed], later)
                 raise
         return found
@@ -125,8 +121,7 @@ class Rechecker:
         look: Observation | None = None
         if not remembered.is_empty:
             window = self._widened(series, group, remembered, watermarks)
-            known = await self._store.count(series.id, window) > 0
-            look = await self._observer.look(series, window, context, has_known=known)
+            look = await self._observer.look(series, window, context)
         healing = await self._judged(series, group, look, forgotten, context)
         return await self._healer.heal(healing)
 
@@ -176,7 +171,7 @@ class Rechecker:
 
     def _later(self, series: Series, absence: Absence, look: Observation) -> Absence | None:
         """Return an absence as it is after this recheck; None: it is confirmed."""
-        now, grid = self._clock(), series.grid
+        now, grid = self._observer.now(), series.grid
         live = now if look.is_witness else absence.last_live_at
         due = self._plan.next_due(absence.window, grid, absence.first_observed_at, now)
         if due is None and look.is_witness:

@@ -5,6 +5,7 @@ from typing import LiteralString, TypeAlias
 
 from mdp_core.domain.intervals import Interval
 from mdp_core.domain.series import Series, Symbol
+from mdp_core.domain.windows import Window
 from mdp_core.storage.database.database import Database
 
 # Which are the newest candles of this series and of a few others that are active?
@@ -25,6 +26,13 @@ FROM some JOIN symbols ON symbols.id = symbol_id, LATERAL (
     ORDER BY time DESC LIMIT 1
 ) AS newest
 ORDER BY some.id = %(series_id)s DESC, stop DESC
+"""
+
+# Is there a candle in this window?
+_HOLDS: LiteralString = """
+SELECT EXISTS (
+    SELECT FROM candles
+    WHERE series_id = %(series_id)s AND time >= %(start)s AND time < %(end)s)
 """
 
 _Known: TypeAlias = tuple[Symbol, Interval, datetime]
@@ -50,3 +58,10 @@ class KnownCandles:
             (Symbol(*names, active=True), Interval(interval), opens)
             for *names, interval, opens in rows
         ]
+
+    async def holds(self, series_id: int, window: Window) -> bool:
+        """Return whether a candle that opens in `window` is stored."""
+        what = {"series_id": series_id, "start": window.start, "end": window.end}
+        async with self._database.connection() as connection:
+            row = await (await connection.execute(_HOLDS, what)).fetchone()
+        return bool(row and row[0])

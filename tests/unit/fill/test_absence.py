@@ -28,18 +28,13 @@ AN_HOUR_AGO = MINUTES.index(NOW - timedelta(hours=1))
 
 
 def observed(
-    first: int,
-    stop: int,
-    present: Iterable[int],
-    *,
-    is_live: bool = True,
-    has_strays: bool = False,
-    wrong: Sequence[int] = (),
+    first: int, stop: int, present: Iterable[int], *, wrong: Sequence[int] = (), **odd: bool
 ) -> Observation:
     """Build an answer to a window of minutes with rows for some of them."""
     rows = candles_of([a_row(int(MINUTES.times(slot, slot + 1)[0])) for slot in present])
     rejected = [RejectedRow(MINUTES.at(slot), "", "") for slot in wrong]
-    return Observation(window_of(MINUTES, first, stop), rows, rejected, is_live, has_strays)
+    how = {"is_live": True, "has_strays": False, **odd}
+    return Observation(window_of(MINUTES, first, stop), rows, rejected, **how)
 
 
 def page(*absent: range, first: int = LONG_AGO, size: int = 300) -> Observation:
@@ -113,7 +108,7 @@ def test_slot_with_a_wrong_row_is_not_absent() -> None:
 @pytest.mark.parametrize("odd", [{"is_live": False}, {"has_strays": True}])
 def test_answer_that_is_no_witness_confirms_nothing(odd: dict[str, bool]) -> None:
     """An answer with rows from elsewhere lacks others."""
-    answer = observed(LONG_AGO, LONG_AGO + 10, [LONG_AGO, LONG_AGO + 9], **odd)  # pyright: ignore[reportArgumentType]
+    answer = observed(LONG_AGO, LONG_AGO + 10, [LONG_AGO, LONG_AGO + 9], **odd)
 
     assert confirmed(answer) == []
 

@@ -118,7 +118,7 @@ def test_exchange_that_publishes_every_interval_has_no_quiet_slots() -> None:
     assert confirmed(page(range(5, 6), range(299, 300)), publishes_every_interval=True) == []
 
 
-# --- (b) and (c) ------------------------------------------------------------------------------------
+# --- (b) and (c) ----------------------------------------------------------------------------------
 
 
 def test_slots_after_the_history_end_are_facts() -> None:
@@ -139,7 +139,7 @@ def test_slots_that_a_believed_archive_lacks_too_are_facts() -> None:
     assert confirmed(observed(LONG_AGO, LONG_AGO + 9, [], is_live=False), **told) == []
 
 
-# --- the second look --------------------------------------------------------------------------------
+# --- the second look ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_neighbours_are_one_run() -> None:
     assert runs_of(slots[:0], MINUTES) == []
 
 
-# --- rechecks ---------------------------------------------------------------------------------------
+# --- rechecks -------------------------------------------------------------------------------------
 
 
 TWICE = [timedelta(seconds=30), timedelta(minutes=10)]

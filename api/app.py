@@ -1,4 +1,4 @@
-"""The HTTP application. Nothing is built at import time: the lifespan opens and closes it all."""
+"""The HTTP application; its lifespan opens and closes everything that it uses."""
 
 import asyncio
 import gc
@@ -37,7 +37,7 @@ the header `Allow`.
 
 
 class State(TypedDict):
-    """What every request finds in `request.state`."""
+    """The objects that every request finds in `request.state`."""
 
     services: Services
     verifier: TokenVerifier
@@ -47,7 +47,7 @@ class State(TypedDict):
 
 @asynccontextmanager
 async def open_from_environment() -> AsyncGenerator[Services]:
-    """Open the services that the environment describes, for a process that does nothing else."""
+    """Open the services that the environment describes, for a dedicated process."""
     async with open_services(Settings(), name="mdp-api") as services:  # pyright: ignore[reportCallIssue]
         # What is there now stays; to look through it for garbage was a fifth of a hit (measured).
         gc.collect()

@@ -1,4 +1,4 @@
-"""Who is asking, and what may they do: tokens are made and verified here."""
+"""Tokens: made, verified, and checked for the scopes that a route needs."""
 
 import time
 import uuid
@@ -22,7 +22,7 @@ from mdp_core.settings import TokenSettings
 
 SCOPES = ("candles:read", "meta:read", "backfill:write", "admin")
 
-# What anybody may see. Every other route needs a token, whether or not it says so.
+# Open to every client. Every other route needs a token, whether or not it says so.
 PUBLIC_PATHS = frozenset({"/health", "/docs", "/openapi.json"})
 
 _Key: TypeAlias = str | RSAPublicKey | EllipticCurvePublicKey
@@ -48,7 +48,7 @@ class MissingKey(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who is asking, and the scopes that were given to them."""
+    """The caller's subject, and the scopes that were given to it."""
 
     subject: str
     scopes: frozenset[str]
@@ -56,7 +56,7 @@ class Principal:
 
 @dataclass(frozen=True, slots=True)
 class _Verified:
-    """What a good token says; it is good before `expires` (epoch seconds)."""
+    """The claims of a good token; it is good before `expires` (epoch seconds)."""
 
     principal: Principal
     expires: int
@@ -81,7 +81,7 @@ class TokenVerifier:
         self._remembered: LRUCache[str, _Verified] = LRUCache(_MOST_REMEMBERED)
 
     def verify(self, token: str) -> Principal:
-        """Tell whose token it is.
+        """Return the principal that a token proves.
 
         Raises:
             Unauthorized: It is not signed by a key of ours with our algorithm, it is not for this
@@ -158,7 +158,7 @@ class _Authorize(HTTPBearer):
     async def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, request: Request, needed: SecurityScopes
     ) -> Principal | None:
-        """Let the request through if its token is good and holds the scopes that the route needs.
+        """Check that the token is good and holds the scopes that the route needs.
 
         Raises:
             Unauthorized, Forbidden: It is not, or it doesn't.

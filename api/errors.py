@@ -1,4 +1,4 @@
-"""From errors to the one problem body (RFC 9457); statuses stand here only."""
+"""Map errors to the one problem body (RFC 9457); the only table of statuses."""
 
 import logging
 import math
@@ -66,7 +66,7 @@ BODY_TOO_LARGE = Kind(413, "body_too_large")
 TARGET_TOO_LONG = Kind(414, "uri_too_long")
 HEADERS_TOO_LARGE = Kind(431, "headers_too_large")
 INTERNAL = Kind(500, "internal_error")
-_OF_STATUS = {
+_STATUS_KINDS = {
     404: Kind(404, "not_found"),
     405: Kind(405, "method_not_allowed"),
     413: BODY_TOO_LARGE,
@@ -74,13 +74,13 @@ _OF_STATUS = {
 
 
 def every_kind() -> frozenset[Kind]:
-    """Give all that a client can meet."""
-    of_requests = {TARGET_TOO_LONG, HEADERS_TOO_LARGE, INTERNAL, *_OF_STATUS.values()}
+    """Return every kind that a client can meet."""
+    of_requests = {TARGET_TOO_LONG, HEADERS_TOO_LARGE, INTERNAL, *_STATUS_KINDS.values()}
     return frozenset({*KINDS.values(), *of_requests})
 
 
 def kind_of(error: Exception) -> Kind:
-    """Give the kind of an error: its class's, or that of the nearest class above it."""
+    """Return the kind of the nearest class of an error that has one."""
     return next((KINDS[kind] for kind in type(error).__mro__ if kind in KINDS), INTERNAL)
 
 
@@ -125,7 +125,7 @@ def _parameter(problem: Mapping[str, Any]) -> str:
 
 async def _answer_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for it only
-    kind = _OF_STATUS.get(error.status_code, Kind(error.status_code, "http_error"))
+    kind = _STATUS_KINDS.get(error.status_code, Kind(error.status_code, "http_error"))
     return problem(request, kind, str(error.detail), dict(error.headers or {}))
 
 

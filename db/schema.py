@@ -1,4 +1,4 @@
-"""The tables, as SQLAlchemy knows them: what the catalog queries and what Alembic compares.
+"""The tables for SQLAlchemy: the catalog queries them, Alembic compares them.
 
 The migrations make them; nothing is ever created from this file.
 """

@@ -19,7 +19,7 @@ from db.columnstore import ensure_columnstore
 from db.roles import ensure_roles
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
-# Whoever upgrades holds this lock: services that start together upgrade once.
+# The upgrade holds this lock: services that start together upgrade once.
 _LOCK = text("SELECT pg_advisory_xact_lock(hashtext('mdp.upgrade'))")
 
 
@@ -28,7 +28,7 @@ class UpgradeError(Exception):
 
 
 def upgrade(url: str, passwords: Mapping[str, str] = MappingProxyType({})) -> None:
-    """Bring the database at a `postgresql://` URL to the newest schema, in one transaction.
+    """Upgrade the database at a `postgresql://` URL to the newest schema.
 
     Then, in the same transaction, give it what depends on the server and may change without a
     migration: the columnstore and the roles.

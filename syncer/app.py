@@ -1,4 +1,4 @@
-"""The syncer: scheduled runs, takeover, fill jobs and a heartbeat, until it is told to stop."""
+"""The syncer: scheduled runs, takeover, fill jobs and a heartbeat."""
 
 import asyncio
 import logging
@@ -48,11 +48,11 @@ async def serve_syncer(settings: Settings) -> None:
 async def running_syncer(services: Services) -> AsyncGenerator[str]:
     """Run a syncer while the context is open; give its name.
 
-    At the end nothing of it runs any more, and what it had claimed may be taken over at once. What
-    it can't go on after cancels the context, and is raised: somebody is to start another.
+    At the end nothing of it runs any more, and its claims may be taken over at once. An error that
+    it can't go on after cancels the context and is raised: a supervisor is to start another.
 
     Raises:
-        ExceptionGroup: Something failed that nobody foresaw.
+        ExceptionGroup: An unexpected failure.
         InvalidParameter: `MDP_HOT` or `MDP_KEEP` makes no sense.
         StoreUnavailable: The database does not answer.
     """
@@ -96,7 +96,7 @@ def _begin(
 
 
 def _scheduler(jobs: Sequence[ScheduledJob], runner: Runner) -> AsyncIOScheduler:
-    """Have every job run at once, for what was due while no syncer ran, and then on schedule."""
+    """Schedule every job: at once for runs that were missed, then when due."""
     scheduler = AsyncIOScheduler(timezone=UTC)
     for job in jobs:
         scheduler.add_job(  # pyright: ignore[reportUnknownMemberType]

@@ -79,7 +79,7 @@ class JobWorker:
                 await asyncio.sleep(_POLL_SECONDS)
 
     async def work_once(self) -> bool:
-        """Work on the oldest open job as far as that goes; tell whether it came to its end.
+        """Work on the oldest open job; return whether the job has ended.
 
         Raises:
             StoreUnavailable: The database does not answer.
@@ -121,7 +121,7 @@ class JobWorker:
         await self._work(job.id, series)
 
     async def _begun(self, job: Job) -> Series:
-        """Give the job's series once it is known that its history begins before the window does.
+        """Return the job's series once its history is known to have begun.
 
         Raises:
             NeverTraded: It has not begun.

@@ -1,4 +1,4 @@
-"""What `MDP_HOT` and `MDP_KEEP` name: checked at the start, looked up whenever it is needed."""
+"""The series of `MDP_HOT` and `MDP_KEEP`: checked at start, resolved on use."""
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -94,7 +94,7 @@ class Configured:
         ]
 
     async def names(self) -> tuple[list[SeriesName], list[MdpError]]:
-        """Give each series once, in the order of the configuration, and what could not be found.
+        """Return each series once, in configured order, and the names not found.
 
         A symbol that isn't listed, or a glob that nothing matches, costs the others nothing.
         """

@@ -1,4 +1,4 @@
-"""Where histories begin, of the series that are kept and whose exchange can't be asked."""
+"""The search for history starts that no exchange tells."""
 
 import time
 

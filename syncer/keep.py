@@ -25,7 +25,7 @@ _TOLERATED_PART = 4
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """How many slots more are known of a series, and why others can't be."""
+    """The slots gained for a series, and the reason why others can't be had."""
 
     slots: int
     lost: Sequence[MdpError]
@@ -86,7 +86,7 @@ class Keeper:
 
 
 def _is_forgotten(lost: Missing) -> bool:
-    """Tell whether it went while what is newer was being fetched: a new series is kept from now."""
+    """Return whether it was forgotten while newer slots were being fetched."""
     return isinstance(lost.error, HistoryUnavailable)
 
 

@@ -1,4 +1,4 @@
-"""Runs of jobs: claimed, kept alive, brought to an end, and taken over where somebody died."""
+"""Runs of jobs: claimed, kept alive, ended, and taken over from dead syncers."""
 
 import asyncio
 import logging
@@ -38,7 +38,7 @@ class ScheduledJob:
 
 
 class Runner:
-    """Runs jobs in this process, each once at a time, and only those runs that it has claimed."""
+    """A runner of jobs: one run of each at a time, only runs that it has claimed."""
 
     def __init__(self, runs: JobRuns, worker: str) -> None:
         self._runs = runs
@@ -104,7 +104,7 @@ class Runner:
             _log.warning("%s: %s", job.name, result.error, extra={"job": job.name})
 
     async def _alive(self, job: ScheduledJob, key: RunKey) -> RunResult:
-        """Run it, saying every few seconds that it lives; stop if somebody has taken it over.
+        """Run it with a heartbeat every few seconds; stop if it was taken over.
 
         Whatever it asks waits behind those who wait for an answer.
         """
@@ -125,7 +125,7 @@ class Runner:
             await asyncio.gather(running, beating, return_exceptions=True)
 
     async def _beat(self, key: RunKey) -> None:
-        """Beat until the run is somebody else's."""
+        """Send heartbeats until another syncer has the run."""
         is_ours = True
         while is_ours:
             await asyncio.sleep(HEARTBEAT_SECONDS)

@@ -1,4 +1,4 @@
-"""What is run on schedule, and when."""
+"""The jobs that run on schedule."""
 
 import asyncio
 import logging
@@ -66,7 +66,7 @@ def _refreshing(services: Services, adapter: ExchangeAdapter) -> ScheduledJob:
 async def patiently(
     ask: Callable[[], Awaitable[_Result]], waits: Sequence[float] = _RETRY_SECONDS
 ) -> _Result:
-    """Ask until it succeeds: nobody is to be without symbols until the next run is due.
+    """Refresh symbols, again and again until it succeeds.
 
     Raises:
         MdpError: It failed once more after the last of the `waits` (seconds).

@@ -36,7 +36,7 @@ _LARGEST_LEAD = timedelta(seconds=5)
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """What a series lacks up to the last settled candle, and what a request for it weighs."""
+    """A series' gap up to the last settled candle, and the weight of its request."""
 
     series: Series
     window: Window
@@ -45,7 +45,7 @@ class Due:
 
 @dataclass(frozen=True, slots=True)
 class _Outcome(Generic[_Result]):
-    """What came of many: results, what went wrong, and how many there was no time for."""
+    """The outcome of many: results, errors, and the number that found no time."""
 
     results: Sequence[_Result]
     errors: Sequence[BaseException]
@@ -92,7 +92,7 @@ class Warming:
         return RunResult(sum(extended.results), waiting, describe(errors))
 
     async def _wait_until_settled(self) -> None:
-        """Wait for the exchange's clock if it is a little behind the one that began this run."""
+        """Wait for the exchange's clock if it is slightly behind that of this run."""
         exchange_clock, minutes = self._market.exchange_clock, epoch_grid(Interval.ONE_MINUTE)
         settled = await exchange_clock.now() - exchange_clock.settle
         left = minutes.ceil(settled) - settled
@@ -148,7 +148,7 @@ class Warming:
 async def _all_at_once(
     do: Callable[[_Given], Awaitable[_Result]], given: Iterable[_Given], until: float
 ) -> _Outcome[_Result]:
-    """Do it for each, some at a time, as many as can be done until then (the loop's time)."""
+    """Run it for each, some at a time, until then (the loop's time)."""
     free = asyncio.Semaphore(_AT_ONCE)
 
     async def do_one(one: _Given) -> _Result:
@@ -168,7 +168,7 @@ async def _all_at_once(
 def to_extend(
     series: Series, watermarks: Watermarks, page_size: int, covered_until: datetime | None
 ) -> Window:
-    """Give what is to be asked for: from the end of coverage, or from where the newest page begins.
+    """Return the window to fetch: from the end of coverage, or the newest page.
 
     An older hole is not bridged: coverage that ends before the newest page is left alone. The
     newest that counts is the one before until what is absent there can't be merely late any more:

@@ -1,4 +1,4 @@
-"""Refuses requests that are too large, and gives every answer the headers that browsers obey."""
+"""Refuse requests that are too large; give every answer its security headers."""
 
 from fastapi import HTTPException, Request
 from starlette.datastructures import Headers, MutableHeaders

@@ -1,4 +1,4 @@
-"""Answers of `GET /candles` as OpenAPI describes them; they are written without any of this."""
+"""Answers of `GET /candles` for OpenAPI; the encoders do not use these models."""
 
 from typing import Annotated, Any
 
@@ -36,7 +36,7 @@ class MissingBody(BaseModel):
 
 
 class CandlesBody(BaseModel):
-    """Candles of one series, ascending, complete for `[start, end)`; times in epoch ms."""
+    """Candles of one series, ascending, complete for `[start, end)`; times in ms."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -1,4 +1,4 @@
-"""What answers look like, for the interface's description; a test holds them to its schemas."""
+"""Examples of answers for OpenAPI; a test holds them to its schemas."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Errors as OpenAPI describes them: every code of a status, and what each looks like."""
+"""Errors for OpenAPI: every code of a status, each with an example."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -82,7 +82,7 @@ _HEADERS: dict[int, dict[str, Any]] = {
 
 
 def problem_responses(*given: int | type[Exception]) -> dict[int | str, dict[str, Any]]:
-    """Describe the problem bodies of a route for OpenAPI, those of every route among them.
+    """Return the OpenAPI responses of a route's problems, the common ones included.
 
     Args:
         given: A status stands for every code that it has; an error for its own code alone.
@@ -127,7 +127,7 @@ def _schema(kinds: Sequence[Kind]) -> dict[str, Any]:
 
 
 def _examples(kinds: Sequence[Kind]) -> dict[str, Any]:
-    """Give a body for every code; what no error stands for is said by the server itself."""
+    """Return an example body for every code, also for those that no error has."""
     said = {kind_of(error): (str(error), details_of(error)) for error in reversed(EXAMPLES)}
     bodies = {
         kind.code: problem_body(kind, detail, "b4d2c1") | details

@@ -4,7 +4,7 @@ from typing_extensions import TypedDict
 
 
 class Estimate(TypedDict):
-    """What is left to fetch; `eta_s` counts the wait for what is queued ahead."""
+    """The work that is left; `eta_s` includes the wait for jobs queued ahead."""
 
     candles: int
     pages: int
@@ -21,7 +21,7 @@ class Bounds(TypedDict):
 
 
 class Lost(Bounds):
-    """A window that could not be had: the code of the error that says why, and its text."""
+    """A window that could not be fetched: the error's code and its text."""
 
     reason: str
     detail: str
@@ -35,11 +35,10 @@ class _OfSeries(Bounds):
 
 
 class _Known(_OfSeries):
-    """What is known of a series.
+    """The facts about a job's series.
 
     `beyond_memory` is what the exchange can't give any more. Unless `begins_known` the history may
-    begin later than the estimate reckons with, and there is less to fetch: whoever works on the job
-    finds out first.
+    begin later than the estimate assumes, and there is less to fetch: the job's worker finds out.
     """
 
     beyond_memory: list[Bounds]
@@ -47,13 +46,13 @@ class _Known(_OfSeries):
 
 
 class PlannedFill(_Known):
-    """What a job would be."""
+    """A job that a dry run describes."""
 
     estimate: Estimate
 
 
 class Failed(TypedDict):
-    """A series that has no job, and why: `code` and `detail` as an error's answer has them."""
+    """A series without a job: `code` and `detail` as in an error's answer."""
 
     exchange: str
     market_type: str
@@ -77,7 +76,7 @@ class Accepted(Made):
 
 
 class Progress(TypedDict):
-    """How many slots of the window there are, how many of them are covered.
+    """The slots of the window, and how many of them are covered.
 
     `unconfirmed` counts covered slots without a candle that will be asked for again.
     """
@@ -112,7 +111,7 @@ class Jobs(TypedDict):
 
 
 class PlannedJobs(TypedDict):
-    """What it would take; `failed` are series that can't be asked for now, or have no candle."""
+    """The estimate of a dry run; `failed`: series that can't be filled now."""
 
     jobs: list[PlannedFill]
     failed: list[Failed]
@@ -120,7 +119,7 @@ class PlannedJobs(TypedDict):
 
 
 class AcceptedJobs(TypedDict):
-    """What was asked for; there is no job for what `failed`."""
+    """The jobs of a request; there is no job for the series of `failed`."""
 
     jobs: list[Accepted]
     failed: list[Failed]

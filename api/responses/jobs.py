@@ -1,4 +1,4 @@
-"""How jobs and estimates are shown; times in epoch ms."""
+"""Bodies of jobs and estimates; times in epoch ms."""
 
 from collections.abc import Sequence
 from datetime import datetime

@@ -24,8 +24,8 @@ from mdp_core.errors import InvalidParameter, InvalidWindow, StoreUnavailable, U
 from mdp_core.series.selection import Selection
 
 _MOST_SERIES = 1000
-# How long an answer waits for exchanges to tell where histories begin: what takes longer is left to
-# whoever works on the job.
+# How long an answer waits for exchanges to tell where histories begin; the worker of the job finds
+# out the rest.
 _PATIENCE_SECONDS = 10.0
 _LARGEST_ID = 2**63 - 1
 _JobId = Annotated[int, Path(ge=1, le=_LARGEST_ID, description="As `job` of an answer.")]
@@ -86,7 +86,7 @@ class JobFilter(BaseModel):
     },
 )
 async def post_backfills(request: Request, wanted: BackfillRequest) -> Response:
-    """Open a job for each series; the same series and window as an open job is that job."""
+    """Open a job for each series; the same series and window is the same job."""
     backfills: Backfills = request.state.services.backfills
     selection = Selection(
         wanted.exchange, wanted.market_type, tuple(wanted.symbols), tuple(wanted.intervals)
@@ -124,7 +124,7 @@ async def get_backfills(request: Request, wanted: Annotated[JobFilter, Query()])
     "/{job}", dependencies=_READ, summary="One job", responses=problem_responses(UnknownBackfill)
 )
 async def get_backfill(request: Request, job: _JobId) -> Job:
-    """Tell how far a job has come, read from coverage, and how long it will still take."""
+    """Return a job's progress, read from coverage, and the estimate of the rest."""
     return describe_job(await request.state.services.backfills.get(job))
 
 
@@ -135,7 +135,7 @@ async def get_backfill(request: Request, job: _JobId) -> Job:
     responses=problem_responses(UnknownBackfill),
 )
 async def delete_backfill(request: Request, job: _JobId) -> Job:
-    """Have nobody work on it any more; what was fetched stays. One that has ended stays as is."""
+    """Cancel a job: fetched candles stay, a job that has ended stays as it is."""
     return describe_job(await request.state.services.backfills.cancel(job))
 
 

@@ -68,7 +68,7 @@ async def get_coverage(
     request: Request,
     parameters: Annotated[CoverageParameters, Query()],
 ) -> CoverageBody:
-    """Part a window into what is covered, before history, forgotten, not fetched and rejected.
+    """Return the windows of a series by state: covered, not fetched, and why not.
 
     With `detail` (needs both bounds) covered windows are parted into slots with candles and slots
     for which the exchange has none.

@@ -23,7 +23,7 @@ _Replica: TypeAlias = Literal["used", "away", "foreign"] | None
 
 
 class DatabaseBody(TypedDict):
-    """The database; `problem` says why it can't be served from. Not reached, no more is known.
+    """The database; `problem` says why the service can't serve from it.
 
     `replica` is null if none is configured; `away` and `foreign` (of another database, or promoted)
     cost no answer: the primary is read.
@@ -75,7 +75,7 @@ class RunBody(TypedDict):
 
 
 class SyncersBody(TypedDict):
-    """Whether one lives, what waits for want of budget, and the latest runs of every job."""
+    """The syncers, the series that wait for budget, and the latest runs of each job."""
 
     alive: bool
     heartbeat_at: int | None
@@ -85,7 +85,7 @@ class SyncersBody(TypedDict):
 
 
 class HealthBody(TypedDict):
-    """Whether this service can serve, and on what it stands; times in epoch ms."""
+    """The service's state and that of what it depends on; times in epoch ms."""
 
     status: Literal["ok", "unavailable"]
     database: DatabaseBody
@@ -106,7 +106,7 @@ class HealthBody(TypedDict):
     },
 )
 async def get_health(request: Request) -> Response:
-    """Tell the state of the database, its extension, its schema and the exchanges."""
+    """Return the state of the database, its extension, its schema and the exchanges."""
     services: Services = request.state.services
     state = services.servers.state
     replica = state.value if state else None
@@ -131,7 +131,7 @@ async def get_health(request: Request) -> Response:
 
 
 async def _syncer(runs: JobRuns) -> SyncersBody:
-    """Show who lives, what waits for want of budget, and the latest runs of every job."""
+    """Return the syncers, waiting series and the latest runs of every job."""
     syncers, latest = await runs.syncers(), await runs.latest(_RUNS_SHOWN)
     waiting = {run.job: run.waiting for run in reversed(latest) if run.waiting is not None}
     return {
@@ -151,7 +151,7 @@ async def _syncer(runs: JobRuns) -> SyncersBody:
 
 
 def _public(syncer: str) -> str:
-    """Leave out the machine's name, which is nobody's business here."""
+    """Return a syncer's public name, without that of its machine."""
     return syncer.partition(":")[2]
 
 

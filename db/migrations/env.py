@@ -1,4 +1,4 @@
-"""Run migrations on the connection that the caller hands in; `db.upgrade` is the caller."""
+"""Run migrations on the connection that the caller (`db.upgrade`) hands in."""
 
 from alembic import context
 from sqlalchemy import Connection, text

@@ -1,4 +1,4 @@
-"""Measures the service in one run, prints the table and keeps it in docs/performance.md."""
+"""Measure the service in one run; print the table, keep it in docs/performance.md."""
 
 import asyncio
 import os
@@ -36,7 +36,7 @@ def main(*, large: Large = False) -> None:
     """Measure everything; the large cases take longer and 20 GB of disk."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        folder.chmod(0o755)  # the server of root runs as somebody else
+        folder.chmod(0o755)  # the server of root runs as another user
         stack.callback(remove_local_database, folder)
         database = stack.enter_context(open_local_database(folder, settings=_QUIET))
         os.environ |= {"DATABASE_URL": database.url, "MDP_BINANCE_SHARE": "1.0"}
@@ -50,7 +50,7 @@ def main(*, large: Large = False) -> None:
 
 
 def _fill(stack: Stack, processes: Processes) -> list[Figure]:
-    """Measure what needs the service as it runs; then end it, lest it works amid the rest."""
+    """Measure the rows that need the running service, then stop it."""
     target = Target(stack.url, {"Authorization": f"Bearer {stack.token}"})
     fetch(target, f"{SERIES}?limit=1")
     assert stack.sandbox_url, "there is one"  # noqa: S101 - for the type checker

@@ -59,6 +59,6 @@ def backfill_command(  # noqa: PLR0913, PLR0917 - each is an argument or an opti
 
 
 def _hush(logs: LogSettings) -> None:
-    """Leave the screen to the display: a line for each page is for those who asked for a level."""
+    """Leave the screen to the display, unless the operator chose a log level."""
     if "log_level" not in logs.model_fields_set:
         logging.getLogger("mdp_core").setLevel(logging.WARNING)

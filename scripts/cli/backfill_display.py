@@ -1,4 +1,4 @@
-"""How a backfill is shown: bars on a terminal, plain lines elsewhere, JSON lines for machines."""
+"""Displays of a backfill: bars on a terminal, plain lines, JSON lines."""
 
 import json
 import sys
@@ -27,7 +27,7 @@ _LINE_SECONDS = 5.0
 
 @dataclass(slots=True, eq=False)
 class Progress:
-    """How far one series has come."""
+    """The progress of one series."""
 
     planned: PlannedFill
     left: Estimate = field(init=False)
@@ -94,7 +94,7 @@ class Display(ABC):
         """Show that all have come to their end, or that it was broken off."""
 
     def _sum(self) -> tuple[int, int, float, float]:
-        """Give slots wanted, slots done, candles a second, and seconds left, of all series."""
+        """Return slots wanted and done, candles a second, and seconds left, of all."""
         wanted = sum(each.wanted for each in self.progresses)
         done = sum(each.done for each in self.progresses)
         elapsed = max(time.monotonic() - self._begun_at, 1e-9)

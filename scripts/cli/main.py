@@ -116,7 +116,7 @@ def demo(
     now: Now = None,
     speed: Speed = 1.0,
 ) -> None:
-    """Serve from a local database and a sandbox that stands for the exchanges. No network."""
+    """Serve from a local database and a sandbox of the exchanges. No network."""
     data = sandbox_data.resolve() if sandbox_data else None
     with clear_errors(*_EXPECTED):
         serve(data_dir, port, SandboxRequest(data, _set_clock(now, speed)))
@@ -124,7 +124,7 @@ def demo(
 
 @app.command()
 def run(port: Port = 8000, data_dir: DataDir = Path(".mdp")) -> None:
-    """Serve the live exchanges from a local database, or from the one that DATABASE_URL names."""
+    """Serve the live exchanges, from a local database or that of DATABASE_URL."""
     with clear_errors(*_EXPECTED):
         serve(data_dir, port, None)
 
@@ -135,7 +135,7 @@ def api(
     host: Host = "127.0.0.1",
     workers: Workers = 1,
 ) -> None:
-    """Serve the API; the environment says from which database and how (see .env.example)."""
+    """Serve the API as the environment says (see .env.example)."""
     require(Service.API)
     settings = Settings()  # pyright: ignore[reportCallIssue]
     uvicorn.run(
@@ -235,7 +235,7 @@ def token(
 def check(
     service: Annotated[Service | None, typer.Argument(help="Only what this one needs.")] = None,
 ) -> None:
-    """Say whether services could start with this environment, and if not, what is wrong."""
+    """Say whether services could start with this environment, and why not."""
     is_wrong = False
     for finding in chain(findings(service), remarks()):
         is_wrong |= finding.is_wrong
@@ -246,7 +246,7 @@ def check(
 
 @database.command("upgrade")
 def upgrade_database() -> None:
-    """Bring the database that DATABASE_URL names to the newest schema, and make its roles.
+    """Upgrade the database of DATABASE_URL to the newest schema; make its roles.
 
     MDP_SERVICE_PASSWORD and MDP_ANALYST_PASSWORD let the roles mdp_service and mdp_analyst log in.
     """
@@ -259,7 +259,7 @@ def upgrade_database() -> None:
 
 @database.command("status")
 def show_database_status() -> None:
-    """Say what the database of DATABASE_URL is, what it holds, and how many bytes that takes."""
+    """Say what the database of DATABASE_URL is, holds, and how big it is."""
     with clear_errors(*_EXPECTED):
         settings = DatabaseSettings()  # pyright: ignore[reportCallIssue]
         typer.echo(asyncio.run(report(settings)))

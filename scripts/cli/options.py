@@ -1,4 +1,4 @@
-"""What every command shares: times as the API takes them, and errors said in a line."""
+"""Options that commands share: times in the API's forms, errors in one line."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -28,7 +28,7 @@ def parse_cli_time(text: str) -> datetime:
 
 @contextmanager
 def clear_errors(*expected: type[Exception]) -> Generator[None]:
-    """Say in a line what is wrong where the settings, the core or an `expected` error say so."""
+    """Turn errors of settings, core and `expected` kinds into one line on stderr."""
     try:
         yield
     except ValidationError as error:

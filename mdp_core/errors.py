@@ -194,6 +194,8 @@ class ExchangeError(MdpError):
     def __init__(self, exchange: str, what: str) -> None:
         super().__init__(f"{exchange} {what}")
         self.exchange = exchange
+        self.path = ""
+        """The path that was asked for, where that is known."""
 
 
 class ExchangeRejected(ExchangeError):

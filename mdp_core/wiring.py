@@ -51,9 +51,6 @@ from mdp_core.storage.jobs.job_runs import JobRuns
 
 ENTRY_POINT_GROUP = "mdp.exchanges"
 
-# Of a request's time: whoever waits for tokens is told so before the request itself gives up.
-_PATIENT_PART = 0.9
-
 # Ages in seconds at which an absent candle is asked for again, where each interval has one, and
 # where it may only say that nothing was traded.
 _RECHECKS = (30.0, 60.0, 120.0, 600.0, 3600.0, 21_600.0, 86_400.0)
@@ -69,6 +66,7 @@ class Services:
     settings: Settings
     database: Database
     store: CandleStore
+    absences: AbsenceStore
     candles: CandleService
     metadata: SeriesResolver
     edge: LatestCandles
@@ -150,6 +148,7 @@ async def open_services(
             settings,
             database,
             shared.store,
+            shared.absences,
             service,
             metadata,
             LatestCandles(
@@ -266,7 +265,6 @@ def _recheck_ages(facts: ExchangeFacts, own: ExchangeSettings) -> list[timedelta
 def _bounds(settings: Settings) -> Bounds:
     return Bounds(
         waiting=settings.max_waiting,
-        patience_seconds=settings.request_deadline_seconds * _PATIENT_PART,
         claim_seconds=settings.attempt_timeout_seconds,
     )
 

@@ -14,8 +14,6 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from mdp_core.domain.clock import Clock
 from mdp_core.errors import MdpError
-from mdp_core.ratelimit.priority import Priority
-from mdp_core.ratelimit.scheduler import at_priority
 from mdp_core.settings import Settings
 from mdp_core.storage.jobs.job_runs import HEARTBEAT_SECONDS, JobRuns
 from mdp_core.wiring import Services, open_services
@@ -86,8 +84,7 @@ def _begin(
 ) -> list[asyncio.Task[None]]:
     """Begin what goes on as long as the syncer: it ends if any of that does."""
     workers = [JobWorker(services, adapter) for adapter in services.metadata.markets(None, None)]
-    with at_priority(Priority.BACKFILL):
-        working = [group.create_task(worker.run()) for worker in workers]
+    working = [group.create_task(worker.run()) for worker in workers]
     return [
         group.create_task(_live(services.runs, name)),
         group.create_task(runner.take_over(jobs)),

@@ -24,8 +24,8 @@ from mdp_core.errors import (
     UnsupportedInterval,
 )
 from mdp_core.exchanges.base import ExchangeAdapter
+from mdp_core.ratelimit.context import RequestContext
 from mdp_core.ratelimit.priority import Priority
-from mdp_core.ratelimit.scheduler import at_priority
 from mdp_core.storage.jobs.backfills import Job, State, UnavailableWindow
 from mdp_core.wiring import Services
 
@@ -127,19 +127,18 @@ class JobWorker:
             NeverTraded: It has not begun.
             MdpError: The exchange could not be asked.
         """
-        backfills = self._services.backfills
-        with at_priority(Priority.BACKFILL):
-            series = await backfills.series(job)
-            if series.history_start is not None:
-                return series
-            since = job.window.start
-            is_begun = (
-                not self._facts.supports_first_candle
-                and await self._services.history_search.find(series, since)
-            )
-            if not is_begun:
-                raise NeverTraded
-            return await backfills.series(job)
+        backfills, context = self._services.backfills, RequestContext.at(Priority.BACKFILL)
+        series = await backfills.series(job, context)
+        if series.history_start is not None:
+            return series
+        since = job.window.start
+        is_begun = (
+            not self._facts.supports_first_candle
+            and await self._services.history_search.find(series, since)
+        )
+        if not is_begun:
+            raise NeverTraded
+        return await backfills.series(job, context)
 
     async def _work(self, job_id: int, series: Series) -> None:
         bulk, order, refusals = self._services.bulk, Apart(), Refusals()

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from mdp_core.errors import InvalidParameter, MdpError
 from mdp_core.exchanges.base import ExchangeAdapter, ExchangeFacts
+from mdp_core.ratelimit.context import RequestContext
 from mdp_core.series.resolver import SeriesResolver
 from mdp_core.series.selection import Selection, Selector, SeriesName, parse_selections
 
@@ -82,9 +83,13 @@ class Configured:
     """Finds the series of one market that are configured."""
 
     def __init__(
-        self, metadata: SeriesResolver, adapter: ExchangeAdapter, configured: Sequence[Selection]
+        self,
+        metadata: SeriesResolver,
+        adapter: ExchangeAdapter,
+        configured: Sequence[Selection],
+        context: RequestContext,
     ) -> None:
-        self._selector = Selector(metadata)
+        self._selector = Selector(metadata, context)
         name, market_type = adapter.facts.name, adapter.facts.market_type
         self._parts = [
             replace(each, market_type=market_type, symbols=(symbol,))

@@ -10,8 +10,6 @@ from typing import Any
 
 from mdp_core.domain.clock import Clock
 from mdp_core.errors import MdpError
-from mdp_core.ratelimit.priority import Priority
-from mdp_core.ratelimit.scheduler import at_priority
 from mdp_core.storage.jobs.job_runs import HEARTBEAT_SECONDS, JobRuns, RunKey, RunResult
 from syncer.schedule import Schedule
 
@@ -104,12 +102,8 @@ class Runner:
             _log.warning("%s: %s", job.name, result.error, extra={"job": job.name})
 
     async def _alive(self, job: ScheduledJob, key: RunKey) -> RunResult:
-        """Run it with a heartbeat every few seconds; stop if it was taken over.
-
-        Whatever it asks waits behind those who wait for an answer.
-        """
-        with at_priority(Priority.WARMING):
-            running = asyncio.create_task(job.run())
+        """Run it with a heartbeat every few seconds; stop if it was taken over."""
+        running = asyncio.create_task(job.run())
         beating = asyncio.create_task(self._beat(key))
         try:
             await asyncio.wait({running, beating}, return_when=asyncio.FIRST_COMPLETED)

@@ -8,6 +8,8 @@ from typing import TypeVar
 
 from mdp_core.errors import MdpError
 from mdp_core.exchanges.base import ExchangeAdapter
+from mdp_core.ratelimit.context import RequestContext
+from mdp_core.ratelimit.priority import Priority
 from mdp_core.series.selection import Selection
 from mdp_core.storage.jobs.job_runs import RunResult
 from mdp_core.wiring import Services
@@ -54,7 +56,8 @@ def scheduled_jobs(services: Services) -> list[ScheduledJob]:
 
 def _refreshing(services: Services, adapter: ExchangeAdapter) -> ScheduledJob:
     async def run() -> RunResult:
-        symbols = await patiently(lambda: services.metadata.refresh_symbols(adapter))
+        context = RequestContext.at(Priority.WARMING)
+        symbols = await patiently(lambda: services.metadata.refresh_symbols(adapter, context))
         if symbols is None:
             return RunResult(error="the list was refused: too many would become inactive")
         return RunResult(symbols)

@@ -13,6 +13,7 @@ from mdp_core.domain.watermarks import Watermarks
 from mdp_core.domain.windows import Window
 from mdp_core.errors import MdpError
 from mdp_core.exchanges.base import ExchangeAdapter
+from mdp_core.ratelimit.context import RequestContext
 from mdp_core.ratelimit.priority import Priority
 from mdp_core.series.selection import Selection
 from mdp_core.storage.jobs.job_runs import RunResult
@@ -72,7 +73,7 @@ class Warming:
         self._adapter = adapter
         self._patience_seconds = patience_seconds
         facts = adapter.facts
-        self._configured = Configured(services.metadata, adapter, configured)
+        self._configured = Configured(services.metadata, adapter, configured, _context())
         self._market = services.markets[facts.name, facts.market_type]
 
     async def run(self) -> RunResult:
@@ -94,14 +95,16 @@ class Warming:
     async def _wait_until_settled(self) -> None:
         """Wait for the exchange's clock if it is slightly behind that of this run."""
         exchange_clock, minutes = self._market.exchange_clock, epoch_grid(Interval.ONE_MINUTE)
-        settled = await exchange_clock.now() - exchange_clock.settle
+        settled = await exchange_clock.now(_context()) - exchange_clock.settle
         left = minutes.ceil(settled) - settled
         if left < _LARGEST_LEAD:
             await asyncio.sleep(left.total_seconds() / self._services.settings.clock.speed)
 
     async def _series(self, name: tuple[str, str]) -> Series:
         facts = self._adapter.facts
-        return await self._services.metadata.series(facts.name, facts.market_type, *name)
+        return await self._services.metadata.series(
+            facts.name, facts.market_type, *name, _context()
+        )
 
     async def _lacking(self, found: Sequence[Series]) -> list[Due]:
         due: list[Due] = []
@@ -109,7 +112,7 @@ class Warming:
         for series in found:
             window = to_extend(
                 series,
-                await self._market.watermarks(series, None),
+                await self._market.watermarks(series, None, _context()),
                 self._market.page_size,
                 ends.get(series.id),
             )
@@ -143,6 +146,10 @@ class Warming:
         )
         answer = await self._services.candles.get(query, Priority.WARMING)
         return grid.count(due.window.start, max(answer.stored.end, due.window.start))
+
+
+def _context() -> RequestContext:
+    return RequestContext.at(Priority.WARMING)
 
 
 async def _all_at_once(

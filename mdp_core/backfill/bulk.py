@@ -22,6 +22,7 @@ from mdp_core.errors import (
     MdpError,
 )
 from mdp_core.fill.market import MarketContext
+from mdp_core.ratelimit.context import RequestContext
 from mdp_core.ratelimit.priority import Priority
 from mdp_core.ratelimit.tariff import Terms
 from mdp_core.service.candles import CandleService
@@ -206,7 +207,8 @@ class BulkFill:
         Raises:
             ExchangeError: The exchange's clock was needed and could not be read.
         """
-        watermarks = await self._market(series).watermarks(series, window.end)
+        context = RequestContext.at(Priority.BACKFILL)
+        watermarks = await self._market(series).watermarks(series, window.end, context)
         known = window.clip(watermarks.history_start, watermarks.closed_until)
         missing = subtract(await self._store.missing(series.id, known), given_up)
         forgotten = intersect(

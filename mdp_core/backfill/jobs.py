@@ -23,6 +23,7 @@ from mdp_core.errors import (
     UnknownBackfill,
 )
 from mdp_core.exchanges.clock import EARLIEST
+from mdp_core.ratelimit.context import DEFAULT_CONTEXT, RequestContext
 from mdp_core.series.resolver import SeriesResolver
 from mdp_core.series.selection import SeriesName
 from mdp_core.storage.candles.absences import AbsenceStore
@@ -164,10 +165,12 @@ class Backfills:
         await self._jobs.end(job, State.CANCELLED)
         return await self.get(job)
 
-    async def series(self, name: SeriesName | Job) -> Series:
+    async def series(
+        self, name: SeriesName | Job, context: RequestContext = DEFAULT_CONTEXT
+    ) -> Series:
         """Give the series that a selection or a job names."""
         return await self._metadata.series(
-            name.exchange, name.market_type, name.symbol, name.interval
+            name.exchange, name.market_type, name.symbol, name.interval, context
         )
 
     async def narrow(self, job: Job, series: Series) -> None:

@@ -24,8 +24,8 @@ from mdp_core.errors import (
     StoreUnavailable,
 )
 from mdp_core.exchanges.clock import EARLIEST
+from mdp_core.ratelimit.context import RequestContext
 from mdp_core.ratelimit.priority import Priority
-from mdp_core.ratelimit.scheduler import at_priority
 from mdp_core.series.resolver import SeriesResolver
 from mdp_core.series.selection import Selection, Selector, SeriesName
 
@@ -154,8 +154,7 @@ class Planning:
 
         async def plan_one(name: SeriesName) -> PlannedFill | RejectedFill:
             try:
-                with at_priority(Priority.BACKFILL):
-                    series = await self._begun(name, until)
+                series = await self._begun(name, until)
                 plan = partial(self.plan_series, series, start, end)
                 return await patiently(plan, until)
             except StoreUnavailable:
@@ -211,13 +210,14 @@ class Planning:
             MdpError: As `SeriesResolver.series`, but for a limit that is used up.
         """
         words = (name.exchange, name.market_type, name.symbol, name.interval)
-        kept = await self._metadata.kept(*words)
+        context = RequestContext.at(Priority.BACKFILL)
+        kept = await self._metadata.kept(*words, context)
         probes = self._metadata.adapter(name.exchange, name.market_type).facts.supports_first_candle
         if kept.history_start is not None or not probes:
             return kept
         try:
             async with asyncio.timeout_at(until):
-                series = await patiently(partial(self._metadata.series, *words))
+                series = await patiently(partial(self._metadata.series, *words, context))
         except TimeoutError:
             return kept
         if series.history_start is None:

@@ -1,6 +1,7 @@
 """The exchange's "now", and with it what can be asked for and what is final."""
 
 import asyncio
+import contextvars
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -11,6 +12,7 @@ from mdp_core.domain.series import Series
 from mdp_core.domain.watermarks import Watermarks
 from mdp_core.errors import ExchangeError
 from mdp_core.exchanges.base import ExchangeAdapter
+from mdp_core.ratelimit.context import DEFAULT_CONTEXT, RequestContext
 
 # No exchange of today sold anything before that.
 EARLIEST = datetime(2010, 1, 1, tzinfo=UTC)
@@ -63,13 +65,16 @@ class ExchangeClock:
         """How long after its close a candle may still change."""
         return self._delays.settle
 
-    async def watermarks(self, series: Series, end: datetime | None) -> Watermarks:
+    async def watermarks(
+        self, series: Series, end: datetime | None, context: RequestContext = DEFAULT_CONTEXT
+    ) -> Watermarks:
         """Give what can be asked for now.
 
         Args:
             series: On its own grid.
             end: Where the window in question ends, None for now: whether the exchange's own clock
                 matters depends on it.
+            context: On whose behalf that clock is read.
 
         Raises:
             ExchangeError: The exchange's clock was needed and could not be read.
@@ -79,36 +84,40 @@ class ExchangeClock:
         if end is not None and end <= surely_closed:
             closed = settled = late_from = surely_closed
         else:
-            now = await self.now()
+            now = await self.now(context)
             closed, settled = grid.floor(now), grid.floor(now - self._delays.settle)
             late_from = grid.floor(now - self._delays.absence_grace)
         begins = self._begins(series, closed)
         remembered = self._remembered(grid, max(closed, grid.floor(ours)))
         return Watermarks(begins, min(max(begins, remembered), closed), settled, closed, late_from)
 
-    async def settled(self, grid: Grid) -> datetime:
+    async def settled(self, grid: Grid, context: RequestContext = DEFAULT_CONTEXT) -> datetime:
         """Tell up to when candles on a grid are final now.
 
         Raises:
             ExchangeError: The exchange's clock could not be read.
         """
-        return grid.floor(await self.now() - self._delays.settle)
+        return grid.floor(await self.now(context) - self._delays.settle)
 
-    async def remembers(self, grid: Grid, open_time: datetime) -> bool:
+    async def remembers(
+        self, grid: Grid, open_time: datetime, context: RequestContext = DEFAULT_CONTEXT
+    ) -> bool:
         """Tell whether the exchange surely still has the candle that opens then.
 
         Raises:
             ExchangeError: The exchange's clock could not be read.
         """
-        return open_time >= await self.remembered_from(grid)
+        return open_time >= await self.remembered_from(grid, context)
 
-    async def remembered_from(self, grid: Grid) -> datetime:
+    async def remembered_from(
+        self, grid: Grid, context: RequestContext = DEFAULT_CONTEXT
+    ) -> datetime:
         """Give the first slot that the exchange surely still has now.
 
         Raises:
             ExchangeError: The exchange's clock could not be read.
         """
-        return self._remembered(grid, grid.floor(await self.now()))
+        return self._remembered(grid, grid.floor(await self.now(context)))
 
     def _begins(self, series: Series, closed: datetime) -> datetime:
         if series.history_start is not None:
@@ -123,7 +132,7 @@ class ExchangeClock:
             return grid.at(0)
         return grid.at(grid.index(closed) - memory + _MEMORY_MARGIN_SLOTS)
 
-    async def now(self) -> datetime:
+    async def now(self, context: RequestContext = DEFAULT_CONTEXT) -> datetime:
         """Give the exchange's time.
 
         Nobody waits for its clock to be read again, and while it can't be, what was known of it is
@@ -136,9 +145,11 @@ class ExchangeClock:
         if known is None or self._was_set_since(known):
             async with self._asking:
                 if self._offset is known:
-                    self._offset = await self._ask()
+                    self._offset = await self._ask(context)
         elif time.monotonic() >= known.until and self._is_idle():
-            self._asking_again = asyncio.create_task(self._ask_again(known))
+            # It is nobody's request: neither counted nor logged as one.
+            alone = contextvars.Context()
+            self._asking_again = asyncio.create_task(self._ask_again(known), context=alone)
         assert self._offset, "it was asked for"  # noqa: S101 - for the type checker
         return self._clock() + self._offset.ahead
 
@@ -158,14 +169,14 @@ class ExchangeClock:
         most = time.monotonic() - known.monotonic + _JUMP_SECONDS
         return not least <= passed <= most
 
-    async def _ask(self) -> _Offset:
-        server_time = await self._adapter.server_time()
+    async def _ask(self, context: RequestContext) -> _Offset:
+        server_time = await self._adapter.bound(context).server_time()
         # The answer was under way for a while: the exchange's clock is ahead, if at all.
         shown, monotonic = self._clock(), time.monotonic()
         return _Offset(server_time - shown, shown, monotonic, monotonic + _OFFSET_KEPT_SECONDS)
 
     async def _ask_again(self, known: _Offset) -> None:
         try:
-            self._offset = await self._ask()
+            self._offset = await self._ask(DEFAULT_CONTEXT)
         except ExchangeError:
             self._offset = replace(known, until=time.monotonic() + _OFFSET_RETRY_SECONDS)

@@ -26,7 +26,7 @@ _NO_SLOTS = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
-class Testimony:
+class Evidence:
     """Evidence about absent slots from beside the observations.
 
     Attributes:
@@ -72,17 +72,17 @@ def final_until(absent: Int64s, grid: Grid, watermarks: Watermarks) -> datetime:
 
 
 def confirmed_slots(
-    absent: Int64s, observations: Iterable[Observation], grid: Grid, testimony: Testimony
+    absent: Int64s, observations: Iterable[Observation], grid: Grid, evidence: Evidence
 ) -> Int64s:
     """Return those of the ascending `absent` slots that are facts without being asked for again."""
     is_confirmed = np.zeros(len(absent), np.bool_)
-    if testimony.ended:
-        is_confirmed |= _inside(absent, grid, testimony.ended)
+    if evidence.ended:
+        is_confirmed |= _inside(absent, grid, evidence.ended)
     for observation in [each for each in observations if each.is_witness]:
         asked = _inside(absent, grid, observation.window)
-        is_confirmed |= asked & np.isin(absent, testimony.unarchived)
-        if not testimony.publishes_every_interval:
-            is_confirmed |= asked & _is_quiet(absent, observation, grid, testimony.now)
+        is_confirmed |= asked & np.isin(absent, evidence.unarchived)
+        if not evidence.publishes_every_interval:
+            is_confirmed |= asked & _is_quiet(absent, observation, grid, evidence.now)
     return absent[is_confirmed]
 
 
@@ -90,6 +90,8 @@ def _is_quiet(absent: Int64s, observation: Observation, grid: Grid, now: datetim
     """Mark slots between two rows of a live observation, and in short and old runs at its edge."""
     first, stop = grid.index(observation.window.start), grid.index(observation.window.end)
     present = present_slots(observation, grid)
+    if not len(present):
+        return np.zeros(len(absent), np.bool_)
     first_row, last_row = int(present[0]), int(present[-1])
     runs = [(first, first_row), (last_row + 1, stop)]
     longest, old = min(_EDGE_SLOTS, (stop - first) // _EDGE_PART), grid.index(now - _EDGE_AGE)

@@ -132,6 +132,8 @@ class Canary:
 
     async def _reference_answers(self, context: RequestContext) -> bool:
         adapter = self._adapter.bound(context)
+        if adapter.facts.reference_symbol is None:
+            return False
         try:
             rows = await adapter.fetch_newest(adapter.facts.reference_symbol, Interval.ONE_HOUR)
         except (BadPayload, ExchangeRejected):

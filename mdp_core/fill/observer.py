@@ -18,7 +18,7 @@ from mdp_core.exchanges.base import ExchangeAdapter, ExchangeFacts
 from mdp_core.exchanges.validation import Observation, Sifted, judge, sift
 from mdp_core.fill.absence import (
     Reach,
-    Testimony,
+    Evidence,
     absent_slots,
     confirmed_slots,
     present_slots,
@@ -97,8 +97,8 @@ class Observer:
         """
         first = await self._ask(series, window, context)
         absent = _old_enough(absent_slots([first], series.grid, window), series, watermarks)
-        testimony = await self.testimony(series, absent, context)
-        confirmed = confirmed_slots(absent, [first], series.grid, testimony)
+        evidence = await self.evidence(series, absent, context)
+        confirmed = confirmed_slots(absent, [first], series.grid, evidence)
         doubtful = np.setdiff1d(absent, confirmed, assume_unique=True)
         looks: Sequence[Observation] = ()
         error: ExchangeError | None = None
@@ -107,7 +107,7 @@ class Observer:
                 looks = await self._look_again(series, first, doubtful, watermarks, context)
             except ExchangeError as failure:
                 error = failure
-        return _finding(series, watermarks, [first, *looks], testimony, error)
+        return _finding(series, watermarks, [first, *looks], evidence, error)
 
     async def look(self, series: Series, window: Window, context: RequestContext) -> Observation:
         """Ask for a window once; an empty answer is live only between two live canaries.
@@ -127,7 +127,7 @@ class Observer:
         rows = await adapter.fetch_page(series.symbol, series.interval, window)
         return judge(rows, series.grid, window, adapter.facts)
 
-    async def testimony(self, series: Series, absent: Int64s, context: RequestContext) -> Testimony:
+    async def evidence(self, series: Series, absent: Int64s, context: RequestContext) -> Evidence:
         """Return what else tells of absent slots.
 
         Raises:
@@ -135,7 +135,7 @@ class Observer:
         """
         is_asked = not series.symbol.active and len(absent) > 0
         ended = await self._history_ends.after_end(series, context) if is_asked else None
-        return Testimony(self.facts.fills_empty_intervals, self._clock(), ended)
+        return Evidence(self.facts.fills_empty_intervals, self._clock(), ended)
 
     async def _look_again(
         self,
@@ -189,13 +189,13 @@ def _finding(
     series: Series,
     watermarks: Watermarks,
     observations: Sequence[Observation],
-    testimony: Testimony,
+    evidence: Evidence,
     error: ExchangeError | None,
 ) -> Finding:
     grid, window = series.grid, observations[0].window
     absent = absent_slots(observations, grid, window)
     old = _old_enough(absent, series, watermarks)
-    confirmed = confirmed_slots(old, observations, grid, testimony)
+    confirmed = confirmed_slots(old, observations, grid, evidence)
     doubtful = np.setdiff1d(old, confirmed, assume_unique=True)
     witnessed = witnessed_slots(doubtful, observations[1:], grid)
     unknown = np.setdiff1d(doubtful, witnessed, assume_unique=True)

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import numpy as np
 
@@ -36,8 +36,6 @@ _log = logging.getLogger(__name__)
 _CLAIM_SECONDS = 60.0
 # When it is tried again where the exchange can't be asked, and where a last recheck was not live.
 _TRIED_AGAIN = timedelta(seconds=30)
-# How long after a look at a series' absences a request starts no other.
-_APART_SECONDS = 1.0
 
 
 class Rechecker:
@@ -58,9 +56,9 @@ class Rechecker:
         self._plan = plan
         self._tasks: dict[int, asyncio.Task[None]] = {}
 
-    def begin(self, series: Series) -> None:
-        """Start to recheck what is due of a series, unless that was started just now."""
-        if series.id not in self._tasks:
+    def begin(self, series: Series, due: datetime) -> None:
+        """Start to recheck what is due of a series, at `due` or before, unless that is under way."""
+        if due <= self._observer.now() and series.id not in self._tasks:
             task = asyncio.create_task(self._recheck_quietly(series))
             self._tasks[series.id] = task
             task.add_done_callback(lambda _: self._tasks.pop(series.id, None))
@@ -97,7 +95,6 @@ class Rechecker:
             await self.recheck(series, RequestContext.at(Priority.BACKFILL))
         except MdpError as error:
             _log.warning("recheck of %s: %s", series, error)
-        await asyncio.sleep(_APART_SECONDS)
 
     def _next_group(
         self, series: Series, claimed: Sequence[Absence]
@@ -165,8 +162,8 @@ class Rechecker:
     ) -> Int64s:
         """Return the slots that were not found and are not confirmed by their place alone."""
         absent = np.setdiff1d(slots_of(windows, series.grid), present_slots(look, series.grid))
-        testimony = await self._observer.testimony(series, absent, context)
-        confirmed = confirmed_slots(absent, [look], series.grid, testimony)
+        evidence = await self._observer.evidence(series, absent, context)
+        confirmed = confirmed_slots(absent, [look], series.grid, evidence)
         return np.setdiff1d(absent, confirmed)
 
     def _later(self, series: Series, absence: Absence, look: Observation) -> Absence | None:

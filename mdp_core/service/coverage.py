@@ -16,6 +16,7 @@ from mdp_core.domain.windows import Window, intersect, subtract
 from mdp_core.errors import InvalidWindow, LimitTooLarge
 from mdp_core.fill.market import MarketContext
 from mdp_core.logs import note
+from mdp_core.ratelimit.context import RequestContext
 from mdp_core.series.resolver import SeriesResolver
 from mdp_core.storage.candles.absences import AbsenceStore
 from mdp_core.storage.candles.candle_store import CandleStore
@@ -102,12 +103,13 @@ class Coverage:
     async def _resolve(self, query: CandleQuery) -> tuple[Series, Watermarks, Window]:
         if query.start is not None and query.end is not None and query.start > query.end:
             raise InvalidWindow(query.start, query.end)
+        context = RequestContext()
         series = await self._metadata.series(
-            query.exchange, query.market_type, query.symbol, query.interval
+            query.exchange, query.market_type, query.symbol, query.interval, context
         )
         note(series=str(series))
         market = self._markets[query.exchange, query.market_type]
-        watermarks = await market.watermarks(series, query.end)
+        watermarks = await market.watermarks(series, query.end, context)
         window = _asked(query, series, watermarks)
         note(window=str(window))
         return series, watermarks, window

@@ -11,7 +11,8 @@ from conftest import MINUTE_MS, Sandbox, opened_services, serving
 from mdp_core.errors import RateLimited
 from mdp_core.exchanges.http import ExchangeHttp
 from mdp_core.ratelimit.budget import Budget
-from mdp_core.ratelimit.priority import Priority, Urgency
+from mdp_core.ratelimit.context import RequestContext
+from mdp_core.ratelimit.priority import Priority
 from mdp_core.ratelimit.scheduler import RequestScheduler
 from mdp_core.ratelimit.tariff import Tariff
 from mdp_core.settings import Settings
@@ -126,11 +127,11 @@ async def test_bucket_gives_what_it_holds_and_then_makes_wait(services: Services
     budget = Budget(services.database, "binance", "default", Tariff(10, 10), share=1.0)
     scheduler = RequestScheduler("binance", budget, slots=1)
     now = asyncio.get_running_loop().time
-    await scheduler.pay(10, until=now() + 1)
+    await scheduler.pay(10, RequestContext(), until=now() + 1)
     with pytest.raises(RateLimited) as caught:
-        await scheduler.pay(10, until=now() + 0.1)
+        await scheduler.pay(10, RequestContext(), until=now() + 0.1)
     begun = now()
-    await scheduler.pay(10, until=now() + 5)
+    await scheduler.pay(10, RequestContext(), until=now() + 5)
     waited = now() - begun
 
     assert 0.3 < caught.value.retry_after_seconds <= 1.0
@@ -142,10 +143,11 @@ async def test_tokens_in_hand_are_no_way_around_a_block(services: Services) -> N
     budget = Budget(services.database, "binance", "default", Tariff(100, 0.001), share=1.0)
     scheduler = RequestScheduler("binance", budget, slots=2)
     now = asyncio.get_running_loop().time
-    async with scheduler.turn(10, Urgency(Priority.INTERACTIVE), until=now() + 5):
+    context = RequestContext(until=now() + 5)
+    async with scheduler.permit(10, context) as permit:
         await scheduler.block(0.5, "HTTP 429")
         begun = now()
-        await scheduler.pay(10, until=now() + 5)
+        await scheduler.pay(10, context.holding(permit), until=now() + 5)
         waited = now() - begun
     left = await budget.take([80], Priority.INTERACTIVE)
 

@@ -18,8 +18,8 @@ from conftest import (
 
 from mdp_core.domain.clock import Clock, from_ms, to_ms
 from mdp_core.domain.queries import CandleQuery
+from mdp_core.ratelimit.context import RequestContext
 from mdp_core.ratelimit.priority import Priority
-from mdp_core.ratelimit.scheduler import at_priority
 from mdp_core.settings import Settings
 from scripts.sandbox.app import SandboxOptions
 
@@ -167,6 +167,10 @@ async def test_client_that_leaves_does_not_end_the_question_that_others_wait_for
     assert len(sandbox.probes()) == 1
 
 
+def _backfill() -> RequestContext:
+    return RequestContext.at(Priority.BACKFILL)
+
+
 # Enough for somebody who waits to ask, and seconds short of what a backfill leaves to others.
 _SCARCE = "UPDATE rate_budgets SET tokens = 50, refilled_at = now() WHERE exchange = 'hyperliquid'"
 
@@ -180,8 +184,8 @@ async def test_question_of_somebody_in_no_haste_is_hurried_by_who_waits_for_it(
         metadata = services.metadata
         await metadata.refresh_symbols(metadata.adapter("hyperliquid", "perp"))
         database.execute(_SCARCE)
-        with at_priority(Priority.BACKFILL):
-            idle = asyncio.create_task(metadata.series("hyperliquid", "perp", COIN, "1h"))
+        asking = metadata.series("hyperliquid", "perp", COIN, "1h", _backfill())
+        idle = asyncio.create_task(asking)
         await asyncio.sleep(0.3)
         assert not probes(sandbox)
         async with asyncio.timeout(2):
@@ -202,8 +206,8 @@ async def test_question_that_another_process_keeps_is_not_waited_for_long(
     ):
         await services.metadata.refresh_symbols(services.metadata.adapter("hyperliquid", "perp"))
         database.execute(_SCARCE)
-        with at_priority(Priority.BACKFILL):
-            idle = asyncio.create_task(backfill.metadata.series("hyperliquid", "perp", COIN, "1d"))
+        asking = backfill.metadata.series("hyperliquid", "perp", COIN, "1d", _backfill())
+        idle = asyncio.create_task(asking)
         await asyncio.sleep(0.3)
         async with asyncio.timeout(5):
             series = await services.metadata.series("hyperliquid", "perp", COIN, "1d")

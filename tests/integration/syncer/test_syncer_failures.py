@@ -12,6 +12,7 @@ from mdp_core.domain.clock import Clock
 from mdp_core.domain.queries import CandleQuery
 from mdp_core.errors import InvalidParameter
 from mdp_core.ratelimit.budget import Budget
+from mdp_core.ratelimit.context import RequestContext
 from mdp_core.ratelimit.priority import Priority
 from mdp_core.ratelimit.scheduler import RequestScheduler
 from mdp_core.ratelimit.tariff import Tariff
@@ -76,7 +77,7 @@ async def test_whatever_a_run_asks_waits_behind_interactive_requests(services: S
     await budget.take([97], Priority.INTERACTIVE)
 
     async def run() -> RunResult:
-        await scheduler.pay(1, until=asyncio.get_running_loop().time() + 0.2)
+        await scheduler.pay(1, RequestContext(), until=asyncio.get_running_loop().time() + 0.2)
         return RunResult()
 
     job = ScheduledJob("asks", EVERY_MINUTE, 0.0, run)

@@ -36,6 +36,10 @@ class _Exchange(BinanceFuturesAdapter):
         self.asked = 0
         self.is_down = False
 
+    def bound(self, context: RequestContext) -> Self:
+        del context  # there is no wire
+        return self
+
     async def server_time(self) -> datetime:
         self.asked += 1
         if self.is_down:

@@ -205,8 +205,8 @@ class Backfills:
             outlook = await self._bulk.remaining(series, job.window)
             left = outlook.estimate.behind(queue.ahead.get(job.id, 0.0), self._bulk.terms(series))
             left = left if job.state.is_open else replace(left, seconds=0.0)
-            forgotten = outlook.forgotten if is_known else []
-            return JobStatus(job, left, forgotten, is_known, await self._doubts(series, job.window))
+            doubts = await self._doubts(series, job.window)
+            return JobStatus(job, left, outlook.forgotten if is_known else [], is_known, doubts)
 
         return await some_at_once(follow, jobs)
 

@@ -114,11 +114,11 @@ class CandleService:
             upstream_requests=context.upstream.requests,
             epoch=hit.epoch,
             timings=timings,
-            unconfirmed=intersect(hit.unconfirmed, found.stored),
+            unconfirmed=intersect(hit.doubts.windows, found.stored),
         )
         answer = _settled(answer) if query.settled else answer
-        if answer.unconfirmed:
-            request.market.rechecker.begin(request.series)
+        if hit.doubts.due:
+            request.market.rechecker.begin(request.series, hit.doubts.due)
         _note(answer)
         return answer
 
@@ -172,7 +172,7 @@ class CandleService:
         walk = RowScan(self._store, market, series, watermarks, request.wanted)
         found = await walk.find(direction)
         look = await self._reader.look(series.id, found.stored)
-        return CachedRange(found, look.epoch, look.unconfirmed), walk.cache
+        return CachedRange(found, look.epoch, look.doubts), walk.cache
 
     def _context(self, priority: Priority) -> RequestContext:
         if priority is not Priority.INTERACTIVE:

@@ -15,7 +15,7 @@ from mdp_core.domain.watermarks import Watermarks
 from mdp_core.domain.windows import Window, intersect
 from mdp_core.fill.provisional import ProvisionalRange
 from mdp_core.service.scan import ScanResult
-from mdp_core.storage.candles.candle_reader import CandleReader
+from mdp_core.storage.candles.candle_reader import CandleReader, Doubts
 
 # Rows are looked for in so many times as many slots: enough where few trade, and a bound for how
 # many chunks the look has to open.
@@ -28,7 +28,7 @@ class CachedRange:
 
     found: ScanResult
     epoch: int
-    unconfirmed: Sequence[Window]
+    doubts: Doubts
 
 
 class CacheLookup:
@@ -74,7 +74,7 @@ class CacheLookup:
         else:
             return None
         is_known = not intersect(look.missing, window)
-        return CachedRange(_stored(window), look.epoch, look.unconfirmed) if is_known else None
+        return CachedRange(_stored(window), look.epoch, look.doubts) if is_known else None
 
     async def last(self, asked: Window, rows: int) -> CachedRange | None:
         """Find the last `rows` candles of `asked`."""
@@ -98,7 +98,7 @@ class CacheLookup:
         first = edge.row(0).time
         look = await self._reader.look(self._series.id, Window(first, first))
         found = ScanResult(Window(first, asked.end), Window(first, first), edge, [])
-        return CachedRange(found, look.epoch, look.unconfirmed)
+        return CachedRange(found, look.epoch, look.doubts)
 
     async def _before_edge(
         self, asked: Window, before: Window, edge: Candles, rows: int
@@ -117,7 +117,7 @@ class CacheLookup:
         if intersect(look.missing, Window(start, stored.end)):
             return None
         found = ScanResult(Window(start, asked.end), Window(start, before.end), edge, [])
-        return CachedRange(found, look.epoch, look.unconfirmed)
+        return CachedRange(found, look.epoch, look.doubts)
 
     async def _whole(self, asked: Window, left: Window) -> CachedRange | None:
         """Find all of `asked`, which has no more slots than there are rows wanted."""
@@ -126,7 +126,7 @@ class CacheLookup:
             return None
         look = await self._reader.look(self._series.id, _before(left, ranges))
         found = ScanResult(asked, _before(asked, ranges), _candles(ranges, left), [])
-        return None if look.missing else CachedRange(found, look.epoch, look.unconfirmed)
+        return None if look.missing else CachedRange(found, look.epoch, look.doubts)
 
     def _tails_in(self, window: Window) -> list[ProvisionalRange]:
         return [

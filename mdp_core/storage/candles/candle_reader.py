@@ -7,7 +7,7 @@ writes.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import LiteralString
@@ -28,6 +28,9 @@ SELECT coalesce(series.epoch, -1),
        tstzmultirange(tstzrange(asked.first, asked.stop)) - coalesce(series.coverage, '{}'), (
     SELECT range_agg(slots) FROM absences
     WHERE series_id = asked.id AND slots && tstzrange(asked.first, asked.stop)
+), (
+    SELECT min(next_due_at) FROM absences
+    WHERE series_id = asked.id AND slots && tstzrange(asked.first, asked.stop)
 )
 FROM unnest(%(ids)b::int[], %(starts)b::timestamptz[], %(ends)b::timestamptz[])
     WITH ORDINALITY AS asked (id, first, stop, position)
@@ -41,6 +44,9 @@ SELECT epoch, tstzmultirange(tstzrange(%(start)s, %(end)s)) - coverage, (
     SELECT range_agg(slots) FROM absences
     WHERE series_id = %(series_id)s AND slots && tstzrange(%(start)s, %(end)s)
 ), (
+    SELECT min(next_due_at) FROM absences
+    WHERE series_id = %(series_id)s AND slots && tstzrange(%(start)s, %(end)s)
+), (
     SELECT time FROM candles
     WHERE series_id = %(series_id)s AND time >= %(start)s AND time < %(end)s
     ORDER BY time OFFSET %(position)s LIMIT 1
@@ -52,6 +58,9 @@ FROM series WHERE id = %(series_id)s
 _LOOK_FROM_END: LiteralString = """
 SELECT epoch, tstzmultirange(tstzrange(%(start)s, %(end)s)) - coverage, (
     SELECT range_agg(slots) FROM absences
+    WHERE series_id = %(series_id)s AND slots && tstzrange(%(start)s, %(end)s)
+), (
+    SELECT min(next_due_at) FROM absences
     WHERE series_id = %(series_id)s AND slots && tstzrange(%(start)s, %(end)s)
 ), (
     SELECT time FROM candles
@@ -100,17 +109,25 @@ _UNKNOWN = -1
 
 
 @dataclass(frozen=True, slots=True)
+class Doubts:
+    """Covered slots without a candle that will be asked for again, and when the next ones are."""
+
+    windows: Sequence[Window] = ()
+    due: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class CoverageSnapshot:
     """What was known of a window at one moment.
 
-    `missing` is what was not covered, ascending; `unconfirmed` what was covered, has no candle, and
+    `missing` is what was not covered, ascending; `doubts` what was covered without a candle and
     will be asked for again; `found` the open time of the candle that was looked for, None where
     there were fewer.
     """
 
     epoch: int
     missing: list[Window]
-    unconfirmed: list[Window] = field(default_factory=list)
+    doubts: Doubts = Doubts()
     found: datetime | None = None
 
     @property
@@ -211,7 +228,7 @@ class CandleReader:
         async def look(connection: Connection) -> list[CoverageSnapshot]:
             cursor = await connection.execute(_LOOK, what, binary=True)
             rows = await cursor.fetchall()
-            return [CoverageSnapshot(row[0], _windows(row[1]), _windows(row[2])) for row in rows]
+            return [CoverageSnapshot(row[0], _windows(row[1]), _doubts(*row[2:])) for row in rows]
 
         looks = await self._servers.ask(
             look,
@@ -231,7 +248,7 @@ async def _look(
     what = {**_bounds(series_id, window), "position": rows - 1}
     row = await (await connection.execute(query, what, binary=True)).fetchone()
     return (
-        CoverageSnapshot(row[0], _windows(row[1]), _windows(row[2]), row[3])
+        CoverageSnapshot(row[0], _windows(row[1]), _doubts(*row[2:4]), row[4])
         if row
         else CoverageSnapshot(_UNKNOWN, [window])
     )
@@ -261,6 +278,9 @@ def _bounds(series_id: int, window: Window) -> dict[str, object]:
     return {"series_id": series_id, "start": window.start, "end": window.end}
 
 
-def _windows(ranges: Multirange[datetime] | None) -> list[Window]:
-    parts = ranges or ()
-    return [Window(part.lower, part.upper) for part in parts if part.lower and part.upper]
+def _doubts(slots: Multirange[datetime] | None, due: datetime | None) -> Doubts:
+    return Doubts(_windows(slots), due) if slots else Doubts()
+
+
+def _windows(ranges: Multirange[datetime]) -> list[Window]:
+    return [Window(part.lower, part.upper) for part in ranges if part.lower and part.upper]

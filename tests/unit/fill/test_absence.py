@@ -13,7 +13,7 @@ from mdp_core.exchanges.validation import Observation
 from mdp_core.fill.absence import (
     Reach,
     RecheckPlan,
-    Testimony,
+    Evidence,
     absent_slots,
     asked_together,
     confirmed_slots,
@@ -47,11 +47,11 @@ def places(slots: Int64s, first: int = LONG_AGO) -> list[int]:
     return (slots - first).tolist()
 
 
-def confirmed(observation: Observation, **testimony: object) -> list[int]:
+def confirmed(observation: Observation, **evidence: object) -> list[int]:
     """Tell which of the absent slots of an answer are facts, as places in its window."""
     first = MINUTES.index(observation.window.start)
     absent = absent_slots([observation], MINUTES, observation.window)
-    rules = Testimony(**{"publishes_every_interval": False, "now": NOW, **testimony})  # pyright: ignore[reportArgumentType]
+    rules = Evidence(**{"publishes_every_interval": False, "now": NOW, **evidence})  # pyright: ignore[reportArgumentType]
     return places(confirmed_slots(absent, [observation], MINUTES, rules), first)
 
 

@@ -48,11 +48,11 @@ WHERE series_id = %(series_id)s AND slots = ANY (%(slots)s::tstzrange[])
 
 # In which series of a market is something due?
 _DUE_SERIES: LiteralString = """
-SELECT symbols.name, symbols.native, series.interval, min(next_due_at) AS due
+SELECT symbols.native, series.interval, min(next_due_at) AS due
 FROM absences JOIN series ON series.id = series_id JOIN symbols ON symbols.id = symbol_id
 WHERE exchange = %(exchange)s AND market_type = %(market_type)s AND next_due_at <= %(now)s
   AND coalesce(claimed_until <= now(), true)
-GROUP BY symbols.name, symbols.native, series.interval ORDER BY due LIMIT %(most)s
+GROUP BY symbols.native, series.interval ORDER BY due LIMIT %(most)s
 """
 
 # These are in doubt no more.
@@ -100,7 +100,7 @@ class AbsenceStore:
         what = {"exchange": exchange, "market_type": market_type, "now": now, "most": most}
         async with self._database.connection() as connection:
             cursor = await connection.execute(_DUE_SERIES, what)
-            return [(row[1], row[2]) for row in await cursor.fetchall()]
+            return [(row[0], row[1]) for row in await cursor.fetchall()]
 
     async def claim(self, series_id: int, now: datetime, *, seconds: float) -> list[Absence]:
         """Claim what is due of a series for some real seconds; return it, ascending."""

@@ -11,7 +11,7 @@ from mdp_core.storage.database.database import Database
 # Which are the newest candles of this series and of a few others that are active?
 # Weeks and months are left out for others: their grid may be the series' own.
 _NEWEST: LiteralString = """
-WITH some AS (
+WITH recent AS (
     SELECT series.id, interval, symbol_id, upper(coverage) AS stop
     FROM series JOIN symbols ON symbols.id = symbol_id
     WHERE exchange = %(exchange)s AND market_type = %(market_type)s AND active
@@ -20,12 +20,12 @@ WITH some AS (
     ORDER BY series.id = %(series_id)s DESC, upper(coverage) DESC LIMIT 4
 )
 SELECT exchange, market_type, name, native, base, quote, interval, time
-FROM some JOIN symbols ON symbols.id = symbol_id, LATERAL (
+FROM recent JOIN symbols ON symbols.id = symbol_id, LATERAL (
     SELECT time FROM candles
-    WHERE series_id = some.id AND time < stop AND time >= stop - interval '60 days'
+    WHERE series_id = recent.id AND time < stop AND time >= stop - interval '60 days'
     ORDER BY time DESC LIMIT 1
 ) AS newest
-ORDER BY some.id = %(series_id)s DESC, stop DESC
+ORDER BY recent.id = %(series_id)s DESC, stop DESC
 """
 
 # Is there a candle in this window?

@@ -25,6 +25,7 @@ from mdp_core.domain.clock import Clock, to_ms
 from mdp_core.settings import Settings
 from mdp_core.wiring import Services
 from scripts.sandbox.app import SandboxOptions
+from syncer.rechecks import Rechecks
 
 pytestmark = one_kind_of_database
 
@@ -123,3 +124,101 @@ async def test_late_candle_is_told_as_unconfirmed_and_found_by_the_recheck(
     assert found.json()["unconfirmed"] == []
     assert found.headers["X-Unconfirmed"] == "0"
     assert "ETag" in found.headers
+
+
+async def test_candle_that_never_comes_is_confirmed_by_the_last_recheck(
+    stage: Stage, database: psycopg.Connection
+) -> None:
+    """Seven times it is asked for in vain; then the answer is as final as any."""
+    window = (LATE_MS - 10 * MINUTE_MS, NOW_MS - MINUTE_MS)
+    stage.withhold(LATE_MS)
+    first = await stage.ask(*window)
+    requests = list[int]()
+    for age in (30, 60, 120, 600, 3600, 21_600, 86_400):
+        assert (await stage.ask(*window)).json()["unconfirmed"]
+        advance(stage.clock, age + 1 - (stage.clock() - NOW).total_seconds())
+        stage.sandbox.clear()
+        await recheck(stage)
+        requests.append(len(stage.sandbox.candle_requests()))
+    final = await stage.ask(*window)
+
+    assert database.execute(_ABSENCES).fetchall() == []
+    assert requests == [1] * 7
+    assert final.json()["unconfirmed"] == []
+    assert final.json()["candles"] == first.json()["candles"]
+    assert "ETag" in final.headers
+
+
+async def test_recheck_of_a_silent_exchange_is_none(
+    stage: Stage, database: psycopg.Connection
+) -> None:
+    """The last recheck is repeated until the exchange answers."""
+    window = (LATE_MS - 10 * MINUTE_MS, NOW_MS - MINUTE_MS)
+    stage.withhold(LATE_MS)
+    await stage.ask(*window)
+    advance(stage.clock, 86_401)
+    stage.sandbox.fault("empty_page", times=100)
+    await recheck(stage)
+    silent = await stage.ask(*window)
+    stage.sandbox.clear_faults()
+    advance(stage.clock, 31)
+    await recheck(stage)
+    found = await stage.ask(*window)
+
+    assert silent.json()["unconfirmed"] != []
+    assert times(found) == minutes(*window)
+
+
+@pytest.mark.parametrize("fault", ["empty_page", "short_page"])
+@pytest.mark.parametrize("asked", [1, 2])
+async def test_one_odd_answer_is_never_taken_for_all_there_is(
+    stage: Stage, fault: str, asked: int
+) -> None:
+    """What lacks a row says so, or there is no answer; a moment later the truth is served."""
+    window = (LATE_MS - 600 * MINUTE_MS, LATE_MS - 300 * MINUTE_MS)
+    await stage.ask(window[1], window[1] + 10 * MINUTE_MS)
+    stage.sandbox.fault(fault, times=asked, symbol="SOLUSDT", startTime=window[0])
+
+    params = {"start": window[0], "end": window[1]}
+    odd = await stage.client.get("/candles/binance/perp/SOL-USDT/1m", params=params)
+    stage.sandbox.clear_faults()
+    advance(stage.clock, 31)
+    await recheck(stage)
+    true = await stage.ask(*window)
+
+    if odd.status_code == 200:
+        assert sorted([*times(odd), *unconfirmed_minutes(odd)]) == minutes(*window)
+    assert times(true) == minutes(*window)
+    assert true.json()["unconfirmed"] == []
+
+
+async def test_silent_exchange_is_not_an_empty_one(
+    stage: Stage, database: psycopg.Connection
+) -> None:
+    """Every answer is empty, also to what is known: 503, and nothing is covered."""
+    window = (LATE_MS - 600 * MINUTE_MS, LATE_MS - 300 * MINUTE_MS)
+    await stage.ask(window[1], window[1] + 10 * MINUTE_MS)
+    covered = database.execute("SELECT coverage FROM series").fetchall()
+    stage.sandbox.fault("empty_page", times=1000)
+
+    params = {"start": window[0], "end": window[1]}
+    silent = await stage.client.get("/candles/binance/perp/SOL-USDT/1m", params=params)
+    unchanged = database.execute("SELECT coverage FROM series").fetchall()
+    stage.sandbox.clear_faults()
+    true = await stage.ask(*window)
+
+    assert (silent.status_code, silent.json()["code"]) == (503, "upstream_unavailable")
+    assert unchanged == covered
+    assert times(true) == minutes(*window)
+
+
+def unconfirmed_minutes(answer: httpx.Response) -> list[int]:
+    windows = answer.json()["unconfirmed"]
+    return [time for each in windows for time in minutes(each["start"], each["end"])]
+
+
+async def recheck(stage: Stage) -> None:
+    """Do what the syncer's job does."""
+    for adapter in stage.services.metadata.markets(None, None):
+        result = await Rechecks(stage.services, adapter).run()
+        assert result.error is None

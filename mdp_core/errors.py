@@ -1,4 +1,4 @@
-"""What can go wrong, as the core says it. The core knows no HTTP: `api/errors.py` has statuses.
+"""Errors of the core. It knows no HTTP: `api/errors.py` has the statuses.
 
     MdpError
     ├── InvalidQuery
@@ -21,7 +21,7 @@
     │   ├── BadRows                    it sent rows that can't be right
     │   ├── ExchangeUnavailable        it can't be had now; `retry_after_seconds`
     │   └── RateLimited                its limit, or our budget for it, is used up for now
-    ├── NoSyncer                       nobody would work on the job
+    ├── NoSyncer                       no syncer would work on the job
     ├── Overloaded                     this service has too much to do
     └── StoreUnavailable               the database can't be had now
         ├── SchemaMissing              it has not the tables that this version works with
@@ -173,7 +173,7 @@ class NoCandle(MdpError):
 
 
 class NeverTraded(NoCandle):
-    """The symbol is listed, and nobody has traded it yet."""
+    """The symbol is listed, and has not traded yet."""
 
     def __init__(self) -> None:
         MdpError.__init__(self, "the exchange has no candle of it so far")
@@ -211,7 +211,7 @@ class BadPayload(ExchangeError):
 
 
 class BadRows(ExchangeError):
-    """The exchange sent rows that can't be right; the good rows beside them are stored."""
+    """The exchange sent rows that can't be right; the good ones are stored."""
 
     code = "upstream_bad_data"
 
@@ -236,7 +236,7 @@ class ExchangeUnavailable(ExchangeError):
 
 
 class RateLimited(ExchangeError):
-    """The exchange's limit, or our own budget below it, leaves nothing for this request."""
+    """The exchange's limit, or our budget below it, leaves no room for this request."""
 
     code = "rate_limited"
 
@@ -248,7 +248,7 @@ class RateLimited(ExchangeError):
 
 
 class NoSyncer(MdpError):
-    """There is more to fetch than one request may, and no syncer lives that would do it."""
+    """More must be fetched than one request may, and no syncer is alive to do it."""
 
     code = "syncer_unavailable"
 

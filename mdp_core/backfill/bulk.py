@@ -1,4 +1,4 @@
-"""Large windows, filled chunk by chunk through the service; the coverage is the checkpoint."""
+"""Fill large windows chunk by chunk through the service, resuming by coverage."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -39,7 +39,7 @@ _REFUSALS = 3
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """What filling a window will take, and what of it the exchange can't give any more."""
+    """The estimate for a window, and the parts beyond the exchange's retention."""
 
     estimate: Estimate
     forgotten: Sequence[Window]
@@ -47,7 +47,7 @@ class Outlook:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """What of a window is still to be fetched, and what can't be had."""
+    """The gaps of a window that are left, and the windows that can't be had."""
 
     gaps: Sequence[Window]
     lost: Sequence[Missing]
@@ -55,7 +55,7 @@ class Left:
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """What came of a chunk: what can't be had, and what, if anything, is in the way for now."""
+    """The outcome of a chunk: windows that are lost, and a passing obstacle, if any."""
 
     lost: Sequence[Missing]
     delay: MdpError | None
@@ -63,7 +63,7 @@ class Filled:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A chunk was tried; what turned out to be lost, and what is in the way for now.
+    """A chunk that was tried; the windows that are lost, and a passing obstacle.
 
     `gaps` is what was still to be fetched before it, as far as that is known.
     """
@@ -154,7 +154,7 @@ class BulkFill:
     async def steps(
         self, series: Series, window: Window, order: Order, priority: Priority
     ) -> AsyncGenerator[Step]:
-        """Fill `window` (on the grid) chunk after chunk, until all that can be had is there.
+        """Fill `window` (on the grid) chunk by chunk, until nothing more can be fetched.
 
         After a step with a delay the same is tried again: who takes the steps waits, or stops. Of a
         series that the exchange refuses all that is left is lost.
@@ -179,7 +179,7 @@ class BulkFill:
     async def _step(
         self, series: Series, left: Left, order: Order, priority: Priority, refusals: Refusals
     ) -> Step:
-        """Take what is lost already for lost, and try a chunk of the rest, if there is any."""
+        """Report the windows that are lost already, and try a chunk of the rest."""
         if not left.gaps:
             return Step(None, left.lost, None, [])
         chunk = self.choose(series, left, order)

@@ -33,7 +33,7 @@ from mdp_core.storage.jobs.job_runs import JobRuns
 
 @dataclass(frozen=True, slots=True)
 class JobStatus:
-    """A job and what is left of it: an estimate, and what the exchange can't give any more.
+    """A job and the rest of it: an estimate, and windows beyond the retention.
 
     `left` is None where its series can't be resolved at the moment. Unless `begins_known` its
     history may begin later than is reckoned with, and less is left. `unconfirmed` counts covered
@@ -82,7 +82,7 @@ class Backfills:
         With a limit the job reaches as far as so many candles do where none is absent.
 
         Raises:
-            NoSyncer: Nobody lives who would work on it.
+            NoSyncer: No syncer is alive to work on it.
             MdpError: As `CandleService.get`.
         """
         series = await self._metadata.series(
@@ -100,7 +100,7 @@ class Backfills:
 
         Raises:
             NothingClosed: A window is empty; then there is no job for any.
-            NoSyncer: Nobody lives who would work on them.
+            NoSyncer: No syncer is alive to work on them.
         """
         for each in planned:
             if each.window.is_empty:
@@ -156,7 +156,7 @@ class Backfills:
         )
 
     async def cancel(self, job: int) -> JobStatus:
-        """Have nobody work on a job any more; what it has fetched stays.
+        """Cancel a job; the candles that it has fetched stay.
 
         Raises:
             UnknownBackfill: There is no such job.
@@ -174,7 +174,7 @@ class Backfills:
         )
 
     async def narrow(self, job: Job, series: Series) -> None:
-        """Have a job that was made for all of a history begin where that does, once it is known."""
+        """Let a job for all of a history begin at the history start, once known."""
         grid, window = series.grid, job.window
         start = grid.ceil(window.start)
         if series.history_start and grid.floor(window.start) <= grid.ceil(EARLIEST):

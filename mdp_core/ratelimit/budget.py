@@ -1,4 +1,4 @@
-"""The rate budget of one exchange: the tokens that this process may take, by priority.
+"""The rate budget of one exchange: the tokens for this process, by priority.
 
 Every process behind one egress shares one bucket (`storage/jobs/rate_budgets`). A bucket of
 `capacity` refilled at `per_second` spends at most capacity + 60 x per_second in any minute. The

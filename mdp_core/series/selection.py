@@ -13,7 +13,7 @@ from mdp_core.series.resolver import SeriesResolver
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Symbols (names, or globs over those that are active) and intervals of an exchange.
+    """Symbols (names, or globs over active ones) and intervals of an exchange.
 
     `market_type` None stands for every one that the exchange has here.
     """
@@ -39,7 +39,7 @@ class SeriesName:
 
 
 def parse_selections(text: str) -> tuple[Selection, ...]:
-    """Read `exchange:symbols:intervals`, several of them separated by spaces or semicolons.
+    """Read `exchange:symbols:intervals`, separated by spaces or semicolons.
 
     Symbols and intervals are separated by commas: `hyperliquid:*:1m,1h binance:BTC-USDT:1m`.
 

@@ -1,4 +1,4 @@
-"""What the store has, per series: read from coverage, never from candles.
+"""The inventory: stored slots per series, read from coverage alone.
 
 It needs no arrays: to load what has them takes longer than the answer.
 """
@@ -40,7 +40,7 @@ ORDER BY symbols.exchange, symbols.market_type, symbols.name, length.one
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """What is covered of a series: so many slots in so many parts, between `start` and `end`."""
+    """The coverage of a series: slots and parts between `start` and `end`."""
 
     exchange: str
     market_type: str

@@ -1,4 +1,4 @@
-"""The one pool of connections, for psycopg and SQLAlchemy, and the translation of its errors.
+"""The connection pool, for psycopg and SQLAlchemy, and its errors.
 
 SQLAlchemy itself is loaded by the catalog alone: it takes longer than a short command.
 """
@@ -91,7 +91,7 @@ class Database:
             yield connection
 
     async def problem(self) -> str | None:
-        """Say in a line why nobody can connect; None if one can. The pool has no part in it."""
+        """Return why a connection outside the pool fails; None if it succeeds."""
         return await connection_problem(self._url)
 
     def dedicated(self) -> "DedicatedConnection":
@@ -99,7 +99,7 @@ class Database:
         return DedicatedConnection(self._url)
 
     async def lend(self) -> Connection:
-        """Give a connection to SQLAlchemy, which ends its transactions, and closes it, itself."""
+        """Return a connection for SQLAlchemy, which ends its transactions and closes it."""
         connection = await self._pool.getconn()
         try:
             await connection.set_autocommit(False)
@@ -148,7 +148,7 @@ class DedicatedConnection:
 
 
 class translate_driver_errors:  # noqa: N801 - reads as a statement
-    """Turn passing driver errors, also those SQLAlchemy wraps, into `StoreUnavailable`."""
+    """Context that turns passing driver errors into `StoreUnavailable`."""
 
     def __enter__(self) -> None:
         """Do nothing: what counts is how it ends."""
@@ -187,7 +187,7 @@ async def open_database(
 
 
 async def connection_problem(url: str, *, patience_seconds: float = 0.0) -> str | None:
-    """Say in a line, in the server's words, why nobody can connect there; None if one can.
+    """Return in the server's words why a connection fails; None if it succeeds.
 
     Args:
         url: A `postgresql://` URL.
@@ -249,5 +249,5 @@ async def _check_if_idle(connection: _PooledConnection) -> None:
 
 
 def storable(text: str) -> str:
-    """Give a text without what no text in Postgres may hold, whoever sent it."""
+    """Return a text without the characters that Postgres can't store."""
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}")

@@ -1,4 +1,4 @@
-"""The state of the database: server, schema and blocks for `/health`, sizes for its operator."""
+"""The database's state: server, schema, blocks, and sizes for its operator."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ SELECT rolname, rolcanlogin FROM pg_roles WHERE rolname = ANY(%s) ORDER BY rolna
 _REVISION: LiteralString = "SELECT version_num FROM alembic_version"
 
 # How many candles has each chunk, when do its candles open, how big is it, is it in columns? It
-# counts them all: the estimates of a table that nobody has analysed yet are wrong.
+# counts them all: the estimates of a table that was never analysed are wrong.
 _CHUNKS: LiteralString = """
 SELECT range_start, range_end, rows, total_bytes, is_compressed
 FROM timescaledb_information.chunks
@@ -60,7 +60,7 @@ SELECT EXISTS (SELECT FROM timescaledb_information.hypertables
 
 @dataclass(frozen=True, slots=True)
 class ExchangeBlock:
-    """An exchange that takes no requests of an egress until a time (UTC), and the reason."""
+    """An exchange that takes no requests of an egress until a time (UTC)."""
 
     exchange: str
     egress: str
@@ -94,7 +94,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What the database says of itself.
+    """The server, the schema, the roles and the chunks of the database.
 
     `timescaledb` and `license` are None without the extension, `revision` without the schema;
     `logins` tells of each of our roles that exists whether it may log in.

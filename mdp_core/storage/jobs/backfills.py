@@ -74,7 +74,7 @@ ORDER BY backfills.id LIMIT 1
 """
 )
 
-# Somebody works on it.
+# A worker has begun it.
 _START: LiteralString = """
 UPDATE backfills SET started_at = coalesce(started_at, now()) WHERE id = %(id)s
 """
@@ -120,7 +120,7 @@ _ROUNDS = 3
 
 
 class State(StrEnum):
-    """How far a job has come."""
+    """The state of a job."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -130,7 +130,7 @@ class State(StrEnum):
 
     @property
     def is_open(self) -> bool:
-        """Whether there is work to be done."""
+        """True while there is work to do."""
         return self in (State.QUEUED, State.RUNNING)
 
 
@@ -163,7 +163,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """How much (as a duration) is missing for an open job."""
+    """The duration that is missing for an open job."""
 
     job: int
     market_type: str
@@ -225,7 +225,7 @@ class BackfillStore:
         return await self._jobs(_GET, {"ids": list(jobs)})
 
     async def jobs(self, *, before: int | None, is_open: bool | None, limit: int) -> list[Job]:
-        """Give jobs, the newest first; `before` an id, and open or ended ones only if asked."""
+        """Return jobs, the newest first, perhaps before an id, open or ended only."""
         return await self._jobs(_LIST, {"before": before, "is_open": is_open, "limit": limit})
 
     async def oldest(
@@ -252,7 +252,7 @@ class BackfillStore:
         return [Queued(row[0], row[1], row[2], timedelta(seconds=row[3])) for row in rows]
 
     async def start(self, job: int) -> None:
-        """Note that somebody works on it."""
+        """Note that a worker has begun it."""
         await self._execute(_START, {"id": job})
 
     async def narrow(self, job: int, window: Window) -> None:

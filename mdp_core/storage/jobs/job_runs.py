@@ -1,7 +1,7 @@
 """Scheduled runs and the syncers that run them, in the database.
 
-The insert of a run is the claim: of many syncers one gets it. Whoever runs it says every few
-seconds that it lives; once it has been silent for long enough, anybody takes the run over.
+The insert of a run is the claim: of many syncers one gets it. Its worker
+sends a heartbeat every few seconds; another syncer takes over a run that has gone silent.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ HEARTBEAT_SECONDS = 3.0
 SILENT_SECONDS = 10.0
 """After so much silence a syncer, or what it runs, counts as dead."""
 
-# May this worker run it: is it new, or was it left by somebody who is silent?
+# May this worker run it: is it new, or was it left by a silent worker?
 _CLAIM: LiteralString = """
 INSERT INTO job_runs (job, due_at, worker) VALUES (%(job)s, %(due_at)s, %(worker)s)
 ON CONFLICT (job, due_at) DO UPDATE
@@ -32,7 +32,7 @@ WHERE job = %(job)s AND due_at = %(due_at)s AND worker = %(worker)s AND ended_at
 RETURNING true
 """
 
-# It has ended, unless somebody else has taken it over.
+# It has ended, unless another worker has taken it over.
 _END: LiteralString = """
 UPDATE job_runs
 SET ended_at = now(), heartbeat_at = now(), rows = %(rows)s, waiting = %(waiting)s,
@@ -40,7 +40,7 @@ SET ended_at = now(), heartbeat_at = now(), rows = %(rows)s, waiting = %(waiting
 WHERE job = %(job)s AND due_at = %(due_at)s AND worker = %(worker)s AND ended_at IS NULL
 """
 
-# It was begun and can't be ended here: anybody may have it at once.
+# It was begun and can't be ended here: any worker may take it at once.
 _RELEASE: LiteralString = """
 UPDATE job_runs SET heartbeat_at = '-infinity'
 WHERE job = %(job)s AND due_at = %(due_at)s AND worker = %(worker)s AND ended_at IS NULL
@@ -109,7 +109,7 @@ class RunKey:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What came of a run.
+    """The result of a run.
 
     `rows` counts what the job counts; `waiting` the series that there was no budget for.
     """
@@ -150,7 +150,7 @@ class JobRuns:
         self._database = database
 
     async def claim(self, key: RunKey, worker: str) -> bool:
-        """Tell whether `worker` may run it; nobody else may then, until it falls silent."""
+        """Return whether `worker` may run it; no other may until it falls silent."""
         what = {**_key(key, worker), "silent": SILENT_SECONDS}
         async with self._database.connection() as connection:
             return await (await connection.execute(_CLAIM, what)).fetchone() is not None
@@ -169,12 +169,12 @@ class JobRuns:
             await connection.execute(_END, {**_key(key, worker), **came})
 
     async def release(self, key: RunKey, worker: str) -> None:
-        """Let anybody have it at once."""
+        """Release it: any worker may take it at once."""
         async with self._database.connection() as connection:
             await connection.execute(_RELEASE, _key(key, worker))
 
     async def left(self) -> list[RunKey]:
-        """Give the runs that somebody must take over: of each job the latest."""
+        """Return the runs to take over: of each job the latest."""
         silent = {"silent": SILENT_SECONDS}
         async with self._database.connection() as connection:
             await connection.execute(_CLOSE_OVERTAKEN, silent)

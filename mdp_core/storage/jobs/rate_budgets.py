@@ -1,4 +1,4 @@
-"""The shared token buckets of the exchanges' rate limits: the table `rate_budgets`.
+"""The shared token buckets of rate limits: the table `rate_budgets`.
 
 One statement moves a bucket, on the database's clock, so that all processes behind one egress
 stay within the limit together.
@@ -63,7 +63,7 @@ WHERE exchange = %(exchange)s AND egress = %(egress)s
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """The number of requests that got tokens; the seconds that the first must wait if none did."""
+    """The number of requests that got tokens; if none, the seconds to wait."""
 
     count: int
     wait_seconds: float

@@ -17,8 +17,8 @@ from mdp_core.errors import ExchangeError, ExchangeUnavailable
 from mdp_core.exchanges.base import ExchangeAdapter, ExchangeFacts
 from mdp_core.exchanges.validation import Observation, Sifted, judge, sift
 from mdp_core.fill.absence import (
-    Reach,
     Evidence,
+    Reach,
     absent_slots,
     confirmed_slots,
     present_slots,

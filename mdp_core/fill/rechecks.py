@@ -57,7 +57,7 @@ class Rechecker:
         self._tasks: dict[int, asyncio.Task[None]] = {}
 
     def begin(self, series: Series, due: datetime) -> None:
-        """Start to recheck what is due of a series, at `due` or before, unless that is under way."""
+        """Start to recheck what is due of a series, first at `due`, unless that is under way."""
         if due <= self._observer.now() and series.id not in self._tasks:
             task = asyncio.create_task(self._recheck_quietly(series))
             self._tasks[series.id] = task

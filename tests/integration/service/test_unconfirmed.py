@@ -1,8 +1,8 @@
 """Absent candles in doubt: told, asked for again, found or confirmed; on injected time."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx

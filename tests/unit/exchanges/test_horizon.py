@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from typing import Self
 
 import pytest
 from hypothesis import given, settings

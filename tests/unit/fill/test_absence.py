@@ -1,6 +1,7 @@
 """Which absent slots are facts at once, and how the others are asked for again."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
@@ -11,9 +12,9 @@ from mdp_core.domain.candles import RejectedRow
 from mdp_core.domain.intervals import Int64s
 from mdp_core.exchanges.validation import Observation
 from mdp_core.fill.absence import (
+    Evidence,
     Reach,
     RecheckPlan,
-    Evidence,
     absent_slots,
     asked_together,
     confirmed_slots,
@@ -108,7 +109,7 @@ def test_slot_with_a_wrong_row_is_not_absent() -> None:
 @pytest.mark.parametrize("odd", [{"is_live": False}, {"has_strays": True}])
 def test_answer_that_is_no_witness_confirms_nothing(odd: dict[str, bool]) -> None:
     """An answer with rows from elsewhere lacks others."""
-    answer = observed(LONG_AGO, LONG_AGO + 10, [LONG_AGO, LONG_AGO + 9], **odd)
+    answer = replace(page(range(5, 6), size=10), **odd)
 
     assert confirmed(answer) == []
 

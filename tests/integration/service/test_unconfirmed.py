@@ -150,7 +150,7 @@ async def test_candle_that_never_comes_is_confirmed_by_the_last_recheck(
 
 
 async def test_recheck_of_a_silent_exchange_is_none(
-    stage: Stage, database: psycopg.Connection
+    stage: Stage,
 ) -> None:
     """The last recheck is repeated until the exchange answers."""
     window = (LATE_MS - 10 * MINUTE_MS, NOW_MS - MINUTE_MS)

@@ -14,6 +14,7 @@ from mdp_core.domain.series import Series, Symbol
 from mdp_core.errors import ExchangeUnavailable
 from mdp_core.exchanges.binance import BinanceFuturesAdapter
 from mdp_core.exchanges.clock import Delays, ExchangeClock
+from mdp_core.ratelimit.context import RequestContext
 
 _DELAYS = Delays(settle=timedelta(seconds=2), absence_grace=timedelta(seconds=60))
 _AHEAD = timedelta(minutes=3)

@@ -105,6 +105,13 @@ series = Table(
     ),
     Column("history_begins", TIME, comment="open time of the exchange's first candle"),
     Column("history_source", Text, comment="how history_begins is known"),
+    Column(
+        "history_witnesses",
+        Integer,
+        nullable=False,
+        server_default=text("0"),
+        comment="questions of different widths that told history_begins",
+    ),
     Column("history_checked_at", TIME, comment="last time that history_begins was asked for"),
     Column("history_recheck_at", TIME, comment="time to ask for history_begins again"),
     Column(

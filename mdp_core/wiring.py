@@ -28,6 +28,8 @@ from mdp_core.fill.provisional import ProvisionalCache
 from mdp_core.fill.rechecks import Rechecker
 from mdp_core.ratelimit.budget import Budget
 from mdp_core.ratelimit.scheduler import RequestScheduler
+from mdp_core.series.history_probes import HistoryProbes
+from mdp_core.series.history_rechecks import HistoryRechecks
 from mdp_core.series.history_start import HistoryStarts
 from mdp_core.series.resolver import SeriesResolver
 from mdp_core.service.candles import CandleService
@@ -43,6 +45,7 @@ from mdp_core.storage.candles.healing import Healer
 from mdp_core.storage.candles.known_candles import KnownCandles
 from mdp_core.storage.catalog.catalog import Catalog
 from mdp_core.storage.catalog.history_ends import HistoryEndStore
+from mdp_core.storage.catalog.history_starts import HistoryStartStore
 from mdp_core.storage.catalog.usage import Usage
 from mdp_core.storage.database.database import Database, open_database, open_replica
 from mdp_core.storage.database.replica import ReadServers
@@ -67,6 +70,7 @@ class Services:
     database: Database
     store: CandleStore
     absences: AbsenceStore
+    history_starts: HistoryStartStore
     candles: CandleService
     metadata: SeriesResolver
     edge: LatestCandles
@@ -132,7 +136,11 @@ async def open_services(
         adapters = {key: market.adapter for key, market in markets.items()}
         catalog = Catalog(database)
         clocks = {market.adapter: market.exchange_clock for market in markets.values()}
-        history_starts = HistoryStarts(catalog, shared.store, shared.claims, clocks, settings.clock)
+        starts, probes = HistoryStartStore(database), HistoryProbes(settings.second_look_seconds)
+        rechecks = HistoryRechecks(starts, probes, settings.clock)
+        history_starts = HistoryStarts(
+            catalog, shared.store, shared.claims, clocks, settings.clock, rechecks=rechecks
+        )
         await stack.enter_async_context(aclosing(history_starts))
         metadata = SeriesResolver(catalog, history_starts, adapters)
         usage, runs, jobs = Usage(database), JobRuns(database), BackfillStore(database)
@@ -149,6 +157,7 @@ async def open_services(
             database,
             shared.store,
             shared.absences,
+            starts,
             service,
             metadata,
             LatestCandles(

@@ -15,6 +15,7 @@ from mdp_core.storage.jobs.job_runs import RunResult
 from mdp_core.wiring import Services
 from syncer.configured import read_hot, read_keep
 from syncer.history import HistoryStartSearch
+from syncer.history_rechecks import HistoryStartRechecks
 from syncer.keep import Keeper
 from syncer.rechecks import Rechecks
 from syncer.runner import ScheduledJob
@@ -49,7 +50,7 @@ def scheduled_jobs(services: Services) -> list[ScheduledJob]:
     jobs = [_forgetting(services)]
     for adapter in adapters:
         jobs += [_refreshing(services, adapter), _warming(services, adapter, hot)]
-        jobs.append(_rechecking(services, adapter))
+        jobs += [_rechecking(services, adapter), _rechecking_starts(services, adapter)]
         if any(each.exchange == adapter.facts.name for each in keep):
             jobs.append(_keeping(services, adapter, keep))
         if not adapter.facts.supports_first_candle:
@@ -106,6 +107,12 @@ def _keeping(
 def _rechecking(services: Services, adapter: ExchangeAdapter) -> ScheduledJob:
     schedule = Schedule(_RECHECK_EVERY, services.settings.clock)
     return ScheduledJob(_name("recheck", adapter), schedule, 2.0, Rechecks(services, adapter).run)
+
+
+def _rechecking_starts(services: Services, adapter: ExchangeAdapter) -> ScheduledJob:
+    schedule = Schedule(_MINUTE, services.settings.clock)
+    run = HistoryStartRechecks(services, adapter).run
+    return ScheduledJob(_name("history", adapter), schedule, 5.0, run)
 
 
 def _searching(services: Services, adapter: ExchangeAdapter) -> ScheduledJob:

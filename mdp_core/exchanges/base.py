@@ -124,6 +124,15 @@ class ExchangeAdapter(ABC):
         del symbol, interval, since
         return Candles.empty()
 
+    async def fetch_first_again(
+        self, symbol: Symbol, interval: Interval, since: datetime | None
+    ) -> Candles:
+        """Fetch a series' first candle by a question of another width, where there can be one.
+
+        Args and result are those of `fetch_first`.
+        """
+        return await self.fetch_first(symbol, interval, since)
+
     async def fetch_newest(self, symbol: Symbol, interval: Interval) -> Candles:
         """Fetch a series' newest candles, closed or not, without naming a window; empty: none.
 

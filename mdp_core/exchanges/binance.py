@@ -96,8 +96,19 @@ class BinanceFuturesAdapter(ExchangeAdapter):
         self, symbol: Symbol, interval: Interval, since: datetime | None
     ) -> Candles:
         """Fetch the first candle: `onboardDate` was seen to lie after it (recorded)."""
-        params = {"symbol": symbol.native, "interval": interval.value, "startTime": 0, "limit": 1}
-        return await self._http.get_json(_KLINES, params, parse_candles, weight=_weight(1))
+        return await self._fetch_from_zero(symbol, interval, 1)
+
+    @override
+    async def fetch_first_again(
+        self, symbol: Symbol, interval: Interval, since: datetime | None
+    ) -> Candles:
+        """Fetch the first two candles."""
+        return await self._fetch_from_zero(symbol, interval, 2)
+
+    async def _fetch_from_zero(self, symbol: Symbol, interval: Interval, rows: int) -> Candles:
+        series = {"symbol": symbol.native, "interval": interval.value}
+        params = {**series, "startTime": 0, "limit": rows}
+        return await self._http.get_json(_KLINES, params, parse_candles, weight=_weight(rows))
 
     @override
     async def fetch_newest(self, symbol: Symbol, interval: Interval) -> Candles:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from mdp_core.domain.candles import Candles
 from mdp_core.domain.queries import Answer, CacheState, CandleQuery, Continuation, Limits
-from mdp_core.domain.series import Series
+from mdp_core.domain.series import SEARCHED, Series
 from mdp_core.domain.watermarks import Watermarks
 from mdp_core.domain.windows import Window, intersect
 from mdp_core.errors import ExchangeUnavailable, InvalidWindow, LimitTooLarge, SeriesRepaired
@@ -146,6 +146,7 @@ class CandleService:
         series = await self._metadata.series(
             query.exchange, query.market_type, query.symbol, query.interval, context
         )
+        series = await self._believed(series, query, context)
         note(series=str(series))  # now: what fails below has its line too
         market = self._markets[query.exchange, query.market_type]
         watermarks = await _watermarks(market, series, query, context)
@@ -181,6 +182,16 @@ class CandleService:
         until = asyncio.get_running_loop().time() + patience
         return RequestContext(until=until)
 
+    async def _believed(
+        self, series: Series, query: CandleQuery, context: RequestContext
+    ) -> Series:
+        """Return the series; a history start that empties the window is asked for again first."""
+        begins, end = series.history_start, query.end
+        is_told_once = series.history_witnesses < 2 and series.history_source != SEARCHED
+        if begins is None or end is None or end > begins or not is_told_once:
+            return series
+        return await self._metadata.doubt_history_start(series, context)
+
     def _rows(self, query: CandleQuery) -> int:
         if query.start is not None and query.end is not None and query.start > query.end:
             raise InvalidWindow(query.start, query.end)
@@ -208,10 +219,9 @@ class CandleService:
         pages = (query.pages or self._limits.pages) * self._markets[
             query.exchange, query.market_type
         ].page_size
-        first = grid.index(end) - max(rows, pages)
-        return Window(
-            grid.at(max(first, min(grid.index(watermarks.history_start), grid.index(end)))), end
-        )
+        first, begins = grid.index(end) - max(rows, pages), series.history_start
+        begins = begins or watermarks.history_start
+        return Window(grid.at(max(first, min(grid.index(begins), grid.index(end)))), end)
 
     @asynccontextmanager
     async def _deadline(self, exchange: str, priority: Priority) -> AsyncGenerator[None]:
@@ -227,7 +237,7 @@ class CandleService:
 def pieces(answer: Answer) -> list[Piece]:
     """Part the stored window of an answer along the blocks that all answers of a series share."""
     grid, window = answer.series.grid, answer.stored
-    if (begins := answer.series.history_start) is not None:
+    if (begins := answer.series.empty_before) is not None:
         window = window.clip(begins, window.end)  # nothing to read lies before
     parts: list[Piece] = []
     while not window.is_empty:

@@ -43,6 +43,8 @@ class Span:
 
     window: Window
     state: State
+    source: str | None = None
+    """How that is known, of what lies before the history."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,12 @@ class Coverage:
             State.BEYOND_MEMORY: intersect(gaps, forgotten),
             State.NOT_FETCHED: subtract(gaps, [forgotten]),
         }
-        return sorted(Span(part, state) for state, parts in states.items() for part in parts)
+        known_by = {State.BEFORE_HISTORY: series.history_source}
+        return sorted(
+            Span(part, state, known_by.get(state))
+            for state, parts in states.items()
+            for part in parts
+        )
 
 
 def _asked(query: CandleQuery, series: Series, watermarks: Watermarks) -> Window:

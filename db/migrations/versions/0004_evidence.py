@@ -60,6 +60,7 @@ CREATE TABLE absences (
 CREATE INDEX ix_absences_next_due_at ON absences (next_due_at);
 
 ALTER TABLE series
+    ADD COLUMN history_witnesses integer NOT NULL DEFAULT 0,
     ADD COLUMN history_checked_at timestamptz,
     ADD COLUMN history_recheck_at timestamptz;
 
@@ -92,6 +93,8 @@ COMMENT ON COLUMN symbols.history_ends IS
     'close of the newest candle asked for without a window; of delisted symbols';
 COMMENT ON COLUMN symbols.history_ends_source IS 'interval and request that told history_ends';
 COMMENT ON COLUMN symbols.history_ends_checked_at IS 'last time that history_ends was asked for';
+COMMENT ON COLUMN series.history_witnesses IS
+    'questions of different widths that told history_begins';
 COMMENT ON COLUMN series.history_checked_at IS 'last time that history_begins was asked for';
 COMMENT ON COLUMN series.history_recheck_at IS 'time to ask for history_begins again';
 """

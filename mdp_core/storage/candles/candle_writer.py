@@ -3,7 +3,7 @@
 What is saved while a transaction is under way shares the next one, its locks and its round trips.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import LiteralString, TypeAlias, cast
@@ -13,12 +13,14 @@ from psycopg import sql
 from psycopg.types.multirange import Multirange
 
 from mdp_core.domain.candles import Candles, RejectedRow
-from mdp_core.domain.clock import EPOCH
+from mdp_core.domain.clock import EPOCH, from_ms
 from mdp_core.domain.intervals import Int64s
+from mdp_core.domain.series import DOUBTED_BEFORE
 from mdp_core.domain.windows import Window, intersect, subtract
 from mdp_core.errors import StoreUnavailable
 from mdp_core.storage.candles.absences import Absence, add_absences, clipped
 from mdp_core.storage.candles.binary_copy import copy_batches
+from mdp_core.storage.candles.changes import record_changes
 from mdp_core.storage.database.batching import BatchingQueue
 from mdp_core.storage.database.database import Connection, Database
 
@@ -30,10 +32,11 @@ _WINDOWS: LiteralString = """
     GROUP BY id
 """
 
-# What of these windows is not covered, with nobody else saving until the transaction ends?
+# What of these windows is not covered, and where do the histories begin? No other process saves
+# until the transaction ends.
 # Everybody locks series in one order.
 _LOCK_MISSING: LiteralString = f"""
-SELECT series.id, asked.windows - series.coverage
+SELECT series.id, asked.windows - series.coverage, series.history_begins
 FROM series JOIN ({_WINDOWS}) AS asked USING (id)
 ORDER BY series.id FOR UPDATE OF series
 """  # noqa: S608 - of constants only
@@ -43,6 +46,11 @@ _COVER: LiteralString = f"""
 UPDATE series SET coverage = coverage + fresh.windows
 FROM ({_WINDOWS}) AS fresh WHERE series.id = fresh.id
 """  # noqa: S608 - of constants only
+
+# The history of a series begins with this candle: a beginning is never after a stored one.
+_BEGIN_EARLIER: LiteralString = """
+UPDATE series SET history_begins = %(first)s WHERE id = %(series_id)s
+"""
 
 # Remember rows that can't be right.
 _REJECT: LiteralString = """
@@ -111,7 +119,7 @@ class Saver:
     async def _save_at_once(self, saves: Sequence[Save]) -> list[int]:
         """Lock, copy, cover: the order that keeps writers from deadlocks."""
         async with self._database.transaction() as connection:
-            missing = await _lock_missing(connection, saves)
+            missing, begins = await _lock_missing(connection, saves)
             fresh = [_taken(missing, save) for save in saves]
             parts = [
                 [save.candles.inside(window) for window in windows]
@@ -123,6 +131,7 @@ class Saver:
             in_time = np.argsort(rows.time, kind="stable")  # so that chunks are made in one order
             await copy_in(connection, series_ids[in_time], rows[in_time])
             await _cover(connection, saves, fresh)
+            await _begin_earlier(connection, begins, series_ids[in_time], rows.time[in_time])
             doubts = zip(saves, fresh, strict=True)
             await add_absences(
                 connection,
@@ -134,14 +143,34 @@ class Saver:
         return counts
 
 
-async def _lock_missing(connection: Connection, saves: Sequence[Save]) -> dict[int, list[Window]]:
+async def _lock_missing(
+    connection: Connection, saves: Sequence[Save]
+) -> tuple[dict[int, list[Window]], dict[int, datetime | None]]:
+    """Lock the series; return what is missing of the windows, and where the histories begin."""
     asked = [(save.series_id, window) for save in saves for window in save.windows or [_NOTHING]]
     cursor = await connection.execute(_LOCK_MISSING, as_columns(asked), binary=True)
-    missing = {row[0]: windows_of(row[1]) for row in await cursor.fetchall()}
+    rows = await cursor.fetchall()
+    missing = {row[0]: windows_of(row[1]) for row in rows}
     for save in saves:
         if save.series_id not in missing:
             raise not_in_the_catalog(save.series_id)
-    return missing
+    return missing, {row[0]: row[2] for row in rows}
+
+
+async def _begin_earlier(
+    connection: Connection,
+    begins: Mapping[int, datetime | None],
+    series_ids: Int64s,
+    times: Int64s,
+) -> None:
+    """Move a history start that lies after a candle which is stored now; `times` ascend."""
+    ids, places = np.unique(series_ids, return_index=True)
+    for series_id, time_ms in zip(ids.tolist(), times[places].tolist(), strict=True):
+        first, known = from_ms(time_ms), begins[series_id]
+        if known is not None and first < known:
+            parameters = {"series_id": series_id, "first": first}
+            await connection.execute(_BEGIN_EARLIER, parameters)
+            await record_changes(connection, series_id, [Window(first - DOUBTED_BEFORE, known)])
 
 
 def _taken(missing: dict[int, list[Window]], save: Save) -> list[Window]:

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from typing import LiteralString
 
 import numpy as np
-from psycopg.types.multirange import Multirange
-from psycopg.types.range import Range
 
 from mdp_core.domain.candles import Candles, RejectedRow
 from mdp_core.domain.clock import from_ms, to_ms
@@ -17,6 +15,7 @@ from mdp_core.storage.candles.candle_writer import (
     copy_in,
     remember_rejected,
 )
+from mdp_core.storage.candles.changes import record_changes
 from mdp_core.storage.database.database import Connection, Database
 
 # Let nobody else change this series until the transaction ends.
@@ -33,26 +32,6 @@ UPDATE series SET coverage = coverage - (
     SELECT range_agg(tstzrange(opens, ends))
     FROM unnest(%(starts)s::timestamptz[], %(ends)s::timestamptz[]) AS lost(opens, ends))
 WHERE id = %(series_id)s
-"""
-
-
-# Raise the epoch of a series, and note the slots that changed; changes that they touch merge with
-# them under the new epoch. Needs the row lock of the series.
-_RECORD: LiteralString = """
-WITH fresh AS (
-    SELECT unnest(%(windows)s::tstzmultirange) AS slots
-), raised AS (
-    UPDATE series SET epoch = epoch + 1 WHERE id = %(series_id)s RETURNING epoch
-), touched AS (
-    DELETE FROM changes WHERE series_id = %(series_id)s AND EXISTS (
-        SELECT FROM fresh WHERE fresh.slots && changes.slots OR fresh.slots -|- changes.slots)
-    RETURNING slots
-), merged AS (
-    SELECT unnest(range_agg(slots)) AS slots
-    FROM (SELECT slots FROM fresh UNION ALL SELECT slots FROM touched) AS parts
-)
-INSERT INTO changes (series_id, slots, epoch)
-SELECT %(series_id)s, slots, epoch FROM merged, raised
 """
 
 
@@ -103,7 +82,7 @@ class Healer:
             await remember_rejected(connection, rejected)
             changed = sorted([*_inside(healing.changed, mine), *lost])
             if changed:
-                await _record_changes(connection, healing.series_id, changed)
+                await record_changes(connection, healing.series_id, changed)
         return len(found)
 
 
@@ -126,10 +105,3 @@ async def _uncover(connection: Connection, series_id: int, windows: Sequence[Win
     if windows:
         columns = as_columns([(series_id, window) for window in windows])
         await connection.execute(_UNCOVER, {**columns, "series_id": series_id})
-
-
-async def _record_changes(
-    connection: Connection, series_id: int, windows: Sequence[Window]
-) -> None:
-    ranges = Multirange([Range(window.start, window.end) for window in windows])
-    await connection.execute(_RECORD, {"series_id": series_id, "windows": ranges})

@@ -36,7 +36,7 @@ the header `Allow`.
 """
 
 
-class State(TypedDict):
+class RequestState(TypedDict):
     """The objects that every request finds in `request.state`."""
 
     services: Services
@@ -63,7 +63,7 @@ def create_app(open_: OpenServices = open_from_environment) -> FastAPI:
     """
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncGenerator[State]:
+    async def lifespan(_: FastAPI) -> AsyncGenerator[RequestState]:
         await asyncio.to_thread(warm_up)
         async with open_() as services:
             settings = services.settings
@@ -71,7 +71,7 @@ def create_app(open_: OpenServices = open_from_environment) -> FastAPI:
             at_once = max(settings.pool_size // 2, 1)
             blocks = Blocks(services.candles, of_blocks, at_once=at_once)
             async with aclosing(blocks):
-                yield State(
+                yield RequestState(
                     services=services,
                     verifier=TokenVerifier(settings),
                     blocks=blocks,

@@ -24,7 +24,7 @@ PROBLEM_TYPE = "application/problem+json"
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class ProblemKind:
     """The status and the stable code under which a client knows an error."""
 
     status: int
@@ -56,30 +56,30 @@ _STATUSES: dict[type[errors.MdpError], int] = {
     errors.SchemaMissing: 503,
     errors.SeriesRepaired: 503,
 }
-KINDS: dict[type[Exception], Kind] = {
-    **{error: Kind(status, error.code) for error, status in _STATUSES.items()},
-    Unauthorized: Kind(401, "unauthorized"),
-    Forbidden: Kind(403, "forbidden"),
-    NotAcceptable: Kind(406, "not_acceptable"),
+KINDS: dict[type[Exception], ProblemKind] = {
+    **{error: ProblemKind(status, error.code) for error, status in _STATUSES.items()},
+    Unauthorized: ProblemKind(401, "unauthorized"),
+    Forbidden: ProblemKind(403, "forbidden"),
+    NotAcceptable: ProblemKind(406, "not_acceptable"),
 }
-BODY_TOO_LARGE = Kind(413, "body_too_large")
-TARGET_TOO_LONG = Kind(414, "uri_too_long")
-HEADERS_TOO_LARGE = Kind(431, "headers_too_large")
-INTERNAL = Kind(500, "internal_error")
+BODY_TOO_LARGE = ProblemKind(413, "body_too_large")
+TARGET_TOO_LONG = ProblemKind(414, "uri_too_long")
+HEADERS_TOO_LARGE = ProblemKind(431, "headers_too_large")
+INTERNAL = ProblemKind(500, "internal_error")
 _STATUS_KINDS = {
-    404: Kind(404, "not_found"),
-    405: Kind(405, "method_not_allowed"),
+    404: ProblemKind(404, "not_found"),
+    405: ProblemKind(405, "method_not_allowed"),
     413: BODY_TOO_LARGE,
 }
 
 
-def every_kind() -> frozenset[Kind]:
+def every_kind() -> frozenset[ProblemKind]:
     """Return every kind that a client can meet."""
     of_requests = {TARGET_TOO_LONG, HEADERS_TOO_LARGE, INTERNAL, *_STATUS_KINDS.values()}
     return frozenset({*KINDS.values(), *of_requests})
 
 
-def kind_of(error: Exception) -> Kind:
+def kind_of(error: Exception) -> ProblemKind:
     """Return the kind of the nearest class of an error that has one."""
     return next((KINDS[kind] for kind in type(error).__mro__ if kind in KINDS), INTERNAL)
 
@@ -125,7 +125,7 @@ def _parameter(problem: Mapping[str, Any]) -> str:
 
 async def _answer_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for it only
-    kind = _STATUS_KINDS.get(error.status_code, Kind(error.status_code, "http_error"))
+    kind = _STATUS_KINDS.get(error.status_code, ProblemKind(error.status_code, "http_error"))
     return problem(request, kind, str(error.detail), dict(error.headers or {}))
 
 
@@ -148,7 +148,7 @@ def details_of(error: Exception) -> dict[str, Any]:
 
 def problem(
     request: Request,
-    kind: Kind,
+    kind: ProblemKind,
     detail: str,
     headers: dict[str, str] | None = None,
     extra: dict[str, Any] | None = None,
@@ -166,7 +166,7 @@ def problem(
     return Response(orjson.dumps(body), kind.status, headers, media_type=PROBLEM_TYPE)
 
 
-def problem_body(kind: Kind, detail: str, request_id: str) -> dict[str, Any]:
+def problem_body(kind: ProblemKind, detail: str, request_id: str) -> dict[str, Any]:
     """Give the members that every problem body has."""
     return {
         "type": "about:blank",

@@ -194,7 +194,7 @@ class Settings(DatabaseSettings, TokenSettings, LogSettings):
     """Requests that wait for pages of one exchange at the most, in one process."""
 
     hot: str = ""
-    """EXCHANGE:SYMBOLS:INTERVALS …: series that the syncer keeps warm, whether or not they are requested."""
+    """EXCHANGE:SYMBOLS:INTERVALS …: series that the syncer always keeps warm."""
     keep: str = ""
     """The same: series of which nothing may be lost that the exchange forgets in time."""
     block_memory_mb: int = Field(default=256, ge=0)

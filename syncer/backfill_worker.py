@@ -26,7 +26,7 @@ from mdp_core.errors import (
 from mdp_core.exchanges.base import ExchangeAdapter
 from mdp_core.ratelimit.context import RequestContext
 from mdp_core.ratelimit.priority import Priority
-from mdp_core.storage.jobs.backfills import Job, State, UnavailableWindow
+from mdp_core.storage.jobs.backfills import Job, JobState, UnavailableWindow
 from mdp_core.wiring import Services
 
 _log = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ class JobWorker:
         except Exception as error:  # noqa: BLE001 - the top of a job: the others must go on
             _log.exception("job %s failed", job.id)
             reason = f"{type(error).__name__}: {error}"
-            await jobs.end(job.id, State.FAILED, reason)
+            await jobs.end(job.id, JobState.FAILED, reason)
         self._rests.pop(job.id, None)
         return True
 
@@ -115,7 +115,7 @@ class JobWorker:
         try:
             series = await self._begun(job)
         except _HOPELESS as error:
-            await self._services.jobs.end(job.id, State.FAILED, str(error))
+            await self._services.jobs.end(job.id, JobState.FAILED, str(error))
             return
         await self._services.backfills.narrow(job, series)
         await self._work(job.id, series)
@@ -141,7 +141,7 @@ class JobWorker:
         return await backfills.series(job, context)
 
     async def _asked_again(self, series: Series, context: RequestContext) -> Series:
-        """Return a series whose history start was asked for anew; of two answers the old one stays."""
+        """Return a series whose history start was asked for anew, if that gave an answer."""
         try:
             return await self._services.metadata.ask_history_start(series, context)
         except BadPayload as error:
@@ -161,7 +161,7 @@ class JobWorker:
             chunk = bulk.choose(series, left, order)
             filled = await self._fill(job_id, series, chunk)
             if refusal := refusals.heed(filled, chunk):
-                await self._services.jobs.end(job_id, State.FAILED, str(refusal))
+                await self._services.jobs.end(job_id, JobState.FAILED, str(refusal))
             if filled.delay:
                 raise filled.delay
             self._rests.pop(job_id, None)
@@ -190,8 +190,8 @@ def _losses(lost: Sequence[Missing], within: Window) -> list[UnavailableWindow]:
     ]
 
 
-def _verdict(job: Job) -> tuple[State, str | None]:
+def _verdict(job: Job) -> tuple[JobState, str | None]:
     if not job.losses:
-        return State.DONE, None
+        return JobState.DONE, None
     first = job.losses[0]
-    return State.FAILED, f"{len(job.losses)} window(s) could not be had: {first.detail}"
+    return JobState.FAILED, f"{len(job.losses)} window(s) could not be had: {first.detail}"

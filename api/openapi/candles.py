@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from api.openapi.examples import CANDLES
 from api.responses.formats import FORMATS
-from api.responses.job_bodies import Accepted
+from api.responses.job_bodies import AcceptedBody
 
 _ROW = {
     "type": "array",
@@ -118,7 +118,7 @@ CANDLE_RESPONSES: dict[int | str, dict[str, Any]] = {
         "content": {each.media_type: _CONTENT[name] for name, each in FORMATS.items()},
     },
     202: {
-        "model": Accepted,
+        "model": AcceptedBody,
         "description": "Too much must be fetched first: a job does it. Ask again when it is done.",
         "headers": {
             "Location": {"required": True, "schema": _TEXT},

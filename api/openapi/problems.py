@@ -5,7 +5,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 from api.auth import Forbidden, Unauthorized
-from api.errors import KINDS, PROBLEM_TYPE, Kind, details_of, every_kind, kind_of, problem_body
+from api.errors import (
+    KINDS,
+    PROBLEM_TYPE,
+    ProblemKind,
+    details_of,
+    every_kind,
+    kind_of,
+    problem_body,
+)
 from api.requests.negotiation import NotAcceptable
 from mdp_core import errors
 
@@ -87,18 +95,18 @@ def problem_responses(*given: int | type[Exception]) -> dict[int | str, dict[str
     Args:
         given: A status stands for every code that it has; an error for its own code alone.
     """
-    kinds: dict[int, set[Kind]] = {}
+    kinds: dict[int, set[ProblemKind]] = {}
     for each in (*given, *_EVERYWHERE):
         for kind in _of_status(each) if isinstance(each, int) else [KINDS[each]]:
             kinds.setdefault(kind.status, set()).add(kind)
     return {status: _describe(sorted(kinds[status], key=_code)) for status in sorted(kinds)}
 
 
-def _of_status(status: int) -> list[Kind]:
+def _of_status(status: int) -> list[ProblemKind]:
     return [kind for kind in every_kind() if kind.status == status]
 
 
-def _describe(kinds: Sequence[Kind]) -> dict[str, Any]:
+def _describe(kinds: Sequence[ProblemKind]) -> dict[str, Any]:
     content = {"schema": _schema(kinds), "examples": _examples(kinds)}
     return {
         "description": ", ".join(f"`{kind.code}`" for kind in kinds),
@@ -107,7 +115,7 @@ def _describe(kinds: Sequence[Kind]) -> dict[str, Any]:
     }
 
 
-def _schema(kinds: Sequence[Kind]) -> dict[str, Any]:
+def _schema(kinds: Sequence[ProblemKind]) -> dict[str, Any]:
     codes = [kind.code for kind in kinds]
     details = [_DETAILS.get(code, {}) for code in codes]
     always: dict[str, Any] = {
@@ -126,7 +134,7 @@ def _schema(kinds: Sequence[Kind]) -> dict[str, Any]:
     }
 
 
-def _examples(kinds: Sequence[Kind]) -> dict[str, Any]:
+def _examples(kinds: Sequence[ProblemKind]) -> dict[str, Any]:
     """Return an example body for every code, also for those that no error has."""
     said = {kind_of(error): (str(error), details_of(error)) for error in reversed(EXAMPLES)}
     bodies = {
@@ -137,5 +145,5 @@ def _examples(kinds: Sequence[Kind]) -> dict[str, Any]:
     return {code: {"value": body} for code, body in bodies.items()}
 
 
-def _code(kind: Kind) -> str:
+def _code(kind: ProblemKind) -> str:
     return kind.code

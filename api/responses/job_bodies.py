@@ -3,7 +3,7 @@
 from typing_extensions import TypedDict
 
 
-class Estimate(TypedDict):
+class EstimateBody(TypedDict):
     """The work that is left; `eta_s` includes the wait for jobs queued ahead."""
 
     candles: int
@@ -13,21 +13,21 @@ class Estimate(TypedDict):
     cached_share: float
 
 
-class Bounds(TypedDict):
+class BoundsBody(TypedDict):
     """A window, half-open."""
 
     start: int
     end: int
 
 
-class Lost(Bounds):
+class LostBody(BoundsBody):
     """A window that could not be fetched: the error's code and its text."""
 
     reason: str
     detail: str
 
 
-class _OfSeries(Bounds):
+class _OfSeries(BoundsBody):
     exchange: str
     market_type: str
     symbol: str
@@ -41,17 +41,17 @@ class _Known(_OfSeries):
     begin later than the estimate assumes, and there is less to fetch: the job's worker finds out.
     """
 
-    beyond_memory: list[Bounds]
+    beyond_memory: list[BoundsBody]
     begins_known: bool
 
 
-class PlannedFill(_Known):
+class PlannedBody(_Known):
     """A job that a dry run describes."""
 
-    estimate: Estimate
+    estimate: EstimateBody
 
 
-class Failed(TypedDict):
+class FailedBody(TypedDict):
     """A series without a job: `code` and `detail` as in an error's answer."""
 
     exchange: str
@@ -62,20 +62,20 @@ class Failed(TypedDict):
     detail: str
 
 
-class Made(_Known):
+class MadeBody(_Known):
     """A job."""
 
     job: int
     status_url: str
 
 
-class Accepted(Made):
+class AcceptedBody(MadeBody):
     """A job that was just asked for."""
 
-    estimate: Estimate
+    estimate: EstimateBody
 
 
-class Progress(TypedDict):
+class ProgressBody(TypedDict):
     """The slots of the window, and how many of them are covered.
 
     `unconfirmed` counts covered slots without a candle that will be asked for again.
@@ -87,40 +87,40 @@ class Progress(TypedDict):
     share: float
 
 
-class Job(Made):
+class JobBody(MadeBody):
     """A job; its progress is read from coverage, its estimate is of what is left.
 
     Both are null where its series can't be resolved, e.g. while its exchange is not installed.
     """
 
     state: str
-    progress: Progress | None
-    estimate: Estimate | None
+    progress: ProgressBody | None
+    estimate: EstimateBody | None
     created_at: int
     started_at: int | None
     ended_at: int | None
     error: str | None
-    missing: list[Lost]
+    missing: list[LostBody]
 
 
-class Jobs(TypedDict):
+class JobsBody(TypedDict):
     """The newest first; `next` where there are more."""
 
-    backfills: list[Job]
+    backfills: list[JobBody]
     next: str | None
 
 
-class PlannedJobs(TypedDict):
+class PlannedJobsBody(TypedDict):
     """The estimate of a dry run; `failed`: series that can't be filled now."""
 
-    jobs: list[PlannedFill]
-    failed: list[Failed]
-    estimate: Estimate
+    jobs: list[PlannedBody]
+    failed: list[FailedBody]
+    estimate: EstimateBody
 
 
-class AcceptedJobs(TypedDict):
+class AcceptedJobsBody(TypedDict):
     """The jobs of a request; there is no job for the series of `failed`."""
 
-    jobs: list[Accepted]
-    failed: list[Failed]
-    estimate: Estimate
+    jobs: list[AcceptedBody]
+    failed: list[FailedBody]
+    estimate: EstimateBody

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from api.auth import authorize
 from api.openapi.problems import UNKNOWN_SERIES, problem_responses
 from api.requests.parameters import optional_time, path_with
-from api.responses.job_bodies import AcceptedJobs, Job, Jobs, PlannedJobs
+from api.responses.job_bodies import AcceptedJobsBody, JobBody, JobsBody, PlannedJobsBody
 from api.responses.jobs import (
     accepted,
     describe_estimate,
@@ -41,7 +41,7 @@ router = APIRouter(
 _Names = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
 
 
-class BackfillRequest(BaseModel):
+class NewBackfills(BaseModel):
     """Which series to fill, and from when to when."""
 
     model_config = ConfigDict(extra="forbid")
@@ -75,17 +75,17 @@ class JobFilter(BaseModel):
     summary="Have windows of many series filled",
     responses={
         200: {
-            "model": PlannedJobs,
+            "model": PlannedJobsBody,
             "description": "dry_run: what it would take",
         },
         202: {
-            "model": AcceptedJobs,
+            "model": AcceptedJobsBody,
             "description": "Jobs; what is open already is that job.",
         },
         **problem_responses(413, *UNKNOWN_SERIES, InvalidParameter, InvalidWindow, 502, 503),
     },
 )
-async def post_backfills(request: Request, wanted: BackfillRequest) -> Response:
+async def post_backfills(request: Request, wanted: NewBackfills) -> Response:
     """Open a job for each series; the same series and window is the same job."""
     backfills: Backfills = request.state.services.backfills
     selection = Selection(
@@ -110,7 +110,7 @@ async def post_backfills(request: Request, wanted: BackfillRequest) -> Response:
 
 
 @router.get("", dependencies=_READ, summary="Jobs, the newest first")
-async def get_backfills(request: Request, wanted: Annotated[JobFilter, Query()]) -> Jobs:
+async def get_backfills(request: Request, wanted: Annotated[JobFilter, Query()]) -> JobsBody:
     """List jobs with how far they have come."""
     backfills: Backfills = request.state.services.backfills
     is_open = None if wanted.state is None else wanted.state == "open"
@@ -123,7 +123,7 @@ async def get_backfills(request: Request, wanted: Annotated[JobFilter, Query()])
 @router.get(
     "/{job}", dependencies=_READ, summary="One job", responses=problem_responses(UnknownBackfill)
 )
-async def get_backfill(request: Request, job: _JobId) -> Job:
+async def get_backfill(request: Request, job: _JobId) -> JobBody:
     """Return a job's progress, read from coverage, and the estimate of the rest."""
     return describe_job(await request.state.services.backfills.get(job))
 
@@ -134,7 +134,7 @@ async def get_backfill(request: Request, job: _JobId) -> Job:
     summary="Cancel a job",
     responses=problem_responses(UnknownBackfill),
 )
-async def delete_backfill(request: Request, job: _JobId) -> Job:
+async def delete_backfill(request: Request, job: _JobId) -> JobBody:
     """Cancel a job: fetched candles stay, a job that has ended stays as it is."""
     return describe_job(await request.state.services.backfills.cancel(job))
 

@@ -20,7 +20,7 @@ from api.requests.parameters import (
 from mdp_core.domain.clock import to_ms
 from mdp_core.domain.queries import CandleQuery
 from mdp_core.errors import InvalidParameter, InvalidWindow, LimitTooLarge
-from mdp_core.service.coverage import Coverage, CoveragePage, Span, State
+from mdp_core.service.coverage import Coverage, CoveragePage, SlotState, Span
 
 router = APIRouter(
     tags=["candles"],
@@ -48,7 +48,7 @@ class SpanBody(TypedDict):
 
     start: int
     end: int
-    state: State
+    state: SlotState
     source: NotRequired[str]
 
 

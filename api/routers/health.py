@@ -47,7 +47,7 @@ class BlockBody(TypedDict):
     why: str
 
 
-class ExchangeBody(TypedDict):
+class ExchangeHealthBody(TypedDict):
     """An exchange, and where it is blocked."""
 
     blocked: list[BlockBody]
@@ -89,7 +89,7 @@ class HealthBody(TypedDict):
 
     status: Literal["ok", "unavailable"]
     database: DatabaseBody
-    exchanges: NotRequired[dict[str, ExchangeBody]]
+    exchanges: NotRequired[dict[str, ExchangeHealthBody]]
     syncer: NotRequired[SyncersBody | None]
 
 
@@ -181,7 +181,7 @@ def _describe(health: Health, problem: str | None, replica: _Replica) -> Databas
     return {**described, "problem": problem} if problem else described
 
 
-def _exchanges(health: Health, names: list[str]) -> dict[str, ExchangeBody]:
+def _exchanges(health: Health, names: list[str]) -> dict[str, ExchangeHealthBody]:
     blocks: dict[str, list[BlockBody]] = {name: [] for name in names}
     for block in health.blocks:
         blocks.setdefault(block.exchange, []).append(

@@ -8,7 +8,7 @@ from typing_extensions import TypedDict
 from api.auth import authorize
 from api.openapi.problems import problem_responses
 from api.requests.parameters import SERIES, SeriesPath, described, query_parameters, series_path
-from api.responses.job_bodies import Bounds
+from api.responses.job_bodies import BoundsBody
 from mdp_core.domain.clock import to_ms
 from mdp_core.domain.queries import CandleQuery, Latest
 from mdp_core.service.latest import LatestCandles
@@ -39,7 +39,7 @@ class LatestBody(TypedDict):
     closed: bool
     settled: bool
     as_of: int
-    unconfirmed: list[Bounds]
+    unconfirmed: list[BoundsBody]
 
 
 class LatestParameters(BaseModel):

@@ -27,7 +27,7 @@ from mdp_core.ratelimit.context import DEFAULT_CONTEXT, RequestContext
 from mdp_core.series.resolver import SeriesResolver
 from mdp_core.series.selection import SeriesName
 from mdp_core.storage.candles.absences import AbsenceStore
-from mdp_core.storage.jobs.backfills import BackfillStore, Job, Memory, Queued, State
+from mdp_core.storage.jobs.backfills import BackfillStore, Job, JobState, Queued, Retention
 from mdp_core.storage.jobs.job_runs import JobRuns
 
 
@@ -162,7 +162,7 @@ class Backfills:
             UnknownBackfill: There is no such job.
         """
         await self._job(job)
-        await self._jobs.end(job, State.CANCELLED)
+        await self._jobs.end(job, JobState.CANCELLED)
         return await self.get(job)
 
     async def series(
@@ -236,10 +236,10 @@ class Backfills:
         slots = queued.missing / (grid.at(facts.page_size) - grid.at(0)) * facts.page_size
         return market.terms.weigh(round(slots))
 
-    def _memories(self, exchange: str) -> list[Memory]:
+    def _memories(self, exchange: str) -> list[Retention]:
         now = self._clock()
         return [
-            Memory(
+            Retention(
                 market_type,
                 interval.value,
                 each.grid.at(each.grid.index(now) - facts.retention_candles),

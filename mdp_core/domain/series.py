@@ -9,6 +9,9 @@ from mdp_core.domain.intervals import Grid, Interval
 # some lay up to 181 days before the first dense page.
 DOUBTED_BEFORE = timedelta(days=200)
 
+AGREED = 2
+"""How many questions of different widths must tell a history start before it is beyond doubt."""
+
 SEARCHED = "bisection"
 """The source of a history start that no exchange told."""
 

@@ -6,7 +6,6 @@ nobody knows that there is HTTP.
 
 import asyncio
 import logging
-import math
 import time
 from collections.abc import Callable, Mapping
 from copy import copy
@@ -24,6 +23,7 @@ from mdp_core.errors import (
     ExchangeUnavailable,
     RateLimited,
 )
+from mdp_core.exchanges.refusals import SHOWN_CHARACTERS, refusal_in, retry_after_seconds
 from mdp_core.ratelimit.context import DEFAULT_CONTEXT, RequestContext
 from mdp_core.ratelimit.scheduler import RequestScheduler
 
@@ -34,13 +34,11 @@ _log = logging.getLogger(__name__)
 _ATTEMPTS = 4
 _FIRST_WAIT_SECONDS = 0.25
 _WAITING_PART = 0.95
-_SHOWN_BODY_CHARACTERS = 200
 
 # How long everybody waits after a refusal that names no time. Binance: 429 means stop, and going on
 # leads to 418, a ban of two minutes or more; 403 comes from a firewall that abuse triggers.
 # https://developers.binance.com, usds-margined-futures/general-info, "Limits"
 _BLOCKS_SECONDS = {429: 60.0, 418: 120.0, 403: 120.0}
-_LONGEST_BLOCK_SECONDS = 3 * 86_400.0  # Binance's longest ban
 _REQUEST_TIMEOUT = 408  # the exchange's own: it may be asked again
 
 
@@ -181,19 +179,26 @@ class ExchangeHttp:
         if not response.is_success:
             raise await self._refusal(response)
         try:
-            return orjson.loads(response.content)
+            payload = orjson.loads(response.content)
         except orjson.JSONDecodeError as error:
             raise BadPayload(self._exchange, "answered what is not JSON") from error
+        if words := refusal_in(payload):
+            what = f"refused the request, with HTTP {response.status_code}: {words}"
+            raise ExchangeRejected(self._exchange, what)
+        return payload
 
     async def _refusal(self, response: httpx.Response) -> ExchangeError:
         status = response.status_code
         if status in _BLOCKS_SECONDS:
-            seconds = _retry_after_seconds(response) or _BLOCKS_SECONDS[status]
+            seconds = retry_after_seconds(response) or _BLOCKS_SECONDS[status]
             await self._scheduler.block(seconds, f"HTTP {status}")
             return RateLimited(self._exchange, seconds)
         if response.is_server_error or status == _REQUEST_TIMEOUT:
             return ExchangeUnavailable(self._exchange, f"answered HTTP {status}")
-        body = response.text[:_SHOWN_BODY_CHARACTERS]
+        if response.has_redirect_location:
+            what = f"moved: HTTP {status} sends to {response.headers['Location']}"
+            return ExchangeRejected(self._exchange, what[:SHOWN_CHARACTERS])
+        body = response.text[:SHOWN_CHARACTERS]
         return ExchangeRejected(self._exchange, f"refused the request: HTTP {status} {body}")
 
 
@@ -213,11 +218,3 @@ def _wait_before_retry(error: Exception) -> bool | float:
     if isinstance(error, RateLimited):
         return 0.0  # the budget waits, with everybody else behind this egress
     return isinstance(error, ExchangeUnavailable | BadPayload)
-
-
-def _retry_after_seconds(response: httpx.Response) -> float | None:
-    try:
-        seconds = float(response.headers["Retry-After"])
-    except (KeyError, ValueError):
-        return None
-    return min(max(seconds, 0.0), _LONGEST_BLOCK_SECONDS) if math.isfinite(seconds) else None

@@ -17,6 +17,7 @@ from mdp_core.domain.intervals import Grid, Int64s
 from mdp_core.domain.windows import Window
 from mdp_core.errors import BadPayload
 from mdp_core.exchanges.base import ExchangeFacts
+from mdp_core.exchanges.parsing import UNREADABLE_TIME
 
 _RIGHT = ""
 _MOST_TRADES = 2**31 - 1  # what the table's integer holds
@@ -84,15 +85,19 @@ def _off_the_question(times_ms: Int64s, window: Window) -> str:
         if bounds[0] <= first / per_ms < bounds[1]
     )
     hint = next((f", as if it told {unit}" for unit in units), "")
-    return f"answered {len(times_ms)} row(s), none of them of {window} (first time: {first}{hint})"
+    shown = "can't be read" if first == UNREADABLE_TIME else f"is {first} ms{hint}"
+    return (
+        f"answered {len(times_ms)} row(s), none of them of {window}: the first one's time {shown}"
+    )
 
 
 def sift(candles: Candles, grid: Grid, window: Window) -> Sifted:
     """Keep the rows of `window` that can be right.
 
     Rows outside the window are dropped, order is restored, identical duplicates collapse. A row
-    off the grid, differing duplicates, a number that is not finite, a price that is not positive,
-    a price outside low and high, a negative volume: rejected, with every row of that slot.
+    off the grid, differing duplicates, a number that is missing or not finite, a price that is not
+    positive, a price outside low and high, a negative volume: rejected, with every row of that
+    slot.
     """
     rows = candles.inside(window)
     rows = rows[np.argsort(rows.time, kind="stable")]
@@ -126,7 +131,7 @@ def _faults(rows: Candles, grid: Grid, slots: Int64s) -> dict[str, Bools]:
     faults = {
         "off the grid": rows.time != _opens(grid, slots),
         "rows of one slot that differ": _shared(slots),
-        "a number that is not finite": ~finite,
+        "a number that is missing or not finite": ~finite,
         "a price that is not positive": (prices <= 0).any(axis=0),
         "open or close outside low and high": outside,
         "a negative volume": (rows.volume < 0) | (rows.quote_volume < 0),

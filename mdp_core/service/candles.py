@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from mdp_core.domain.candles import Candles
 from mdp_core.domain.queries import Answer, CacheState, CandleQuery, Continuation, Limits
-from mdp_core.domain.series import SEARCHED, Series
+from mdp_core.domain.series import AGREED, SEARCHED, Series
 from mdp_core.domain.watermarks import Watermarks
 from mdp_core.domain.windows import Window, intersect
 from mdp_core.errors import ExchangeUnavailable, InvalidWindow, LimitTooLarge, SeriesRepaired
@@ -187,7 +187,7 @@ class CandleService:
     ) -> Series:
         """Return the series; a history start that empties the window is asked for again first."""
         begins, end = series.history_start, query.end
-        is_told_once = series.history_witnesses < 2 and series.history_source != SEARCHED
+        is_told_once = series.history_witnesses < AGREED and series.history_source != SEARCHED
         if begins is None or end is None or end > begins or not is_told_once:
             return series
         return await self._metadata.doubt_history_start(series, context)

@@ -24,7 +24,7 @@ from mdp_core.storage.candles.candle_store import CandleStore
 _MOST_SLOTS = 100_000
 
 
-class State(StrEnum):
+class SlotState(StrEnum):
     """What is known of a window."""
 
     COVERED = "covered"
@@ -42,7 +42,7 @@ class Span:
     """A window all of whose slots are in one state."""
 
     window: Window
-    state: State
+    state: SlotState
     source: str | None = None
     """How that is known, of what lies before the history."""
 
@@ -131,14 +131,14 @@ class Coverage:
         gaps = subtract(gaps, rejected)
         forgotten = Window(watermarks.history_start, watermarks.retention_start)
         states = {
-            State.BEFORE_HISTORY: intersect([window], Window(window.start, known.start)),
-            State.COVERED: subtract(covered, unconfirmed),
-            State.UNCONFIRMED: unconfirmed,
-            State.REJECTED: rejected,
-            State.BEYOND_MEMORY: intersect(gaps, forgotten),
-            State.NOT_FETCHED: subtract(gaps, [forgotten]),
+            SlotState.BEFORE_HISTORY: intersect([window], Window(window.start, known.start)),
+            SlotState.COVERED: subtract(covered, unconfirmed),
+            SlotState.UNCONFIRMED: unconfirmed,
+            SlotState.REJECTED: rejected,
+            SlotState.BEYOND_MEMORY: intersect(gaps, forgotten),
+            SlotState.NOT_FETCHED: subtract(gaps, [forgotten]),
         }
-        known_by = {State.BEFORE_HISTORY: series.history_source}
+        known_by = {SlotState.BEFORE_HISTORY: series.history_source}
         return sorted(
             Span(part, state, known_by.get(state))
             for state, parts in states.items()
@@ -165,7 +165,7 @@ def _told(window: Window, parts: Iterable[Span], most: int) -> CoveragePage:
 
 def _in_detail(spans: Iterable[Span], occupied: Int64s, grid: Grid) -> Iterator[Span]:
     for span in spans:
-        if span.state is State.COVERED:
+        if span.state is SlotState.COVERED:
             yield from _by_slot(span.window, occupied, grid)
         else:
             yield span
@@ -178,5 +178,5 @@ def _by_slot(window: Window, occupied: Int64s, grid: Grid) -> Iterator[Span]:
     has_candle[occupied[(occupied >= first) & (occupied < stop)] - first] = True
     cuts = np.flatnonzero(np.diff(has_candle)) + 1
     for begin, end in pairwise([0, *cuts.tolist(), stop - first]):
-        state = State.CANDLES if has_candle[begin] else State.NO_CANDLES
+        state = SlotState.CANDLES if has_candle[begin] else SlotState.NO_CANDLES
         yield Span(Window(grid.at(first + begin), grid.at(first + end)), state)

@@ -17,7 +17,7 @@ from mdp_core.ratelimit.priority import Priority
 from mdp_core.series.selection import Selection, SeriesName
 from mdp_core.settings import Settings
 from mdp_core.wiring import Services, open_services
-from scripts.cli.backfill_display import Display, Progress
+from scripts.cli.backfill_display import Display, SeriesProgress
 
 _SERIES_AT_ONCE = 4
 _LONGEST_WAIT_SECONDS = 30.0
@@ -55,7 +55,7 @@ async def backfill(settings: Settings, request: BackfillRequest, display: Displa
         display.show_plan(plan)
         if request.dry_run:
             return not plan.failed and not _lacks(request, plan)
-        display.start([Progress(each) for each in plan.planned])
+        display.start([SeriesProgress(each) for each in plan.planned])
         try:
             display.got_all = await _fill_all(services, request, display) and not plan.failed
         finally:
@@ -134,7 +134,7 @@ async def _find_beginning(services: Services, request: BackfillRequest, name: Se
 async def _fill_all(services: Services, request: BackfillRequest, display: Display) -> bool:
     free = asyncio.Semaphore(_SERIES_AT_ONCE)
 
-    async def fill(progress: Progress) -> bool:
+    async def fill(progress: SeriesProgress) -> bool:
         async with free:
             order = NewestFirst() if request.newest_first else OldestFirst()
             filling = _Filling(services, request, progress, order, display)
@@ -151,7 +151,7 @@ class _Filling:
 
     services: Services
     request: BackfillRequest
-    progress: Progress
+    progress: SeriesProgress
     order: Order
     display: Display
     fruitless: int = field(default=0)

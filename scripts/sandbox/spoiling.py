@@ -143,9 +143,12 @@ def _printed_page(fault: Fault, page: Page) -> bytes:
 
 
 def _with_null(fault: Fault, page: Page, body: bytes) -> bytes:
+    """Empty a field of the middle row, which the other faults spoil too."""
     rows: list[Any] = orjson.loads(body)
     if rows:
-        rows[len(rows) // 2][page.fields[fault.field or "close"]] = None
+        time = page.fields["time"]
+        ascending = sorted(rows, key=lambda row: row[time])
+        ascending[len(rows) // 2][page.fields[fault.field or "close"]] = None
     return orjson.dumps(rows)
 
 

@@ -171,20 +171,24 @@ class Trial:
     fault: str
     hits: int = 1
     partial: bool = False
-    more: Mapping[str, float] | None = None
+    more: Mapping[str, float | str] | None = None
 
     @property
     def label(self) -> str:
         hits = "every attempt" if self.hits == ATTEMPTS else "once"
-        return f"`{self.fault}` | {hits} | {'yes' if self.partial else 'no'}"
+        variant = (self.more or {}).get("unit")
+        fault = f"`{self.fault}` {variant}" if variant else f"`{self.fault}`"
+        return f"{fault} | {hits} | {'yes' if self.partial else 'no'}"
 
 
 PASSING = (
     "server_error maintenance_html hang truncated_json null_body empty_page short_page "
-    "duplicate_rows out_of_order"
+    "duplicate_rows out_of_order shifted_window"
 )
 LASTING = "server_error maintenance_html hang truncated_json null_body"
-SPOILING = "conflicting_rows off_grid ohlc_violation"
+SPOILING = "conflicting_rows off_grid ohlc_violation null_field"
+# No retry follows: the answer was whole, and of something else.
+OFF_THE_QUESTION = "wrong_window error_body redirect"
 REFUSALS = "rate_limited banned"
 
 TRIALS = [
@@ -192,6 +196,8 @@ TRIALS = [
     *(Trial(fault, ATTEMPTS) for fault in LASTING.split()),
     *(Trial(fault) for fault in SPOILING.split()),
     *(Trial(fault, partial=True) for fault in SPOILING.split()),
+    *(Trial(fault) for fault in OFF_THE_QUESTION.split()),
+    *(Trial("wrong_unit", more={"unit": unit}) for unit in ("s", "us", "ns")),
 ]
 # They stop all that is asked of an exchange: one after the other.
 REFUSED = [Trial(fault, more={"retry_after": 60}) for fault in REFUSALS.split()]
@@ -344,4 +350,4 @@ async def test_every_fault_ends_as_the_table_says(
 
 
 def _documented(path: Path) -> list[str]:
-    return re.findall(r"^\| (`\w+` \| .*) \|$", path.read_text(), re.MULTILINE)
+    return re.findall(r"^\| (`\w+`(?: \w+)? \| .*) \|$", path.read_text(), re.MULTILINE)

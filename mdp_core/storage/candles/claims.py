@@ -16,7 +16,7 @@ from mdp_core.errors import StoreUnavailable
 from mdp_core.storage.database.batching import BatchingQueue
 from mdp_core.storage.database.database import Database
 
-# Claim those of these pages that no other session holds, and release the others; which were had? The
+# Claim those of these pages that no other session holds, and release the others; which? The
 # session counts how often it holds each.
 _CHANGE: LiteralString = """
 SELECT CASE WHEN is_claim THEN pg_try_advisory_lock(series_id, page)

@@ -119,7 +119,7 @@ ORDER BY backfills.id
 _ROUNDS = 3
 
 
-class State(StrEnum):
+class JobState(StrEnum):
     """The state of a job."""
 
     QUEUED = "queued"
@@ -131,7 +131,7 @@ class State(StrEnum):
     @property
     def is_open(self) -> bool:
         """True while there is work to do."""
-        return self in (State.QUEUED, State.RUNNING)
+        return self in (JobState.QUEUED, JobState.RUNNING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +153,7 @@ class Job:
     symbol: str
     interval: str
     window: Window
-    state: State
+    state: JobState
     created_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
@@ -172,7 +172,7 @@ class Queued:
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class Retention:
     """From when on an exchange still has candles of an interval."""
 
     market_type: str
@@ -236,7 +236,7 @@ class BackfillStore:
         rows = await self._jobs(_OLDEST, what)
         return rows[0] if rows else None
 
-    async def queue(self, exchange: str, memories: Sequence[Memory]) -> list[Queued]:
+    async def queue(self, exchange: str, memories: Sequence[Retention]) -> list[Queued]:
         """Give what is missing for each of the exchange's open jobs, the oldest first.
 
         What an interval's memory has lost is not counted; what has none is remembered for ever.
@@ -272,7 +272,7 @@ class BackfillStore:
         ]
         await self._execute(_LOSE, {"id": job, "missing": Jsonb(missing)})
 
-    async def end(self, job: int, state: State, error: str | None = None) -> None:
+    async def end(self, job: int, state: JobState, error: str | None = None) -> None:
         """Bring an open job to its end; one that has ended stays as it is."""
         why = None if error is None else storable(error)
         await self._execute(_END, {"id": job, "state": state.value, "error": why})
@@ -296,7 +296,7 @@ def _job(row: tuple[Any, ...]) -> Job:
         symbol,
         interval,
         Window(start, end),
-        State(state),
+        JobState(state),
         *times,
         error=error,
         losses=_losses(missing),

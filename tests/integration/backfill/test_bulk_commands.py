@@ -39,7 +39,7 @@ from mdp_core.series.selection import Selection, SeriesName
 from mdp_core.settings import Settings
 from mdp_core.storage.catalog.inventory import HoldingFilter, read_holdings
 from mdp_core.wiring import Services
-from scripts.cli.backfill_display import PlainDisplay, Progress
+from scripts.cli.backfill_display import PlainDisplay, SeriesProgress
 from scripts.cli.backfill_run import BackfillRequest, _Filling
 from scripts.sandbox.app import SandboxOptions
 
@@ -329,7 +329,7 @@ def _filling(services: Services, planned: PlannedFill) -> _Filling:
     display = PlainDisplay()
     selection = Selection("binance", "perp", ("ETH-USDT",), ("1m",))
     request = BackfillRequest(selection, None, None, dry_run=False, newest_first=False)
-    return _Filling(services, request, Progress(planned), OldestFirst(), display)
+    return _Filling(services, request, SeriesProgress(planned), OldestFirst(), display)
 
 
 async def _planned(services: Services, pages: int) -> PlannedFill:

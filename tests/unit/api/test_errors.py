@@ -17,7 +17,7 @@ from starlette.responses import Response, StreamingResponse
 from support.strategies import utc
 
 from api.auth import Forbidden, Unauthorized
-from api.errors import KINDS, Kind, add_error_handlers, every_kind, kind_of
+from api.errors import KINDS, ProblemKind, add_error_handlers, every_kind, kind_of
 from api.middleware.request_id import RequestId
 from api.openapi.problems import EXAMPLES, problem_responses
 from mdp_core import errors
@@ -108,7 +108,7 @@ def test_tree_in_the_docstring_is_the_tree() -> None:
 
 def test_unknown_error_is_internal() -> None:
     """What nobody thought of says nothing about itself."""
-    assert kind_of(ZeroDivisionError("secret")) == Kind(500, "internal_error")
+    assert kind_of(ZeroDivisionError("secret")) == ProblemKind(500, "internal_error")
 
 
 def test_error_below_a_known_one_is_of_its_kind() -> None:

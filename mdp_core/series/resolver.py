@@ -153,7 +153,7 @@ class SeriesResolver:
         """
         adapter = self._adapter_of(series)
         telling = adapter.facts.history_start_interval
-        if telling in {None, series.interval} or series.history_start is None:
+        if telling is None or telling is series.interval or series.history_start is None:
             await self._history_starts.rechecks.ask_again(adapter, series, context)
         else:
             told = await self.ask_history_start(

@@ -35,7 +35,9 @@ from mdp_core.series.resolver import SeriesResolver
 from mdp_core.service.candles import CandleService
 from mdp_core.service.coverage import Coverage
 from mdp_core.service.latest import LatestCandles
+from mdp_core.service.mending import Mender
 from mdp_core.service.repair import Repair
+from mdp_core.service.stored_pages import PageComparer
 from mdp_core.settings import ExchangeSettings, Settings
 from mdp_core.storage.candles.absences import AbsenceStore
 from mdp_core.storage.candles.candle_reader import CandleReader
@@ -152,6 +154,7 @@ async def open_services(
         )
         bulk = BulkFill(service, shared.store, markets)
         planning = Planning(bulk, metadata)
+        comparer, mender = PageComparer(shared.store, metadata, markets), Mender(shared.store)
         yield Services(
             settings,
             database,
@@ -176,7 +179,7 @@ async def open_services(
             planning,
             Backfills(jobs, bulk, planning, metadata, runs, settings.clock, shared.absences),
             HistorySearch(service, shared.store, metadata, markets),
-            Repair(shared.store, metadata, markets),
+            Repair(comparer, mender),
             servers,
         )
 

@@ -71,20 +71,6 @@ class Candles:
         """Return the rows that open in `window`, in their order."""
         return self[(self.time >= to_ms(window.start)) & (self.time < to_ms(window.end))]
 
-    def differences(self, other: Self) -> int:
-        """Count the times at which both have different candles, or only one has any.
-
-        Both must be ascending and unique.
-        """
-        both, here, there = np.intersect1d(
-            self.time, other.time, assume_unique=True, return_indices=True
-        )
-        same = np.ones(len(both), np.bool_)
-        for name in COLUMNS[1:]:
-            mine, theirs = getattr(self, name)[here], getattr(other, name)[there]
-            same &= (mine == theirs) | (np.isnan(mine) & np.isnan(theirs))
-        return len(self) + len(other) - len(both) - int(same.sum())
-
     def row(self, position: int) -> Candle:
         """Return one row as a `Candle`."""
         quote_volume, trades = float(self.quote_volume[position]), float(self.trades[position])

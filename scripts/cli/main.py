@@ -19,7 +19,6 @@ from db.local.errors import LocalDatabaseError
 from db.roles import ANALYST, SERVICE
 from db.upgrade import UpgradeError, upgrade
 from mdp_core.domain.clock import Clock
-from mdp_core.domain.queries import CandleQuery
 from mdp_core.logs import log_config
 from mdp_core.settings import (
     DatabaseSettings,
@@ -28,8 +27,7 @@ from mdp_core.settings import (
     TokenSettings,
     UpgradeSettings,
 )
-from mdp_core.wiring import open_services
-from scripts.cli import alive, coverage
+from scripts.cli import alive, coverage, repair
 from scripts.cli import backfill as backfill_command
 from scripts.cli.check import Service, findings, remarks, require
 from scripts.cli.db_status import report
@@ -50,6 +48,7 @@ app.add_typer(database, name="db")
 app.add_typer(backfill_command.app)
 app.add_typer(coverage.app)
 app.add_typer(alive.app)
+app.add_typer(repair.app)
 
 
 @app.callback()
@@ -66,7 +65,7 @@ def configure(context: typer.Context) -> None:
 
 
 # Commands that begin with telling all that is wrong, a line each.
-_TELL_ALL = ("check", "api", "syncer", "repair", "backfill")
+_TELL_ALL = ("check", "api", "syncer", "repair", "verify", "backfill")
 # Longer than clients keep idle connections: else one is closed while a request is on its way.
 _KEEP_ALIVE_SECONDS = 75
 # A worker that has not answered for so long is replaced; on a busy machine it begins slowly.
@@ -189,29 +188,6 @@ def sandbox(  # noqa: PLR0913, PLR0917 - each is an option
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=1,
     )
-
-
-@app.command()
-def repair(  # noqa: PLR0913, PLR0917 - each is an argument
-    exchange: str,
-    market_type: str,
-    symbol: str,
-    interval: str,
-    start: Time = None,
-    end: Time = None,
-) -> None:
-    """Ask the exchange again for what is stored, and replace what differs."""
-    query = CandleQuery(exchange, market_type, symbol, interval, start=start, end=end)
-    require(Service.SYNCER)
-    with clear_errors(*_EXPECTED):
-        changed = asyncio.run(_repair(query))
-    typer.echo(f"{changed} candles replaced")
-
-
-async def _repair(query: CandleQuery) -> int:
-    settings = Settings()  # pyright: ignore[reportCallIssue]
-    async with open_services(settings, name="mdp-repair") as services:
-        return await services.repair.repair(query)
 
 
 @app.command()

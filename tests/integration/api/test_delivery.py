@@ -18,6 +18,7 @@ from conftest import (
 from support.stored_candles import BTC, DAY, FORMATS, PLAIN, bounds_of, fill, times_of
 
 from mdp_core.domain.queries import CandleQuery
+from mdp_core.service.mending import RepairReport
 from mdp_core.settings import Settings
 from mdp_core.wiring import Services
 
@@ -164,7 +165,7 @@ async def test_repair_elsewhere_shows_in_the_next_answer_from_every_cache(
         database.execute("UPDATE series SET epoch = epoch + 1")
         wrong = {name: await client.get(BTC, params={**DAY, "format": name}) for name in FORMATS}
         kept = await client.get(BTC, params=DAY)
-        changed = await other.repair.repair(_QUERY)
+        report = await other.repair.repair(_QUERY)
         mended = await client.get(BTC, params=DAY, headers={"If-None-Match": kept.headers["ETag"]})
         after = {
             name: await client.get(
@@ -175,7 +176,7 @@ async def test_repair_elsewhere_shows_in_the_next_answer_from_every_cache(
             for name in FORMATS
         }
 
-    assert changed == 1
+    assert report.replaced == 1
     assert kept.json()["candles"] != right["candles"]
     assert mended.status_code == 200
     assert mended.json()["candles"] == right["candles"]
@@ -208,10 +209,10 @@ async def test_repair_replaces_nothing_where_the_exchange_says_the_same(
 ) -> None:
     """The caches stay good."""
     before = await client.get(BTC, params=DAY)
-    changed = await services.repair.repair(_QUERY)
+    report = await services.repair.repair(_QUERY)
     after = await client.get(BTC, params=DAY, headers={"If-None-Match": before.headers["ETag"]})
 
-    assert (changed, after.status_code) == (0, 304)
+    assert (report, after.status_code) == (RepairReport(), 304)
 
 
 async def test_repair_between_look_and_rows_costs_no_error(

@@ -17,11 +17,10 @@ from conftest import (
     one_kind_of_database,
     opened_services,
 )
-from typer.testing import CliRunner, Result
+from support.command_line import is_setting, mdp
 
 from db.upgrade import UpgradeError, newest_revision, upgrade
 from mdp_core.settings import Settings
-from scripts.cli import main as cli
 from scripts.demo.stack import free_port
 from syncer.app import running_syncer
 
@@ -37,7 +36,7 @@ LATER = "9999"
 
 def process(arguments: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:
     """Run the program as an operator does, with nothing but these settings."""
-    inherited = {name: value for name, value in os.environ.items() if not _is_setting(name)}
+    inherited = {name: value for name, value in os.environ.items() if not is_setting(name)}
     return subprocess.Popen(  # noqa: S603 - our own program
         [sys.executable, "-m", "scripts.cli.entry", *arguments],
         cwd=PROJECT,
@@ -46,16 +45,6 @@ def process(arguments: Sequence[str], environment: Mapping[str, str]) -> subproc
         stderr=subprocess.PIPE,
         text=True,
     )
-
-
-def mdp(arguments: Sequence[str], environment: Mapping[str, str]) -> Result:
-    """Run a command in this process, where everything is loaded."""
-    others = {name: None for name in os.environ if _is_setting(name)}
-    return CliRunner().invoke(cli.app, [*arguments], env={**others, **environment})
-
-
-def _is_setting(name: str) -> bool:
-    return name.startswith(("MDP_", "JWT_", "DATABASE_"))
 
 
 def environment_of(database_url: str) -> dict[str, str]:

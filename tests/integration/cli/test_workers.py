@@ -46,7 +46,7 @@ async def test_two_workers_answer_alike_and_leave_nothing_behind(
         database.execute("UPDATE candles SET close = high WHERE time = '2024-05-01 12:00Z'")
         database.execute("UPDATE series SET epoch = epoch + 1")
         (wrong,) = await _answers_of(url, settings)
-        changed = await services.repair.repair(_QUERY)
+        report = await services.repair.repair(_QUERY)
         (mended,) = await _answers_of(url, settings)
         process.send_signal(signal.SIGTERM)
         await eventually(lambda: process.poll() is not None)
@@ -57,5 +57,5 @@ async def test_two_workers_answer_alike_and_leave_nothing_behind(
 
     assert len(workers) == 2
     assert len(fetched) == len(set(fetched))
-    assert changed == 1
+    assert report.replaced == 1
     assert mended == right != wrong

@@ -120,7 +120,9 @@ class Observer:
         has_known = await self._canary.knows(series, window)
         may_be_empty = not has_known and await self._canary.precedes(series, context)
         observation = await self._ask(series, window, context)
-        return await self._vouched(series, observation, context) if may_be_empty else observation
+        if not may_be_empty:
+            return observation
+        return await self._vouched(series, observation, time.monotonic(), context)
 
     async def _ask(self, series: Series, window: Window, context: RequestContext) -> Observation:
         adapter = self._adapter.bound(context)
@@ -158,7 +160,8 @@ class Observer:
         await context.rest(self._pause_seconds)
         looks = [await self._ask(series, window, context) for window in windows]
         if not has_known:
-            looks = [await self._vouched(series, look, context) for look in looks]
+            asked_at = time.monotonic()  # one canary vouches for all
+            looks = [await self._vouched(series, look, asked_at, context) for look in looks]
         if not all(look.is_live for look in looks):
             raise _silent(series)
         return looks
@@ -176,12 +179,12 @@ class Observer:
         return second_looks(doubtful, grid.count(window.start, window.end), grid, reach)
 
     async def _vouched(
-        self, series: Series, look: Observation, context: RequestContext
+        self, series: Series, look: Observation, asked_at: float, context: RequestContext
     ) -> Observation:
-        """Return an observation that is live if a canary after it gives rows."""
+        """Return an observation that is live if a canary after it, at `asked_at`, gives rows."""
         if look.is_live:
             return look
-        is_alive = await self._canary.follows(series, time.monotonic(), context)
+        is_alive = await self._canary.follows(series, asked_at, context)
         return replace(look, is_live=is_alive)
 
 

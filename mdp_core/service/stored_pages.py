@@ -16,6 +16,7 @@ from mdp_core.domain.windows import Window, hull, intersect
 from mdp_core.errors import HistoryUnavailable, InvalidWindow
 from mdp_core.exchanges.validation import Observation, judge
 from mdp_core.fill.market import MarketContext
+from mdp_core.ratelimit.context import DEFAULT_CONTEXT
 from mdp_core.series.resolver import SeriesResolver
 from mdp_core.storage.candles.candle_store import CandleStore
 
@@ -116,6 +117,17 @@ class PageComparer:
         self._store = store
         self._resolver = resolver
         self._markets = markets
+
+    async def renew_history_start(self, query: CandleQuery) -> None:
+        """Ask anew where the history of a series begins.
+
+        Raises:
+            MdpError: The series is unknown, or the exchange can't be had or contradicts itself.
+        """
+        series = await self._resolver.series(
+            query.exchange, query.market_type, query.symbol, query.interval
+        )
+        await self._resolver.ask_history_start(series, DEFAULT_CONTEXT)
 
     async def find(self, query: CandleQuery) -> StoredSeries:
         """Return what is stored of a window (without bounds: of everything) and can be compared.

@@ -21,7 +21,8 @@ from mdp_core.storage.candles.candle_writer import (
     not_in_the_catalog,
     windows_of,
 )
-from mdp_core.storage.candles.corrections import Correction, apply_correction, ranges_of
+from mdp_core.storage.candles.changes import ranges_of
+from mdp_core.storage.candles.corrections import Correction, apply_correction
 from mdp_core.storage.database.batching import BatchingQueue
 from mdp_core.storage.database.database import Connection, Database
 

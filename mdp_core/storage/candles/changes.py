@@ -1,6 +1,7 @@
 """Versions: each change of stored facts raises the epoch of its series, and is noted."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import LiteralString
 
 from psycopg.types.multirange import Multirange
@@ -32,7 +33,17 @@ SELECT %(series_id)s, slots, epoch FROM merged, raised
 async def record_changes(connection: Connection, series_id: int, windows: Sequence[Window]) -> None:
     """Raise the epoch of a series and note the slots whose stored facts change.
 
-    Part of the transaction that changes them, which holds the row lock of the series.
+    Part of the transaction that changes them, which holds the row lock of the series. From then on
+    each version of a window that one of `windows` touches is the new epoch.
+
+    Args:
+        connection: Inside that transaction.
+        series_id: The series.
+        windows: Disjoint, at least one.
     """
-    ranges = Multirange([Range(window.start, window.end) for window in windows])
-    await connection.execute(_RECORD, {"series_id": series_id, "windows": ranges})
+    await connection.execute(_RECORD, {"series_id": series_id, "windows": ranges_of(windows)})
+
+
+def ranges_of(windows: Sequence[Window]) -> Multirange[datetime]:
+    """Return windows as the database takes them."""
+    return Multirange([Range(window.start, window.end) for window in windows])

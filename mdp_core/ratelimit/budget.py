@@ -75,7 +75,7 @@ class Budget:
         await self._bucket.block(seconds, why)
 
     def observe_limit(self, headers: Mapping[str, str], sent_at: float) -> None:
-        """Believe the exchange when it says how much of its limit is used in a clock minute.
+        """Record how much of its limit the exchange says is used in a clock minute.
 
         Args:
             headers: Of an answer.

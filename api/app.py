@@ -16,10 +16,11 @@ from api.middleware.head import Head
 from api.middleware.limits import Guard
 from api.middleware.request_id import RequestId
 from api.openapi.document import complete_description
+from api.page import add_page
 from api.responses.block_cache import BodyMemory, split_memory
 from api.responses.block_loader import Blocks
 from api.responses.formats import warm_up
-from api.routers import backfills, candles, coverage, health, latest, meta
+from api.routers import backfills, candles, coverage, health, inventory, latest, meta
 from mdp_core.settings import Settings
 from mdp_core.wiring import Services, open_services
 
@@ -91,7 +92,8 @@ def create_app(open_: OpenServices = open_from_environment) -> FastAPI:
     app.add_middleware(Guard)
     app.add_middleware(RequestId)
     add_error_handlers(app)
-    for module in (candles, latest, coverage, backfills, meta, health):
+    for module in (candles, latest, coverage, inventory, backfills, meta, health):
         app.include_router(module.router)
+    add_page(app)
     complete_description(app)
     return app

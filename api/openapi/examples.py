@@ -67,6 +67,17 @@ _COVERAGE: dict[str, Any] = {
     ],
     "next": None,
 }
+_INVENTORY: dict[str, Any] = {
+    "series": [
+        {
+            **_SERIES,
+            "covered_slots": 2103840,
+            "unconfirmed_slots": 0,
+            "last_requested": 1714525263000,
+        }
+    ],
+    "next": None,
+}
 _EXCHANGES: dict[str, Any] = {
     "exchanges": [{"exchange": "coinbase", "name": "Coinbase Exchange", "market_types": ["spot"]}],
     "next": None,
@@ -170,6 +181,7 @@ EXAMPLES: dict[tuple[str, str, str], dict[str, Any]] = {
     ("get", f"/candles/{_SERIES_PATH}", "202"): _ACCEPTED,
     ("get", f"/latest/{_SERIES_PATH}", "200"): _LATEST,
     ("get", f"/coverage/{_SERIES_PATH}", "200"): _COVERAGE,
+    ("get", "/coverage", "200"): _INVENTORY,
     ("get", "/meta/exchanges", "200"): _EXCHANGES,
     ("get", "/meta/symbols", "200"): _SYMBOLS,
     ("get", "/meta/intervals", "200"): _INTERVALS,

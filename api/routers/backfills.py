@@ -7,7 +7,7 @@ from fastapi import APIRouter, Path, Query, Request, Response, Security
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.auth import authorize
+from api.auth import Forbidden, Principal, authorize
 from api.openapi.problems import UNKNOWN_SERIES, problem_responses
 from api.requests.parameters import optional_time, path_with
 from api.responses.job_bodies import AcceptedJobsBody, JobBody, JobsBody, PlannedJobsBody
@@ -71,7 +71,6 @@ class JobFilter(BaseModel):
 
 @router.post(
     "",
-    dependencies=_WRITE,
     summary="Have windows of many series filled",
     responses={
         200: {
@@ -85,8 +84,16 @@ class JobFilter(BaseModel):
         **problem_responses(413, *UNKNOWN_SERIES, InvalidParameter, InvalidWindow, 502, 503),
     },
 )
-async def post_backfills(request: Request, wanted: NewBackfills) -> Response:
-    """Open a job for each series; the same series and window is the same job."""
+async def post_backfills(
+    request: Request,
+    wanted: NewBackfills,
+    principal: Annotated[Principal, Security(authorize)],
+) -> Response:
+    """Open a job for each series; the same series and window is the same job.
+
+    For an estimate (`dry_run`) the scope `candles:read` is enough.
+    """
+    _require(principal, "candles:read" if wanted.dry_run else "backfill:write")
     backfills: Backfills = request.state.services.backfills
     selection = Selection(
         wanted.exchange, wanted.market_type, tuple(wanted.symbols), tuple(wanted.intervals)
@@ -137,6 +144,12 @@ async def get_backfill(request: Request, job: _JobId) -> JobBody:
 async def delete_backfill(request: Request, job: _JobId) -> JobBody:
     """Cancel a job: fetched candles stay, a job that has ended stays as it is."""
     return describe_job(await request.state.services.backfills.cancel(job))
+
+
+def _require(principal: Principal, scope: str) -> None:
+    if not principal.scopes & {scope, "backfill:write"}:
+        message = f"the token lacks the scope {scope}"
+        raise Forbidden(message)
 
 
 def _time(name: str, value: str | int | None) -> datetime | None:

@@ -13,6 +13,7 @@ import typer
 from db.local.server import open_local_database, remove_local_database
 from scripts.bench.client import Target, fetch
 from scripts.bench.data import SERIES, forget, minutes, open_base, save, settle, versions
+from scripts.bench.explorer import measure_explorer
 from scripts.bench.figures import Figure, table
 from scripts.bench.fills import measure_fills, measure_writes
 from scripts.bench.large import measure_depth, measure_memory
@@ -57,6 +58,7 @@ def _fill(stack: Stack, processes: Processes) -> list[Figure]:
     api = psutil.Process(processes["the API"].pid)
     figures = asyncio.run(measure_fills(stack.sandbox_url, target, api))
     figures.append(asyncio.run(measure_writes(stack.database_url)))
+    figures += measure_explorer(target, stack.token)
     for name in ("the syncer", "the API"):
         processes[name].terminate()
         processes[name].wait()

@@ -17,6 +17,8 @@ _COMPOSE_VARIABLES = (
     *("MDP_API_ADDRESS", "MDP_API_PORT", "MDP_DATABASE_PORT", "POSTGRES_PASSWORD"),
     *("MDP_API_CPUS", "MDP_DATABASE_CPUS", "MDP_SYNCER_CPUS"),
 )
+# Read by the client where it runs on the same machine.
+_CLIENT_VARIABLES = ("MDP_URL", "MDP_TOKEN", "MDP_COMMAND")
 _MACHINE_VARIABLES = (KIND_VARIABLE, CACHE_VARIABLE, SOURCES_VARIABLE)
 
 
@@ -26,6 +28,7 @@ def known_variables() -> frozenset[str]:
     return frozenset(
         [
             *_COMPOSE_VARIABLES,
+            *_CLIENT_VARIABLES,
             *_MACHINE_VARIABLES,
             *_names(Settings.model_fields, "MDP_"),
             *_names(UpgradeSettings.model_fields, "MDP_"),

@@ -256,7 +256,7 @@ def _wheels(work: Path, python: Path | None, base: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     uv = [sys.executable, "-m", "uv", "--quiet", "pip", "compile", "--no-deps", "--no-annotate"]
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "download"]
-    for lock in ("requirements.lock", "requirements-build.lock"):
+    for lock in ("requirements.lock", "requirements-build.lock", "requirements-page.lock"):
         # pip takes markers for its own Python's, whatever the version that it is told.
         chosen = work / lock
         chosen.unlink(missing_ok=True)

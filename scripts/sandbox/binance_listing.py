@@ -3,12 +3,13 @@
 Fields and their values are those of a recorded answer of 2026; the numbers are invented.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice, product
 
-from scripts.sandbox.candles import DISTANT_FUTURE_MS, Decimals, Market, Window, seed_of
+from scripts.sandbox.candles import DISTANT_FUTURE_MS, Decimals, Window
 from scripts.sandbox.exchange import decimals_of, markets_of, ms_of, price_of, step_of
+from scripts.sandbox.markets import Market, seed_of
 from scripts.sandbox.replay import Replay
 
 _HOUR_MS = 3_600_000
@@ -37,6 +38,7 @@ BTC-BUSD 27000 2021-01-11T09:00Z 2023-12-05T09:00Z
 """
 _BTC_ONBOARD_MS = 1_569_398_400_000  # as shown in 2021 and 2025, after the first candle
 _XRP_DOWN = Window(1_718_157_600_000, 1_718_164_800_000)  # 2024-06-12 02:00 to 04:00
+_UNKNOWN_STATUS = "AUCTION_MATCH"
 _TAIL = 300
 _TAIL_BEGINS_MS = 1_580_515_200_000  # 2020-02-01
 _TAIL_EVERY_MS = 6 * _DAY_MS
@@ -94,6 +96,11 @@ def exchange_info(symbols: list[Listed], now_ms: int) -> dict[str, object]:
         ],
         "symbols": [_symbol(symbol, now_ms) for symbol in symbols],
     }
+
+
+def with_known_status(entry: Mapping[str, object]) -> Mapping[str, object]:
+    """Give a symbol's entry as clients can read it that refuse a status they don't know."""
+    return {**entry, "status": "CLOSE"} if entry["status"] == _UNKNOWN_STATUS else entry
 
 
 def _symbol(listed: Listed, now_ms: int) -> dict[str, object]:
@@ -187,7 +194,7 @@ def _oddities() -> Iterator[Listed]:
     yield replace(dated, market=replace(dated.market, dies_ms=ms_of("2026-12-25T08:00Z")))
     pending = odd("BTCST", 20, contract_type="", status="PENDING_TRADING")
     yield replace(pending, market=replace(pending.market, dies_ms=0))
-    yield odd("NOVEL", 3, status="AUCTION_MATCH")
+    yield odd("NOVEL", 3, status=_UNKNOWN_STATUS)
     yield odd("ODD", 3, contract_type="PERPETUAL_SQUARED")
 
 

@@ -41,6 +41,19 @@ CandleFault = Literal[
 ]
 TimeFault = Literal["clock_ahead", "clock_behind", "clock_in_seconds"]
 SymbolFault = Literal["malformed_entry", "empty_list", "half_list"]
+FileFault = Literal[
+    "checksum",
+    "remade",
+    "truncated",
+    "hole",
+    "conflict",
+    "bomb",
+    "two_members",
+    "wrong_member",
+    "other_symbol",
+    "other_era",
+]
+TransferFault = Literal["missing", "forbidden", "html", "drip", "cut_off"]
 
 
 class Kind(StrEnum):
@@ -49,13 +62,19 @@ class Kind(StrEnum):
     CANDLES = "candles"
     TIME = "time"
     SYMBOLS = "symbols"
+    ARCHIVE = "archive"
 
 
 _KIND_OF = (
     dict.fromkeys(get_args(CandleFault), Kind.CANDLES)
     | dict.fromkeys(get_args(TimeFault), Kind.TIME)
     | dict.fromkeys(get_args(SymbolFault), Kind.SYMBOLS)
+    | dict.fromkeys((*get_args(FileFault), *get_args(TransferFault)), Kind.ARCHIVE)
 )
+_NO_FILE_HAS = {"late_candle", "wrong_window", "null_field"}
+_FILE_FAULTS = {*get_args(FileFault), *get_args(CandleFault)} - {"remade", *_NO_FILE_HAS}
+_NO_TRANSFER_HAS = {"truncated_json", "null_body", "error_body"}
+_TRANSFER_FAULTS = {"remade", *get_args(TransferFault), *get_args(Failure)} - _NO_TRANSFER_HAS
 
 
 @dataclass(slots=True)
@@ -116,8 +135,8 @@ class Fault(BaseModel):
     """
 
     model_config = ConfigDict(extra="allow")
-    exchange: Literal["binance", "hyperliquid", "coinbase"]
-    fault: Failure | CandleFault | TimeFault | SymbolFault
+    exchange: Literal["binance", "hyperliquid", "coinbase", "archive"]
+    fault: Failure | CandleFault | TimeFault | SymbolFault | FileFault | TransferFault
     kind: Kind = Kind.CANDLES
     times: Annotated[int, Field(ge=1)] = 1
     retry_after: Annotated[int, Field(ge=0)] = 1
@@ -129,12 +148,30 @@ class Fault(BaseModel):
 
     @model_validator(mode="after")
     def _settle_kind(self) -> Self:
-        kind = _KIND_OF.get(self.fault, self.kind)
-        if "kind" in self.model_fields_set and self.kind != kind:
-            message = f"{self.fault} hits requests of the kind {kind.value}"
+        own = _KIND_OF.get(self.fault)
+        given = self.kind if "kind" in self.model_fields_set else None
+        if Kind.ARCHIVE in {own, given} or self.exchange == "archive":
+            return self._settle_archive(given)
+        self.kind = own or self.kind
+        if given and self.kind != given:
+            message = f"{self.fault} hits requests of the kind {self.kind.value}"
             raise ValueError(message)
-        self.kind = kind
         return self
+
+    def _settle_archive(self, given: Kind | None) -> Self:
+        if self.exchange not in {"binance", "archive"} or given not in {None, Kind.ARCHIVE}:
+            message = "only binance has an archive, and its faults the kind archive"
+            raise ValueError(message)
+        if self.fault not in _FILE_FAULTS | _TRANSFER_FAULTS:
+            message = f"the archive has no fault {self.fault}"
+            raise ValueError(message)
+        self.exchange, self.kind = "archive", Kind.ARCHIVE
+        return self
+
+    @property
+    def is_of_files(self) -> bool:
+        """Tell whether the fault spoils a file of the archive, rather than a transfer."""
+        return self.kind is Kind.ARCHIVE and self.fault in _FILE_FAULTS
 
     @property
     def selectors(self) -> Mapping[str, object]:
@@ -143,8 +180,13 @@ class Fault(BaseModel):
 
 
 class Settings(BaseModel):
-    """A change of settings; what is left out stays."""
+    """A change of settings; what is left out stays.
+
+    Attributes:
+        unknown_status: Whether one symbol of a list has a status that no client knows.
+    """
 
     model_config = ConfigDict(extra="forbid")
     latency_ms: Annotated[float, Field(ge=0)] | None = None
     limits: Literal["on", "off"] | None = None
+    unknown_status: Literal["on", "off"] | None = None

@@ -17,17 +17,10 @@ import orjson
 
 from mdp_core.domain.clock import to_ms
 from mdp_core.domain.intervals import Grid, Int64s, Interval
-from scripts.sandbox.candles import (
-    DISTANT_FUTURE_MS,
-    Columns,
-    Decimals,
-    Floats,
-    InventedSeries,
-    Market,
-    Series,
-    seed_of,
-)
+from scripts.sandbox.candles import DISTANT_FUTURE_MS, Columns, Decimals, Floats, Series
+from scripts.sandbox.invented import InventedSeries
 from scripts.sandbox.limits import EXCEEDED, Refusal
+from scripts.sandbox.markets import Market, seed_of
 from scripts.sandbox.replay import Replay
 
 _PER_MS = {"ms": 1, "us": 1_000, "ns": 1_000_000}
@@ -187,8 +180,10 @@ class Exchange(ABC):
     Attributes:
         candle_params: Names that its candle request takes.
         fields: Place of each column in a printed row.
+        shows_unknown_status: Whether one symbol has a status that no client knows.
     """
 
+    shows_unknown_status: bool = True
     name: ClassVar[str]
     candle_params: ClassVar[frozenset[str]]
     fields: ClassVar[Mapping[str, int | str]]

@@ -1,19 +1,21 @@
 """The queue of ordered faults: which request each one hits, and which rows are withheld."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
 
 from mdp_core.domain.intervals import Interval
+from scripts.sandbox.archive_files import CONFLICTING, ArchiveFile
 from scripts.sandbox.candles import closes_ms
 from scripts.sandbox.control import Fault, Kind
-from scripts.sandbox.exchange import Listing, Page, Reading, Unprinted
+from scripts.sandbox.exchange import Exchange, Listing, Page, Reading, Unprinted
 from scripts.sandbox.limits import Seconds
 
-SERIES_SELECTORS = frozenset({"symbol", "interval"})
+_SERIES_SELECTORS = frozenset({"symbol", "interval"})
+_FILE_SELECTORS = frozenset({"symbol", "interval", "period", "date"})
 _KINDS = {Page: Kind.CANDLES, Reading: Kind.TIME, Listing: Kind.SYMBOLS}
 _LATE_SECONDS = 30.0
 
@@ -35,6 +37,7 @@ class Faults:
         self._seconds = seconds
         self._pending: list[Fault] = []
         self._withheld: list[_Withheld] = []
+        self._files: dict[ArchiveFile, Fault] = {}
 
     def order(self, faults: list[Fault]) -> None:
         """Add faults behind those that are pending."""
@@ -45,16 +48,41 @@ class Faults:
         return list(self._pending)
 
     def clear(self) -> None:
-        """Forget all faults; withheld rows are published."""
+        """Forget all faults; withheld rows are published, and spoilt files right again."""
         self._pending.clear()
         self._withheld.clear()
+        self._files.clear()
 
     def take(
         self, exchange: str, params: Mapping[str, object], answer: Unprinted, now_ms: int
     ) -> Fault | None:
         """Give the fault that hits this request, and count it."""
+        return self._use(
+            lambda fault: fault.exchange == exchange and _hits(fault, params, answer, now_ms)
+        )
+
+    def take_file(self, file: ArchiveFile, *, checksum: bool) -> Fault | None:
+        """Give the fault of this transfer, else the one of the file, which keeps it."""
+        known = {name: getattr(file, name) for name in _FILE_SELECTORS}
+        part = "checksum" if checksum else "zip"
+        hit = self._use(
+            lambda fault: (
+                _is_of_transfers(fault)
+                and _matches(
+                    {"part": _usual_part(fault), **fault.selectors}, {**known, "part": part}
+                )
+            )
+        )
+        if hit is None and file not in self._files:
+            bound = self._use(lambda fault: fault.is_of_files and _matches(fault.selectors, known))
+            if bound:
+                self._files[file] = bound
+        return hit or self._files.get(file)
+
+    def _use(self, hits: Callable[[Fault], bool]) -> Fault | None:
+        """Find the first fault that hits, and count it."""
         for place, fault in enumerate(self._pending):
-            if fault.exchange == exchange and _hits(fault, params, answer, now_ms):
+            if hits(fault):
                 self._pending[place : place + 1] = (
                     [fault.model_copy(update={"times": fault.times - 1})] if fault.times > 1 else []
                 )
@@ -81,6 +109,40 @@ class Faults:
             return page
         kept = ~np.isin(page.columns.time, times)
         return page if kept.all() else replace(page, columns=page.columns.take(kept))
+
+
+def complaint(fault: Fault, exchange: Exchange | None) -> str | None:
+    """Tell what makes the order senseless, if anything; without an exchange it is the archive's."""
+    selectors, fields = _known_keys(fault, exchange), _known_fields(fault, exchange)
+    unknown = sorted(fault.selectors.keys() - selectors)
+    if unknown:
+        return f"unknown keys {unknown}; besides the fault's own there are {sorted(selectors)}"
+    if fields is not None and fault.field not in {None, *fields}:
+        return f"unknown field {fault.field!r}; there are {sorted(fields)}"
+    return None
+
+
+def _known_keys(fault: Fault, exchange: Exchange | None) -> frozenset[str]:
+    if exchange is None:
+        return _FILE_SELECTORS | frozenset({"part"} if _is_of_transfers(fault) else ())
+    if fault.kind is Kind.CANDLES:
+        return exchange.candle_params | _SERIES_SELECTORS
+    return frozenset({"symbol"} if fault.fault == "malformed_entry" else ())
+
+
+def _known_fields(fault: Fault, exchange: Exchange | None) -> Collection[str] | None:
+    """Name the columns that the fault can spoil; None: it may name any key."""
+    if fault.fault == "conflict":
+        return CONFLICTING
+    return exchange.fields if exchange and fault.fault == "null_field" else None
+
+
+def _is_of_transfers(fault: Fault) -> bool:
+    return fault.kind is Kind.ARCHIVE and not fault.is_of_files
+
+
+def _usual_part(fault: Fault) -> str:
+    return "checksum" if fault.fault == "remade" else "zip"
 
 
 def _hits(fault: Fault, params: Mapping[str, object], answer: Unprinted, now_ms: int) -> bool:

@@ -13,7 +13,8 @@ import polars as pl
 
 from mdp_core.domain.clock import from_ms, to_ms
 from mdp_core.domain.intervals import FixedGrid, Grid, Interval, epoch_grid
-from scripts.sandbox.candles import Columns, Decimals, Market, ReplayedSeries, seed_of
+from scripts.sandbox.candles import Columns, Decimals, ReplayedSeries
+from scripts.sandbox.markets import Market, seed_of
 
 _FILE = re.compile(
     r"(?P<exchange>binance(?=__perp)|hyperliquid(?=__perp)|coinbase(?=__spot))__\w{4}"

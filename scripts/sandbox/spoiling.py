@@ -135,8 +135,7 @@ def _with_malformed(fault: Fault, listing: Listing) -> "list[Mapping[str, object
 
 
 def _printed_page(fault: Fault, page: Page) -> bytes:
-    change = _CHANGES.get(fault.fault)
-    columns = change(page.columns) if change and len(page.columns) else page.columns
+    columns = changed(fault, page.columns)
     unit = fault.unit if fault.fault == "wrong_unit" else None
     body = page.encode(columns, unit)
     return _with_null(fault, page, body) if fault.fault == "null_field" else body
@@ -150,6 +149,12 @@ def _with_null(fault: Fault, page: Page, body: bytes) -> bytes:
         ascending = sorted(rows, key=lambda row: row[time])
         ascending[len(rows) // 2][page.fields[fault.field or "close"]] = None
     return orjson.dumps(rows)
+
+
+def changed(fault: Fault, rows: Columns) -> Columns:
+    """Give the rows as a fault of single rows leaves them."""
+    change = _CHANGES.get(fault.fault)
+    return change(rows) if change and len(rows) else rows
 
 
 def _empty(rows: Columns) -> Columns:

@@ -27,6 +27,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from api.auth import PUBLIC_PATHS, MissingKey, TokenVerifier
+from api.page import ASSETS_PATH, PAGE_PATH
 from mdp_core.settings import Settings
 
 PATH = "/candles/binance/perp/BTC-USDT/1m?start=2024-03-01&end=2024-03-01T00:01"
@@ -149,6 +150,31 @@ async def test_wrong_scope_is_forbidden(
             assert "candles:read" in answer.json()["detail"]
 
 
+async def test_estimate_needs_the_right_to_read_and_a_fill_the_right_to_write(
+    stranger: httpx.AsyncClient, token: Callable[..., str], subtests: pytest.Subtests
+) -> None:
+    """A reader is told what a backfill would take, and can't start one."""
+    body = {"exchange": "binance", "symbols": ["BTC-USDT"], "intervals": ["1h"]}
+    body |= {"start": "2024-03-01", "end": "2024-03-02"}
+    expected = {
+        ("candles:read", True): 200,
+        ("candles:read", False): 403,
+        ("backfill:write", True): 200,
+        ("backfill:write", False): 503,  # allowed, but no syncer runs here
+        ("meta:read", True): 403,
+        ("meta:read", False): 403,
+    }
+    for (scope, dry_run), status in expected.items():
+        with subtests.test(scope, dry_run=dry_run):
+            headers = {"Authorization": f"Bearer {token(scope)}"}
+            wanted = body | {"dry_run": dry_run}
+            answer = await stranger.post("/backfills", json=wanted, headers=headers)
+
+            assert answer.status_code == status, answer.text
+            lacking = "candles:read" if dry_run else "backfill:write"
+            assert status != 403 or lacking in answer.json()["detail"]
+
+
 async def test_token_without_any_scope_is_forbidden(
     stranger: httpx.AsyncClient, settings: Settings, claims: dict[str, Any]
 ) -> None:
@@ -163,7 +189,8 @@ async def test_every_route_but_the_public_ones_refuses_strangers(
     app: FastAPI, stranger: httpx.AsyncClient, subtests: pytest.Subtests
 ) -> None:
     """Whatever route there is or will be: closed unless it is named as public."""
-    closed = {route for route in _routes(app.routes) if route[0] not in PUBLIC_PATHS}
+    is_open = PUBLIC_PATHS | {PAGE_PATH, ASSETS_PATH}
+    closed = {route for route in _routes(app.routes) if route[0] not in is_open}
     assert len({path for path, _ in closed}) >= len(app.openapi()["paths"]) - len(PUBLIC_PATHS)
 
     for path, method in sorted(closed):

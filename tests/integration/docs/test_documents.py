@@ -40,7 +40,10 @@ PAGES = [
     *sorted(PROJECT.glob("docs/**/*.md")),
 ]
 # Its test reads the page itself and runs every block.
-WHOLLY_TESTED_BY = {"docs/backup.md": "tests/integration/deploy/test_backup.py"}
+WHOLLY_TESTED_BY = {
+    "docs/backup.md": "tests/integration/deploy/test_backup.py",
+    "docs/client.md": "client/tests/client_tests/test_documents.py",
+}
 
 _BLOCK = re.compile(r"(?ms)^```(\S+)[ ]?([^\n]*)\n(.*?)^```$")
 _START_SECONDS = 120
@@ -105,6 +108,8 @@ def _environment(ready: Mapping[str, object]) -> Mapping[str, str]:
         **more,
         "URL": str(ready["url"]),
         "TOKEN": str(ready["token"]),
+        "MDP_URL": str(ready["url"]),
+        "MDP_TOKEN": str(ready["token"]),
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
 

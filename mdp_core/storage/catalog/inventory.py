@@ -36,7 +36,8 @@ WITH page AS (
     LIMIT %(limit)s OFFSET %(offset)s
 )
 SELECT page.exchange, page.market_type, page.name, page.interval,
-       lower(page.coverage), upper(page.coverage), covered.parts, covered.slots, 0 AS unconfirmed,
+       lower(page.coverage), upper(page.coverage), covered.parts, covered.slots,
+       doubted.slots AS unconfirmed,
        series_usage.last_requested
 FROM page
 LEFT JOIN series_usage ON series_usage.series_id = page.id
@@ -49,6 +50,15 @@ CROSS JOIN LATERAL (
            END::bigint AS slots
     FROM unnest(page.coverage) AS part
 ) AS covered
+CROSS JOIN LATERAL (
+    SELECT CASE WHEN page.interval = '1M' THEN coalesce(sum(
+               12 * (extract(year FROM upper(part)) - extract(year FROM lower(part)))
+               + extract(month FROM upper(part)) - extract(month FROM lower(part))), 0)
+           ELSE coalesce(extract(epoch FROM sum(upper(part) - lower(part))), 0)
+               / extract(epoch FROM page.one)
+           END::bigint AS slots
+    FROM (SELECT slots AS part FROM absences WHERE series_id = page.id) AS parts
+) AS doubted
 ORDER BY page.exchange, page.market_type, page.name, page.one
 """
 

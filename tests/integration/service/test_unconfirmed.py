@@ -222,3 +222,48 @@ async def recheck(stage: Stage) -> None:
     for adapter in stage.services.metadata.markets(None, None):
         result = await Rechecks(stage.services, adapter).run()
         assert result.error is None
+
+
+async def test_unconfirmed_slots_are_told_wherever_coverage_is(stage: Stage) -> None:
+    """By `/coverage`, with and without detail, by the list of series, and by every format."""
+    window = (LATE_MS - 10 * MINUTE_MS, NOW_MS - MINUTE_MS)
+    stage.withhold(LATE_MS)
+    await stage.ask(*window)
+    path, params = "binance/perp/SOL-USDT/1m", {"start": window[0], "end": window[1]}
+
+    plain = await stage.client.get(f"/coverage/{path}", params=params)
+    detailed = await stage.client.get(f"/coverage/{path}", params={**params, "detail": True})
+    listed = await stage.client.get("/coverage")
+    formats = [
+        await stage.client.get(f"/candles/{path}", params={**params, "format": name})
+        for name in ("ndjson", "csv", "arrow", "parquet")
+    ]
+
+    doubt = {"start": LATE_MS, "end": LATE_MS + MINUTE_MS, "state": "unconfirmed"}
+    for answer in (plain, detailed):
+        assert [each for each in answer.json()["windows"] if each["state"] == "unconfirmed"] == [
+            doubt
+        ]
+    assert [each["unconfirmed_slots"] for each in listed.json()["series"]] == [1]
+    for answer in formats:
+        assert answer.headers["X-Unconfirmed"] == "1"
+        assert "ETag" not in answer.headers
+
+
+async def test_found_candle_is_a_change_of_its_own_slot_alone(
+    stage: Stage, database: psycopg.Connection
+) -> None:
+    """What is healed is a change of its own slots and of no others."""
+    window = (LATE_MS - 10 * MINUTE_MS, NOW_MS - MINUTE_MS)
+    older = (LATE_MS - 600 * MINUTE_MS, LATE_MS - 500 * MINUTE_MS)
+    stage.withhold(LATE_MS)
+    await stage.ask(*window)
+    await stage.ask(*older)
+    stage.sandbox.clear_faults()
+    advance(stage.clock, 31)
+    await recheck(stage)
+
+    assert times(await stage.ask(*window)) == minutes(*window)
+    ((slots, epoch),) = database.execute("SELECT slots, epoch FROM changes").fetchall()
+    assert (to_ms(slots.lower), to_ms(slots.upper)) == (LATE_MS, LATE_MS + MINUTE_MS)
+    assert epoch == 1

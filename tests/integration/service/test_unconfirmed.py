@@ -73,9 +73,9 @@ class Stage:
         assert answer.status_code == 200, answer.text
         return answer
 
-    def withhold(self, slot: int, **more: object) -> None:
+    def withhold(self, slot: int) -> None:
         """Have the exchange publish a candle only when the faults are cleared."""
-        self.sandbox.fault("late_candle", slot=slot, seconds=3600, **more)
+        self.sandbox.fault("late_candle", slot=slot, seconds=3600)
 
 
 @pytest.fixture

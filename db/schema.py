@@ -231,8 +231,11 @@ job_runs = Table(
     Column("started_at", TIME, nullable=False, server_default=NOW),
     Column("heartbeat_at", TIME, nullable=False, server_default=NOW),
     Column("ended_at", TIME),
-    Column("rows", BigInteger, comment="candles that the run stored"),
+    Column("rows", BigInteger, comment="candles that the run stored; of verify: compared"),
     Column("error", Text),
+    Column(
+        "differing", BigInteger, comment="of verify: candles that the exchange answers otherwise"
+    ),
     Column("waiting", Integer, comment="series that there was no budget for"),
     PrimaryKeyConstraint("job", "due_at"),
     Index("ix_job_runs_running", "heartbeat_at", postgresql_where=text("ended_at IS NULL")),

@@ -38,6 +38,7 @@ from mdp_core.service.latest import LatestCandles
 from mdp_core.service.mending import Mender
 from mdp_core.service.repair import Repair
 from mdp_core.service.stored_pages import PageComparer
+from mdp_core.service.verify import Verify
 from mdp_core.settings import ExchangeSettings, Settings
 from mdp_core.storage.candles.absences import AbsenceStore
 from mdp_core.storage.candles.candle_reader import CandleReader
@@ -86,6 +87,7 @@ class Services:
     backfills: Backfills
     history_search: HistorySearch
     repair: Repair
+    verify: Verify
     servers: ReadServers
 
 
@@ -180,6 +182,7 @@ async def open_services(
             Backfills(jobs, bulk, planning, metadata, runs, settings.clock, shared.absences),
             HistorySearch(service, shared.store, metadata, markets),
             Repair(comparer, mender),
+            Verify(comparer, mender),
             servers,
         )
 

@@ -8,7 +8,7 @@ import signal
 import socket
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
-from datetime import UTC
+from datetime import UTC, datetime
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
@@ -25,6 +25,8 @@ from syncer.scheduled_jobs import scheduled_jobs
 _log = logging.getLogger(__name__)
 
 _real_time = Clock()
+# A run that is so much late was missed.
+_ON_TIME_SECONDS = 60
 
 
 async def serve_syncer(settings: Settings) -> None:
@@ -103,12 +105,18 @@ def _scheduler(jobs: Sequence[ScheduledJob], runner: Runner) -> AsyncIOScheduler
             name=job.name,
             max_instances=2,  # the runner has each run once, and says nothing of one that lasts
             coalesce=True,
-            misfire_grace_time=None,  # however late: a run does what is due when it runs
-            next_run_time=job.schedule.next_start(_real_time()) if job.at_start else _real_time(),
+            # However late, a run does the work that is due when it runs.
+            misfire_grace_time=_ON_TIME_SECONDS if job.only_on_time else None,
+            next_run_time=_first_run(job),
         )
         if job.at_start:
             scheduler.add_job(runner.run_now, args=[job], misfire_grace_time=None)  # pyright: ignore[reportUnknownMemberType]
     return scheduler
+
+
+def _first_run(job: ScheduledJob) -> datetime:
+    is_missed_run_wanted = not (job.at_start or job.only_on_time)
+    return _real_time() if is_missed_run_wanted else job.schedule.next_start(_real_time())
 
 
 async def _live(runs: JobRuns, name: str) -> None:

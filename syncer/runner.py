@@ -26,6 +26,7 @@ class ScheduledJob:
     `jitter_seconds` is how much later at the most it is started, so that syncers don't all try at
     once. `run` may be called by any syncer, and again after one that died in the middle. With
     `at_start` every syncer runs it once more when it starts: it may have been told other things.
+    With `only_on_time` a run that was missed is left out.
     """
 
     name: str
@@ -33,6 +34,7 @@ class ScheduledJob:
     jitter_seconds: float
     run: Callable[[], Coroutine[Any, Any, RunResult]]
     at_start: bool = False
+    only_on_time: bool = False
 
 
 class Runner:

@@ -17,6 +17,7 @@ from syncer.configured import read_hot, read_keep
 from syncer.history import HistoryStartSearch
 from syncer.history_rechecks import HistoryStartRechecks
 from syncer.keep import Keeper
+from syncer.nightly_check import NightlyCheck
 from syncer.rechecks import Rechecks
 from syncer.runner import ScheduledJob
 from syncer.schedule import Schedule
@@ -34,6 +35,9 @@ _KEEP_EVERY = timedelta(hours=1)
 _RETRY_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0, *[30.0] * 16)
 _FORGET_EVERY = timedelta(hours=1)
 _HISTORY_DAYS = 7.0
+_REVISION_DAYS = 365.0
+_VERIFY_EVERY = timedelta(days=1)
+_VERIFY_AT = timedelta(hours=3)
 # Clocks differ a little: a moment after a candle has settled here it has there too.
 _CLOCKS_DIFFER = timedelta(seconds=0.5)
 
@@ -51,6 +55,7 @@ def scheduled_jobs(services: Services) -> list[ScheduledJob]:
     for adapter in adapters:
         jobs += [_refreshing(services, adapter), _warming(services, adapter, hot)]
         jobs += [_rechecking(services, adapter), _rechecking_starts(services, adapter)]
+        jobs.append(_verifying(services, adapter))
         if any(each.exchange == adapter.facts.name for each in keep):
             jobs.append(_keeping(services, adapter, keep))
         if not adapter.facts.supports_first_candle:
@@ -122,9 +127,16 @@ def _searching(services: Services, adapter: ExchangeAdapter) -> ScheduledJob:
     )
 
 
+def _verifying(services: Services, adapter: ExchangeAdapter) -> ScheduledJob:
+    schedule = Schedule(_VERIFY_EVERY, services.settings.clock, _VERIFY_AT)
+    run = NightlyCheck(services, adapter).run
+    return ScheduledJob(_name("verify", adapter), schedule, 10.0, run, only_on_time=True)
+
+
 def _forgetting(services: Services) -> ScheduledJob:
     async def run() -> RunResult:
         await services.runs.forget(_HISTORY_DAYS)
+        await services.store.forget_revisions(_REVISION_DAYS)
         return RunResult()
 
     return ScheduledJob("forget", Schedule(_FORGET_EVERY, services.settings.clock), 60.0, run)

@@ -152,8 +152,8 @@ _HEALTH: dict[str, Any] = {
         "kind": "timescaledb",
         "postgres": "16.9",
         "timescaledb": "2.19.3",
-        "migration": "0005",
-        "expected_migration": "0005",
+        "migration": "0006",
+        "expected_migration": "0006",
     },
     "exchanges": {"binance": {"blocked": []}},
     "syncer": {

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from typing_extensions import TypedDict
 
+from api.auth import TokenVerifier, Unauthorized
 from api.openapi.problems import problem_responses
 from db.upgrade import newest_revision, schema_problem
 from mdp_core.domain.clock import to_ms
@@ -84,6 +85,13 @@ class SyncersBody(TypedDict):
     runs: list[RunBody]
 
 
+class CountersBody(TypedDict):
+    """Candles that the nightly checks compared with exchanges, and how many differed."""
+
+    verified: int
+    differing: int
+
+
 class HealthBody(TypedDict):
     """The service's state and that of what it depends on; times in epoch ms."""
 
@@ -91,6 +99,7 @@ class HealthBody(TypedDict):
     database: DatabaseBody
     exchanges: NotRequired[dict[str, ExchangeHealthBody]]
     syncer: NotRequired[SyncersBody | None]
+    counters: NotRequired[CountersBody]
 
 
 @router.get(
@@ -115,6 +124,7 @@ async def get_health(request: Request) -> Response:
             health = await read_health(connection)
         problem = schema_problem(health.migration)
         syncer = None if problem else await _syncer(services.runs)
+        counters = None if problem or not _is_admin(request) else await _counters(services.runs)
     except StoreUnavailable as error:
         body: HealthBody = {
             "status": "unavailable",
@@ -127,7 +137,24 @@ async def get_health(request: Request) -> Response:
         "exchanges": _exchanges(health, services.metadata.exchanges()),
         "syncer": syncer,
     }
+    if counters:
+        body["counters"] = counters
     return JSONResponse(body, _UNAVAILABLE if problem else 200)
+
+
+def _is_admin(request: Request) -> bool:
+    """Return whether the request has a token that may see details; it needs none otherwise."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    verifier: TokenVerifier = request.state.verifier
+    try:
+        return scheme.lower() == "bearer" and "admin" in verifier.verify(token).scopes
+    except Unauthorized:
+        return False
+
+
+async def _counters(runs: JobRuns) -> CountersBody:
+    verified, differing = await runs.verified()
+    return {"verified": verified, "differing": differing}
 
 
 async def _syncer(runs: JobRuns) -> SyncersBody:

@@ -10,13 +10,15 @@ import numpy as np
 from mdp_core.domain.candles import Candles
 from mdp_core.domain.clock import to_ms
 from mdp_core.domain.comparison import Comparison, compare
+from mdp_core.domain.intervals import Grid, Interval
 from mdp_core.domain.queries import CandleQuery
 from mdp_core.domain.series import Series
 from mdp_core.domain.windows import Window, hull, intersect
 from mdp_core.errors import HistoryUnavailable, InvalidWindow
 from mdp_core.exchanges.validation import Observation, judge
 from mdp_core.fill.market import MarketContext
-from mdp_core.ratelimit.context import DEFAULT_CONTEXT
+from mdp_core.ratelimit.context import RequestContext
+from mdp_core.ratelimit.priority import Priority
 from mdp_core.series.resolver import SeriesResolver
 from mdp_core.storage.candles.candle_store import CandleStore
 
@@ -95,9 +97,9 @@ class ComparedPage:
     observed_at: float
 
     @property
-    def is_evidence(self) -> bool:
-        """Whether the answer may contradict what is stored."""
-        return self.observation.is_witness
+    def is_comparable(self) -> bool:
+        """Whether the answer speaks of the page: a silent exchange's does not."""
+        return self.observation.is_witness or not len(self.stored)
 
     @property
     def bad_slots(self) -> Sequence[datetime]:
@@ -127,7 +129,7 @@ class PageComparer:
         series = await self._resolver.series(
             query.exchange, query.market_type, query.symbol, query.interval
         )
-        await self._resolver.ask_history_start(series, DEFAULT_CONTEXT)
+        await self._resolver.ask_history_start(series, RequestContext.at(Priority.BACKFILL))
 
     async def find(self, query: CandleQuery) -> StoredSeries:
         """Return what is stored of a window (without bounds: of everything) and can be compared.
@@ -143,14 +145,26 @@ class PageComparer:
             query.exchange, query.market_type, query.symbol, query.interval
         )
         market = self._markets[query.exchange, query.market_type]
+        await _require_remembered(market, series.grid, query.end)
         askable = await _askable(market, series, query.end)
         grid = series.grid
         start = grid.ceil(query.start) if query.start else askable.start
         end = grid.ceil(query.end) if query.end else askable.end
-        if await _is_forgotten(market, series, Window(start, max(start, end)), query.end):
-            raise HistoryUnavailable(series.exchange, askable.start)
         asked = askable.clip(start, max(start, end))
         return StoredSeries(market, series, askable, await self._store.covered(series.id, asked))
+
+    async def require_remembered(
+        self, exchange: str, market_type: str, interval: str, end: datetime | None
+    ) -> None:
+        """Check that an exchange still has candles before `end` (None: now) of an interval it has.
+
+        Raises:
+            HistoryUnavailable: It has forgotten them all.
+            ExchangeError: Its clock could not be read.
+        """
+        market = self._markets[exchange, market_type]
+        grid = market.adapter.facts.intervals[Interval(interval)].grid
+        await _require_remembered(market, grid, end)
 
     async def compare(self, page: StoredPage) -> ComparedPage:
         """Ask the exchange for a page, and compare what is stored of it.
@@ -170,12 +184,13 @@ class PageComparer:
 
 
 async def observe(market: MarketContext, series: Series, window: Window) -> Observation:
-    """Ask an exchange for the candles of a window, and judge its answer.
+    """Ask an exchange for the candles of a window, after all other callers, and judge its answer.
 
     Raises:
         ExchangeError: It can't be had, or the answer is to another question.
     """
-    rows = await market.adapter.fetch_page(series.symbol, series.interval, window)
+    adapter = market.adapter.bound(RequestContext.at(Priority.BACKFILL))
+    rows = await adapter.fetch_page(series.symbol, series.interval, window)
     return judge(rows, series.grid, window, market.adapter.facts)
 
 
@@ -185,13 +200,13 @@ async def _askable(market: MarketContext, series: Series, end: datetime | None) 
     return Window(first, max(watermarks.settled_until, first))
 
 
-async def _is_forgotten(
-    market: MarketContext, series: Series, asked: Window, end: datetime | None
-) -> bool:
-    """Tell whether a window with an explicit end lies wholly beyond the exchange's memory."""
-    if end is None or asked.is_empty or market.adapter.facts.retention_candles is None:
-        return False
-    return asked.end <= await market.exchange_clock.remembered_from(series.grid)
+async def _require_remembered(market: MarketContext, grid: Grid, end: datetime | None) -> None:
+    facts = market.adapter.facts
+    if end is None or facts.retention_candles is None:
+        return
+    edge = await market.exchange_clock.remembered_from(grid)
+    if grid.ceil(end) <= edge:
+        raise HistoryUnavailable(facts.name, edge)
 
 
 def _inside(candles: Candles, windows: Sequence[Window]) -> Candles:

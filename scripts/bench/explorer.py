@@ -1,4 +1,4 @@
-"""How smoothly the explorer page scrolls, by the browser's own tracing."""
+"""The smoothness of the explorer page's scrolling, by the browser's tracing."""
 
 import bisect
 import json
@@ -44,7 +44,10 @@ class _Scroll:
 
 
 def measure_explorer(target: Target, token: str) -> list[Figure]:
-    """Scroll back over stored candles in Chromium; tell frames, the longest tasks and memory."""
+    """Scroll back over stored candles in Chromium.
+
+    Tell frames, the longest tasks and memory.
+    """
     program = os.environ.get("MDP_TEST_CHROMIUM") or shutil.which("chromium")
     if program is None:
         return [unmeasured(_NAME, _AIMS[0], "no Chromium here")]
@@ -121,7 +124,10 @@ def _is_near(task: Mapping[str, Any], loads: Sequence[float]) -> bool:
 
 
 def _longest(tasks: Sequence[Mapping[str, Any]]) -> str:
-    """Tell the longest by the clock, and by the CPU, which other programs don't lengthen."""
+    """Tell the longest by the clock, and by the CPU.
+
+    Other programs don't lengthen the CPU's.
+    """
     wall = max((each["dur"] for each in tasks), default=0) / 1000
     cpu = max((each.get("tdur", 0) for each in tasks), default=0) / 1000
     return f"{wall:.0f} ms ({cpu:.0f} of the CPU)"

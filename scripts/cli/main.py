@@ -27,7 +27,7 @@ from mdp_core.settings import (
     TokenSettings,
     UpgradeSettings,
 )
-from scripts.cli import alive, coverage, repair
+from scripts.cli import alive, coverage, repair, verify
 from scripts.cli import backfill as backfill_command
 from scripts.cli.check import Service, findings, remarks, require
 from scripts.cli.db_status import report
@@ -49,6 +49,7 @@ app.add_typer(backfill_command.app)
 app.add_typer(coverage.app)
 app.add_typer(alive.app)
 app.add_typer(repair.app)
+app.add_typer(verify.app)
 
 
 @app.callback()
@@ -221,7 +222,12 @@ def check(
 
 
 @database.command("upgrade")
-def upgrade_database() -> None:
+def upgrade_database(
+    *,
+    restored: Annotated[
+        bool, typer.Option(help="After a restore: versions of the time since the backup end.")
+    ] = False,
+) -> None:
     """Upgrade the database of DATABASE_URL to the newest schema; make its roles.
 
     MDP_SERVICE_PASSWORD and MDP_ANALYST_PASSWORD let the roles mdp_service and mdp_analyst log in.
@@ -230,7 +236,7 @@ def upgrade_database() -> None:
         settings = UpgradeSettings()  # pyright: ignore[reportCallIssue]
         given = {SERVICE: settings.service_password, ANALYST: settings.analyst_password}
         passwords = {role: it.get_secret_value() for role, it in given.items() if it}
-        upgrade(settings.database_url, passwords)
+        upgrade(settings.database_url, passwords, is_restored=restored)
 
 
 @database.command("status")

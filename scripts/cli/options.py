@@ -61,7 +61,10 @@ def clear_errors(*expected: type[Exception]) -> Generator[None]:
 
 @contextmanager
 def usage_errors() -> Generator[None]:
-    """Tell in a line which argument is wrong, and end with the exit code of a wrong usage."""
+    """Tell in a line which argument is wrong.
+
+    The exit code is that of a wrong usage.
+    """
     try:
         yield
     except BAD_INPUT as error:
@@ -70,7 +73,10 @@ def usage_errors() -> Generator[None]:
 
 
 def hush(logs: LogSettings) -> None:
-    """Leave the screen to the command: lines for each page are for those who asked for a level."""
+    """Leave the screen to the command.
+
+    Lines for each page are for those who asked for a level.
+    """
     if "log_level" not in logs.model_fields_set:
         logging.getLogger("mdp_core").setLevel(logging.WARNING)
 

@@ -1,4 +1,6 @@
-"""Put the explorer page's third-party files in place: `page_files.py SOURCE TARGET`.
+"""Put the explorer page's third-party files in place.
+
+`page_files.py SOURCE TARGET`.
 
 SOURCE is a folder into which the wheel of `requirements-page.lock` was unpacked by pip. Standard
 library only: the image runs this before anything is installed.

@@ -1,4 +1,6 @@
-"""Check the prose of docstrings and pages: `python -m scripts.dev.prose [PATH ...]`.
+"""Check the prose of docstrings and pages.
+
+`python -m scripts.dev.prose [PATH ...]`.
 
 The rules stand in CONTRIBUTING.md. Prints each breach as `path:line: rule`, and exits with 1.
 """

@@ -1,4 +1,4 @@
-"""The sandbox as one web application: three exchanges under their prefixes, and its controls.
+"""The sandbox as one web application: exchanges, archive and controls.
 
 A request is logged when it comes, delayed by the latency, answered and charged, and only then may
 a fault hit it: a fault concerns a request that would have been answered with candles, or with the
@@ -24,8 +24,8 @@ from starlette.routing import Route
 from mdp_core.domain.clock import Clock, to_ms
 from scripts.sandbox import binance, coinbase, hyperliquid
 from scripts.sandbox.archive import Archive, error, failed
-from scripts.sandbox.control import Entry, Fault, Log, Settings
-from scripts.sandbox.exchange import Call, Exchange, Page, Reply
+from scripts.sandbox.control import Entry, Fault, Log, SandboxSettings
+from scripts.sandbox.exchange import Call, CandleReply, Exchange, Reply
 from scripts.sandbox.faults import Faults, complaint
 from scripts.sandbox.replay import Replay
 from scripts.sandbox.spoiling import failure, misdirect, spoil
@@ -34,12 +34,12 @@ from scripts.sandbox.transfers import transfer
 _HANG_SECONDS = 60.0
 _FAULTS = TypeAdapter(list[Fault])
 _OFFERED = {"binance": binance.GRIDS, "hyperliquid": hyperliquid.GRIDS, "coinbase": coinbase.GRIDS}
-_NOBODY_THERE = Reply(499, b"")
+_CLIENT_LEFT = Reply(499, b"")
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxOptions:
-    """How the sandbox starts; latency and limits can be changed while it runs.
+    """Start options of the sandbox; latency and limits can be changed while it runs.
 
     Attributes:
         clock: The exchanges' time; budgets, latency and the log keep real time.
@@ -139,11 +139,13 @@ class Sandbox:
             return await _hang(request, fault)
         if fault and (failed := failure(fault, exchange, to_ms(self._clock()))):
             return failed
-        if isinstance(answer, Page):
+        if isinstance(answer, CandleReply):
             answer = self._published(exchange, answer, fault, entry)
         return Reply(200, spoil(fault, answer))
 
-    def _published(self, exchange: Exchange, page: Page, fault: Fault | None, entry: Entry) -> Page:
+    def _published(
+        self, exchange: Exchange, page: CandleReply, fault: Fault | None, entry: Entry
+    ) -> CandleReply:
         if fault and fault.fault == "late_candle":
             self._faults.withhold(exchange.name, page, fault)
         page = misdirect(fault, page, to_ms(self._clock())) if fault else page
@@ -175,13 +177,13 @@ class Sandbox:
         """Change settings; the answer is latency and limits."""
         if request.method == "POST":
             try:
-                self._change(Settings.model_validate_json(await request.body()))
+                self._change(SandboxSettings.model_validate_json(await request.body()))
             except ValidationError as error:
                 return _unacceptable(error)
         limits = "on" if self._limits else "off"
         return _json({"latency_ms": self._latency_ms, "limits": limits})
 
-    def _change(self, settings: Settings) -> None:
+    def _change(self, settings: SandboxSettings) -> None:
         if settings.latency_ms is not None:
             self._latency_ms = settings.latency_ms
         if settings.limits is not None:
@@ -215,19 +217,22 @@ def _headers(raw: tuple[tuple[bytes, bytes], ...]) -> Mapping[str, str]:
 
 def _logged(answer: Reply, entry: Entry, headers: Mapping[str, str] | None = None) -> Response:
     """Note the status in the log, unless the client has left, and make the response."""
-    if answer is not _NOBODY_THERE:
+    if answer is not _CLIENT_LEFT:
         entry.status = answer.status
     told = {**answer.headers, **(headers or {})}
     return Response(answer.body, answer.status, told, answer.media_type)
 
 
 async def _hang(request: Request, fault: Fault) -> Reply:
-    """Answer nothing until the client leaves; give up like a gateway after the fault's seconds."""
+    """Answer nothing until the client leaves.
+
+    Give up like a gateway after the fault's seconds.
+    """
     with suppress(TimeoutError, asyncio.CancelledError):  # cancelled: the server stops
         async with asyncio.timeout(_HANG_SECONDS if fault.seconds is None else fault.seconds):
             while (await request.receive())["type"] != "http.disconnect":
                 pass
-            return _NOBODY_THERE
+            return _CLIENT_LEFT
     return Reply(504, b"<html><body>504 Gateway Time-out</body></html>", "text/html")
 
 

@@ -1,4 +1,4 @@
-"""Binance's public archive of USD-M candles, under `/archive`: which files there are, and when.
+"""Binance's public archive of USD-M candles, under `/archive`.
 
 The files hold the candles that the REST interface answers with. A day's is published the next day
 at 08:35 UTC, a month's on the first Monday after it at 12:06; candles longer than a day come by
@@ -15,7 +15,7 @@ from types import MappingProxyType
 from mdp_core.domain.clock import to_ms
 from mdp_core.domain.intervals import Interval, MonthGrid
 from scripts.sandbox.archive_files import ArchiveFile, checksum_of, zip_of
-from scripts.sandbox.candles import Window
+from scripts.sandbox.candles import TimeSpan
 from scripts.sandbox.control import Fault
 from scripts.sandbox.exchange import Reply, SeriesBook
 
@@ -123,7 +123,7 @@ def _file(period: str, symbol: str, interval: Interval, date: str) -> ArchiveFil
     if start.strftime(_FORMATS[period]) != date:  # such as 2024-5
         return None
     end = start + _DAY if period == "daily" else _MONTHS.next(start)
-    window = Window(to_ms(start), to_ms(end))
+    window = TimeSpan(to_ms(start), to_ms(end))
     published = end + _DAYS_AFTER if period == "daily" else _first_monday(end) + _MONTHS_AFTER
     return ArchiveFile(period, symbol, interval, date, window, to_ms(published))
 

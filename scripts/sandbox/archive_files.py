@@ -1,4 +1,4 @@
-"""The files of Binance's archive: candles as text, in a zip, with a checksum, right or spoilt."""
+"""The files of Binance's archive, right or spoilt: text, zip and checksum."""
 
 import hashlib
 import io
@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from mdp_core.domain.intervals import Interval
-from scripts.sandbox.candles import Columns, Floats, Series, Window, closes_ms
+from scripts.sandbox.candles import Columns, Floats, PublishedSeries, TimeSpan, closes_ms
 from scripts.sandbox.control import Fault
 from scripts.sandbox.exchange import in_unit, ms_of
 from scripts.sandbox.markets import taker_share
@@ -36,7 +36,7 @@ class ArchiveFile:
     symbol: str
     interval: Interval
     date: str
-    window: Window
+    window: TimeSpan
     published_ms: int
 
     @property
@@ -46,7 +46,7 @@ class ArchiveFile:
         return f"{self.symbol}-{interval}-{self.date}"
 
 
-def zip_of(file: ArchiveFile, series: Series, fault: Fault | None) -> bytes:
+def zip_of(file: ArchiveFile, series: PublishedSeries, fault: Fault | None) -> bytes:
     """Make the file's bytes, as a fault of the file's leaves them."""
     rows = _rows(file, series, fault)
     text = _text(rows, series, file.window.start_ms, fault)
@@ -65,18 +65,21 @@ def zip_of(file: ArchiveFile, series: Series, fault: Fault | None) -> bytes:
 
 
 def checksum_of(file: ArchiveFile, content: bytes, fault: Fault | None) -> bytes:
-    """Make the text that tells the file's SHA-256; only those of months end with a newline."""
+    """Make the text that tells the file's SHA-256.
+
+    Only those of months end with a newline.
+    """
     if fault and fault.fault in {"checksum", "remade"}:
         content += b"another edition"
     end = "\n" if file.period == "monthly" else ""
     return f"{hashlib.sha256(content).hexdigest()}  {file.stem}.zip{end}".encode()
 
 
-def _rows(file: ArchiveFile, series: Series, fault: Fault | None) -> Columns:
+def _rows(file: ArchiveFile, series: PublishedSeries, fault: Fault | None) -> Columns:
     window = file.window
     if fault and fault.fault == "shifted_window":
         width = window.end_ms - window.start_ms
-        window = Window(window.start_ms - width, window.end_ms - width)
+        window = TimeSpan(window.start_ms - width, window.end_ms - width)
     rows = series.first(window, _MOST_ROWS, file.published_ms)
     return _spoilt(rows, fault) if fault and len(rows) else rows
 
@@ -118,7 +121,7 @@ CONFLICTING: Mapping[str, Callable[[Columns], Floats]] = {
 }
 
 
-def _text(rows: Columns, series: Series, start_ms: int, fault: Fault | None) -> bytes:
+def _text(rows: Columns, series: PublishedSeries, start_ms: int, fault: Fault | None) -> bytes:
     """Print rows as the era of the file did, or as another did."""
     has_header = start_ms >= _HEADER_SINCE_MS
     unit = "us" if start_ms >= _MICROSECONDS_SINCE_MS else "ms"

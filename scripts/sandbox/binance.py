@@ -4,7 +4,7 @@ Peculiar symbols, for those who test against them:
 
 - `BTCUSDT`: `onboardDate` lies 17 days after its first candle
 - `XRPUSDT`: down 2024-06-12 02:00 to 04:00 UTC, no candle opens there
-- `DEFIUSDT`: in three of ten minutes nobody trades; those rows are flat, with volume 0
+- `DEFIUSDT`: in three of ten minutes there are no trades; those rows are flat, with volume 0
 - `OMGUSDT`: delisted (`SETTLING`), its candles end at its `deliveryDate`; more among the others
 - `XAUUSDT` (`TRADIFI_PERPETUAL`), `BTCUSDT_261225` (`CURRENT_QUARTER`), `BTCSTUSDT`
   (`PENDING_TRADING`, contract type empty, no candles), `NOVELUSDT` (unknown status),
@@ -33,16 +33,16 @@ from scripts.sandbox.binance_params import (
     symbol_of,
 )
 from scripts.sandbox.binance_quotes import BinanceQuotes, weight_of
-from scripts.sandbox.candles import DISTANT_FUTURE_MS, Columns, Series, Window, closes_ms
+from scripts.sandbox.candles import DISTANT_FUTURE_MS, Columns, PublishedSeries, TimeSpan, closes_ms
 from scripts.sandbox.exchange import (
     Answer,
     Call,
+    CandleReply,
     Exchange,
-    Listing,
-    Page,
-    Reading,
     Reply,
     SeriesBook,
+    SymbolsReply,
+    TimeReply,
     array_of,
     in_unit,
     numbers,
@@ -79,7 +79,10 @@ class Binance(Exchange):
     fields: ClassVar[Mapping[str, int | str]] = {name: at for at, name in enumerate(_FIELDS)}
 
     def __init__(self, replay: Replay, now_ms: int, seconds: Seconds = time.time) -> None:
-        """List the symbols as they stand at `now_ms`; `seconds` is the real time of the budget."""
+        """List the symbols as they stand at `now_ms`.
+
+        `seconds` is the real time of the budget.
+        """
         listed = listing(replay)
         self._markets = {symbol.name: symbol.market for symbol in listed}
         self._series = SeriesBook(self.name, GRIDS, lambda name, _: self._markets[name], replay)
@@ -107,7 +110,7 @@ class Binance(Exchange):
             case "/fapi/v1/exchangeInfo":
                 return self._listing()
             case "/fapi/v1/time":
-                return Reading(now_ms, lambda told: orjson.dumps({"serverTime": told}))
+                return TimeReply(now_ms, lambda told: orjson.dumps({"serverTime": told}))
             case "/fapi/v1/ping":
                 return reply({})
             case _:
@@ -139,7 +142,7 @@ class Binance(Exchange):
         text = "Internal error; unable to process your request. Please try again."
         return reply({"code": -1001, "msg": text}, 500)
 
-    def _page(self, params: Params, now_ms: int) -> Page:
+    def _page(self, params: Params, now_ms: int) -> CandleReply:
         """Find the rows. Both bounds are inclusive and hold for the open time.
 
         Without `startTime` the most recent rows up to `endTime` come back, with it the first
@@ -149,11 +152,11 @@ class Binance(Exchange):
         start, end = bounds_of(params)
         limit = limit_of(params, _DEFAULT_LIMIT, _MAX_LIMIT)
         series = self._series(symbol, interval)
-        window = Window(start or 0, DISTANT_FUTURE_MS if end is None else end + 1)
+        window = TimeSpan(start or 0, DISTANT_FUTURE_MS if end is None else end + 1)
         find = series.last if start is None else series.first
         rows = find(window, limit, now_ms)
         encode = partial(_encode, series)
-        return Page(symbol, interval, series, rows, self.fields, encode)
+        return CandleReply(symbol, interval, series, rows, self.fields, encode)
 
     def _marks(self, params: Params, now_ms: int) -> Reply:
         """Give mark prices as candles: the same prices, and nothing traded."""
@@ -162,11 +165,11 @@ class Binance(Exchange):
         rows = replace(page.columns, volume=none, quote=none)
         return Reply(200, page.encode(rows))
 
-    def _listing(self) -> Listing:
+    def _listing(self) -> SymbolsReply:
         symbols = cast("list[Mapping[str, object]]", self._info["symbols"])
         if not self.shows_unknown_status:
             symbols = [with_known_status(symbol) for symbol in symbols]
-        return Listing(
+        return SymbolsReply(
             symbols,
             "symbol",
             ("baseAsset", None),
@@ -187,14 +190,20 @@ class Binance(Exchange):
 
 
 def _weight(params: Params) -> int:
-    """Give the weight of a candle request by its limit, as measured: 5 when there is none."""
+    """Give the weight of a candle request by its limit, as measured.
+
+    5 when there is none.
+    """
     text = params.get("limit", "")
     limit = int(text) if text.isdecimal() else _DEFAULT_LIMIT + 1
     return next((weight for most, weight in ((100, 1), (500, 2), (1000, 5)) if limit <= most), 10)
 
 
-def _encode(series: Series, rows: Columns, unit: str | None = None) -> bytes:
-    """Print rows of twelve: prices and volumes as strings, closing a millisecond early."""
+def _encode(series: PublishedSeries, rows: Columns, unit: str | None = None) -> bytes:
+    """Print rows of twelve.
+
+    Prices and volumes as strings, closing a millisecond early.
+    """
     if len(rows) == 0:
         return b"[]"
     unit = unit or "ms"

@@ -1,4 +1,4 @@
-"""The public endpoints of the sandbox's Binance beside candles: books, tickers, funding, trades.
+"""Books, tickers, funding and trades of the sandbox's Binance.
 
 Shapes, limits and weights: developers.binance.com, usds-margined-futures/market-data/rest-api.
 """
@@ -16,7 +16,7 @@ from scripts.sandbox.binance_params import (
     limit_of,
     symbol_of,
 )
-from scripts.sandbox.candles import DISTANT_FUTURE_MS, MINUTE_MS, Columns, Window
+from scripts.sandbox.candles import DISTANT_FUTURE_MS, MINUTE_MS, Columns, TimeSpan
 from scripts.sandbox.exchange import Reply, SeriesBook, reply
 from scripts.sandbox.markets import Market, fraction, hashes
 from scripts.sandbox.quotes import Quote, quote_of
@@ -80,21 +80,27 @@ class BinanceQuotes:
         """Give funding rates, ascending: the first from `startTime` on, else the newest."""
         start, end = bounds_of(params)
         limit = limit_of(params, 100, 1000)
-        window = Window(start or 0, DISTANT_FUTURE_MS if end is None else end + 1)
+        window = TimeSpan(start or 0, DISTANT_FUTURE_MS if end is None else end + 1)
         if "symbol" not in params:
             newest = [self._fundings(name, window, -1, now_ms) for name in self._markets]
             return list(chain(*newest))[-limit:]
         symbol = symbol_of(params, self._markets)
         return self._fundings(symbol, window, -limit if start is None else limit, now_ms)
 
-    def _fundings(self, symbol: str, window: Window, count: int, now_ms: int) -> list[Row]:
-        """Give the first `count` rates of the window, or the last ones where it is negative."""
+    def _fundings(self, symbol: str, window: TimeSpan, count: int, now_ms: int) -> list[Row]:
+        """Give the first `count` rates of the window.
+
+        Or the last ones where it is negative.
+        """
         series = self._series(symbol, Interval.EIGHT_HOURS)
         find = series.first if count > 0 else series.last
         return list(_fundings(symbol, find(window, abs(count), now_ms)))
 
     def trades(self, params: Params, now_ms: int) -> object:
-        """Give aggregated trades, ascending: one every five seconds of a minute with volume."""
+        """Give aggregated trades, ascending.
+
+        One every five seconds of a minute with volume.
+        """
         symbol = symbol_of(params, self._markets)
         limit = limit_of(params, 500, 1000)
         start, end = bounds_of(params)
@@ -102,7 +108,7 @@ class BinanceQuotes:
         start = start if first is None else first * _TRADE_EVERY_MS
         series = self._series(symbol, Interval.ONE_MINUTE)
         end = now_ms if end is None else min(end, now_ms)
-        window = Window((start or 0) // MINUTE_MS * MINUTE_MS, end + 1)
+        window = TimeSpan((start or 0) // MINUTE_MS * MINUTE_MS, end + 1)
         find = series.last if start is None else series.first
         rows = find(window, limit // _TRADES_A_MINUTE + 2, now_ms)
         trades = _trades(rows, 10**series.decimals.size)
@@ -209,7 +215,10 @@ def _fundings(symbol: str, rows: Columns) -> Iterator[Row]:
 
 
 def _trades(rows: Columns, lot: int) -> Iterator[tuple[int, Row]]:
-    """Let each minute's price walk from its open to its close, with equal parts of the volume."""
+    """Let each minute's price walk from its open to its close.
+
+    With equal parts of the volume.
+    """
     columns = (column.tolist() for column in (rows.time, rows.open, rows.close, rows.volume))
     for time, opened, close, volume in zip(*columns, strict=True):
         size = str(max(1, round(volume * lot / _TRADES_A_MINUTE)) / lot)

@@ -1,4 +1,4 @@
-"""Candles as columns, and series of them as an exchange shows them at a given moment.
+"""Candles as columns, and series of them as an exchange shows them at a moment.
 
 Invented and replayed series answer the same two questions, the first rows of a window and the last
 ones, so the exchanges' wire formats need not know which they print. Nothing here reads a clock.
@@ -24,20 +24,28 @@ QUOTE_DECIMALS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
-    """Open times from `start_ms` (inclusive) to `end_ms` (exclusive), epoch milliseconds, UTC."""
+class TimeSpan:
+    """Open times from `start_ms` (inclusive) to `end_ms` (exclusive).
+
+    Epoch milliseconds, UTC.
+    """
 
     start_ms: int
     end_ms: int
 
-    def clipped(self) -> "Window":
+    def clipped(self) -> "TimeSpan":
         """Give the part that a calendar can express; exchanges take any integer."""
-        return Window(*(min(max(ms, 0), DISTANT_FUTURE_MS) for ms in (self.start_ms, self.end_ms)))
+        return TimeSpan(
+            *(min(max(ms, 0), DISTANT_FUTURE_MS) for ms in (self.start_ms, self.end_ms))
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Candles as columns of equal length; `time` is the open time in epoch milliseconds."""
+    """Candles as columns of equal length.
+
+    `time` is the open time in epoch milliseconds.
+    """
 
     time: Int64s
     open: Floats
@@ -68,14 +76,17 @@ class Columns:
 
 @dataclass(frozen=True, slots=True)
 class Decimals:
-    """How many decimals the prices and the volumes of a symbol have."""
+    """Numbers of decimals that the prices and the volumes of a symbol have."""
 
     price: int
     size: int
 
 
 def closes_ms(grid: Grid, times: Int64s) -> Int64s:
-    """Give when the candles that open at `times` (any order) close: the next slot's open time."""
+    """Give when the candles that open at `times` (any order) close.
+
+    The next slot's open time.
+    """
     if len(times) == 0:
         return times
     slots = grid.indices(times)
@@ -83,19 +94,25 @@ def closes_ms(grid: Grid, times: Int64s) -> Int64s:
     return grid.times(first + 1, int(slots.max()) + 2)[slots - first]
 
 
-class Series(ABC):
-    """The candles of one symbol and interval, as the exchange shows them at a given moment."""
+class PublishedSeries(ABC):
+    """The candles of one symbol and interval.
+
+    As the exchange shows them at a given moment.
+    """
 
     def __init__(self, grid: Grid, decimals: Decimals) -> None:
-        """Make a series whose candles open on `grid` and whose numbers have so many decimals."""
+        """Make a series on `grid` whose numbers have so many decimals."""
         self.grid = grid
         self.decimals = decimals
 
-    def first(self, window: Window, limit: int, now_ms: int) -> Columns:
-        """Give the first rows that open in the window, ascending, the forming one included."""
+    def first(self, window: TimeSpan, limit: int, now_ms: int) -> Columns:
+        """Give the first rows that open in the window, ascending.
+
+        The forming one included.
+        """
         return self._as_seen(self._first(window.clipped(), limit, now_ms), now_ms)
 
-    def last(self, window: Window, limit: int, now_ms: int) -> Columns:
+    def last(self, window: TimeSpan, limit: int, now_ms: int) -> Columns:
         """Give the last rows that open in the window, ascending, the forming one included."""
         return self._as_seen(self._last(window.clipped(), limit, now_ms), now_ms)
 
@@ -104,10 +121,10 @@ class Series(ABC):
         """Tell when the oldest of the newest `count` candles opens (epoch ms)."""
 
     @abstractmethod
-    def _first(self, window: Window, limit: int, now_ms: int) -> Columns: ...
+    def _first(self, window: TimeSpan, limit: int, now_ms: int) -> Columns: ...
 
     @abstractmethod
-    def _last(self, window: Window, limit: int, now_ms: int) -> Columns: ...
+    def _last(self, window: TimeSpan, limit: int, now_ms: int) -> Columns: ...
 
     def _as_seen(self, rows: Columns, now_ms: int) -> Columns:
         """Show of the candle that is still forming what has happened so far."""
@@ -144,7 +161,7 @@ def _partial(rows: Columns, elapsed: float, decimals: Decimals) -> Columns:
     )
 
 
-class ReplayedSeries(Series):
+class ReplayedSeries(PublishedSeries):
     """Rows as a file holds them, each from its open time on, and nothing else."""
 
     def __init__(self, rows: Columns, decimals: Decimals, grid: Grid) -> None:
@@ -157,15 +174,15 @@ class ReplayedSeries(Series):
         visible = int(np.searchsorted(self._stored.time, now_ms + 1))
         return int(self._stored.time[max(visible - count, 0)])
 
-    def _first(self, window: Window, limit: int, now_ms: int) -> Columns:
+    def _first(self, window: TimeSpan, limit: int, now_ms: int) -> Columns:
         rows = self._places(window, now_ms)
         return self._stored.take(slice(rows.start, min(rows.stop, rows.start + limit)))
 
-    def _last(self, window: Window, limit: int, now_ms: int) -> Columns:
+    def _last(self, window: TimeSpan, limit: int, now_ms: int) -> Columns:
         rows = self._places(window, now_ms)
         return self._stored.take(slice(max(rows.start, rows.stop - limit), rows.stop))
 
-    def _places(self, window: Window, now_ms: int) -> range:
+    def _places(self, window: TimeSpan, now_ms: int) -> range:
         bounds = [window.start_ms, min(window.end_ms, now_ms + 1)]
         start, stop = (int(place) for place in np.searchsorted(self._stored.time, bounds))
         return range(start, max(start, stop))

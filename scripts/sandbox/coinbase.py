@@ -3,7 +3,7 @@
 Peculiar products, for those who test against them:
 
 - `BTC-USD`: one-minute candles since 2015-01-20, hourly and daily ones since 2015-07-20
-- `AERO-USD`: in one of five minutes nobody trades; `WAXL-USD`: in 199 of 200. There is no row then
+- `AERO-USD`: one of five minutes has no trades and so no row; `WAXL-USD`: 199 of 200
 - `DASH-USD`: rows appear only 45 s after their close, the forming one never
 - `MOVE-USD`, `BAL-BTC`, `BTC-USDC`: delisted; `NOVEL-USD`: unknown status; `BTCAUCTION-USD`: its
   base currency is BTC
@@ -22,7 +22,7 @@ import orjson
 
 from mdp_core.domain.clock import to_ms
 from mdp_core.domain.intervals import Grid, Interval, epoch_grid
-from scripts.sandbox.candles import Columns, Window
+from scripts.sandbox.candles import Columns, TimeSpan
 from scripts.sandbox.coinbase_listing import (
     BTC_MINUTES_MS,
     UNKNOWN_STATUS,
@@ -34,12 +34,12 @@ from scripts.sandbox.coinbase_quotes import BOOK_DEPTHS, book, iso, ticker
 from scripts.sandbox.exchange import (
     Answer,
     Call,
+    CandleReply,
     Exchange,
-    Listing,
-    Page,
-    Reading,
     Reply,
     SeriesBook,
+    SymbolsReply,
+    TimeReply,
     in_unit,
     reply,
 )
@@ -69,7 +69,10 @@ _PRODUCT = re.compile(r"/products/([^/]+)")
 
 
 class Coinbase(Exchange):
-    """`/products`, one product, its candles, ticker and book, `/currencies` and `/time`."""
+    """`/products`, one product, its candles, ticker and book.
+
+    `/currencies` and `/time`.
+    """
 
     name: ClassVar[str] = "coinbase"
     candle_params: ClassVar[frozenset[str]] = frozenset({"granularity", "start", "end"})
@@ -102,11 +105,11 @@ class Coinbase(Exchange):
         match path:
             case "/products":
                 products = [self._described(name, now_ms) for name in self._markets]
-                return Listing(products, "id", ("quote_increment", "N/A"), orjson.dumps)
+                return SymbolsReply(products, "id", ("quote_increment", "N/A"), orjson.dumps)
             case "/currencies":
                 return reply(self._currencies())
             case "/time":
-                return Reading(now_ms, _encode_time)
+                return TimeReply(now_ms, _encode_time)
             case _:
                 return _refusal(404, "NotFound")
 
@@ -159,8 +162,8 @@ class Coinbase(Exchange):
         interval = _GRANULARITIES[granularity]
         series = self._series(name, interval)
         if not (params.get("start") and params.get("end")):
-            rows = series.last(Window(0, now_ms + 1), _DEFAULT_ROWS, now_ms)
-            return Page(name, interval, series, rows, self.fields, _encode)
+            rows = series.last(TimeSpan(0, now_ms + 1), _DEFAULT_ROWS, now_ms)
+            return CandleReply(name, interval, series, rows, self.fields, _encode)
         start, end = _time(params["start"]), _time(params["end"])
         if start is None or end is None or start > end:
             return _refusal(400, "Invalid start or end")
@@ -170,8 +173,8 @@ class Coinbase(Exchange):
                 "granularity too small for the requested time range. "
                 f"Count of aggregations requested exceeds {_MOST_INTERVALS}",
             )
-        rows = series.first(Window(start, end + 1), _MOST_INTERVALS + 1, now_ms)
-        return Page(name, interval, series, rows, self.fields, _encode)
+        rows = series.first(TimeSpan(start, end + 1), _MOST_INTERVALS + 1, now_ms)
+        return CandleReply(name, interval, series, rows, self.fields, _encode)
 
     def _market(self, name: str, interval: Interval) -> Market:
         market = self._markets[name]
@@ -197,7 +200,10 @@ def _time(text: object) -> int | None:
 
 
 def _encode(rows: Columns, unit: str | None = None) -> bytes:
-    """Print rows newest first: seconds, low, high, open, close, volume, whole numbers as such."""
+    """Print rows newest first.
+
+    Seconds, low, high, open, close, volume, whole numbers as such.
+    """
     # Seconds are right here, so milliseconds take their place among the wrong units.
     time = rows.time / 1000 if unit is None else in_unit(rows.time, "ms" if unit == "s" else unit)
     columns = (time, rows.low, rows.high, rows.open, rows.close, rows.volume)

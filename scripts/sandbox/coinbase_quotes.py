@@ -1,4 +1,7 @@
-"""Ticker and order book of the sandbox's Coinbase. Source: docs.cdp.coinbase.com, rest-api."""
+"""Ticker and order book of the sandbox's Coinbase. Source.
+
+Docs.cdp.coinbase.com, rest-api.
+"""
 
 from uuid import UUID
 
@@ -29,7 +32,10 @@ def ticker(quote: Quote, now_ms: int) -> dict[str, object]:
 
 
 def book(quote: Quote, level: str, now_ms: int) -> dict[str, object]:
-    """Print the book: levels with the number of their orders, or single orders with an id."""
+    """Print the book: levels with the number of their orders.
+
+    Or single orders with an id.
+    """
     depth, with_ids = BOOK_DEPTHS[level], level == "3"
     sides = {"bids": quote.bids(depth), "asks": quote.asks(depth)}
     printed = {

@@ -56,7 +56,7 @@ FileFault = Literal[
 TransferFault = Literal["missing", "forbidden", "html", "drip", "cut_off"]
 
 
-class Kind(StrEnum):
+class FaultKind(StrEnum):
     """Kinds of requests that a fault can hit."""
 
     CANDLES = "candles"
@@ -66,10 +66,10 @@ class Kind(StrEnum):
 
 
 _KIND_OF = (
-    dict.fromkeys(get_args(CandleFault), Kind.CANDLES)
-    | dict.fromkeys(get_args(TimeFault), Kind.TIME)
-    | dict.fromkeys(get_args(SymbolFault), Kind.SYMBOLS)
-    | dict.fromkeys((*get_args(FileFault), *get_args(TransferFault)), Kind.ARCHIVE)
+    dict.fromkeys(get_args(CandleFault), FaultKind.CANDLES)
+    | dict.fromkeys(get_args(TimeFault), FaultKind.TIME)
+    | dict.fromkeys(get_args(SymbolFault), FaultKind.SYMBOLS)
+    | dict.fromkeys((*get_args(FileFault), *get_args(TransferFault)), FaultKind.ARCHIVE)
 )
 _NO_FILE_HAS = {"late_candle", "wrong_window", "null_field"}
 _FILE_FAULTS = {*get_args(FileFault), *get_args(CandleFault)} - {"remade", *_NO_FILE_HAS}
@@ -137,7 +137,7 @@ class Fault(BaseModel):
     model_config = ConfigDict(extra="allow")
     exchange: Literal["binance", "hyperliquid", "coinbase", "archive"]
     fault: Failure | CandleFault | TimeFault | SymbolFault | FileFault | TransferFault
-    kind: Kind = Kind.CANDLES
+    kind: FaultKind = FaultKind.CANDLES
     times: Annotated[int, Field(ge=1)] = 1
     retry_after: Annotated[int, Field(ge=0)] = 1
     seconds: Annotated[float, Field(ge=0)] | None = None
@@ -150,7 +150,7 @@ class Fault(BaseModel):
     def _settle_kind(self) -> Self:
         own = _KIND_OF.get(self.fault)
         given = self.kind if "kind" in self.model_fields_set else None
-        if Kind.ARCHIVE in {own, given} or self.exchange == "archive":
+        if FaultKind.ARCHIVE in {own, given} or self.exchange == "archive":
             return self._settle_archive(given)
         self.kind = own or self.kind
         if given and self.kind != given:
@@ -158,20 +158,20 @@ class Fault(BaseModel):
             raise ValueError(message)
         return self
 
-    def _settle_archive(self, given: Kind | None) -> Self:
-        if self.exchange not in {"binance", "archive"} or given not in {None, Kind.ARCHIVE}:
+    def _settle_archive(self, given: FaultKind | None) -> Self:
+        if self.exchange not in {"binance", "archive"} or given not in {None, FaultKind.ARCHIVE}:
             message = "only binance has an archive, and its faults the kind archive"
             raise ValueError(message)
         if self.fault not in _FILE_FAULTS | _TRANSFER_FAULTS:
             message = f"the archive has no fault {self.fault}"
             raise ValueError(message)
-        self.exchange, self.kind = "archive", Kind.ARCHIVE
+        self.exchange, self.kind = "archive", FaultKind.ARCHIVE
         return self
 
     @property
     def is_of_files(self) -> bool:
         """Tell whether the fault spoils a file of the archive, rather than a transfer."""
-        return self.kind is Kind.ARCHIVE and self.fault in _FILE_FAULTS
+        return self.kind is FaultKind.ARCHIVE and self.fault in _FILE_FAULTS
 
     @property
     def selectors(self) -> Mapping[str, object]:
@@ -179,7 +179,7 @@ class Fault(BaseModel):
         return self.model_extra or {}
 
 
-class Settings(BaseModel):
+class SandboxSettings(BaseModel):
     """A change of settings; what is left out stays.
 
     Attributes:

@@ -1,4 +1,7 @@
-"""The queue of ordered faults: which request each one hits, and which rows are withheld."""
+"""The queue of ordered faults.
+
+Which request each one hits, and which rows are withheld.
+"""
 
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -10,13 +13,17 @@ import numpy as np
 from mdp_core.domain.intervals import Interval
 from scripts.sandbox.archive_files import CONFLICTING, ArchiveFile
 from scripts.sandbox.candles import closes_ms
-from scripts.sandbox.control import Fault, Kind
-from scripts.sandbox.exchange import Exchange, Listing, Page, Reading, Unprinted
+from scripts.sandbox.control import Fault, FaultKind
+from scripts.sandbox.exchange import CandleReply, Exchange, SymbolsReply, TimeReply, Unprinted
 from scripts.sandbox.limits import Seconds
 
 _SERIES_SELECTORS = frozenset({"symbol", "interval"})
 _FILE_SELECTORS = frozenset({"symbol", "interval", "period", "date"})
-_KINDS = {Page: Kind.CANDLES, Reading: Kind.TIME, Listing: Kind.SYMBOLS}
+_KINDS = {
+    CandleReply: FaultKind.CANDLES,
+    TimeReply: FaultKind.TIME,
+    SymbolsReply: FaultKind.SYMBOLS,
+}
 _LATE_SECONDS = 30.0
 
 
@@ -89,14 +96,14 @@ class Faults:
                 return fault
         return None
 
-    def withhold(self, exchange: str, page: Page, fault: Fault) -> None:
+    def withhold(self, exchange: str, page: CandleReply, fault: Fault) -> None:
         """Withhold the fault's row, or the newest, from this answer on, for its seconds."""
         if len(page.columns):
             until = self._seconds() + (_LATE_SECONDS if fault.seconds is None else fault.seconds)
             slot = int(page.columns.time[-1]) if fault.slot is None else fault.slot
             self._withheld.append(_Withheld(exchange, page.symbol, page.interval, slot, until))
 
-    def published(self, exchange: str, page: Page) -> Page:
+    def published(self, exchange: str, page: CandleReply) -> CandleReply:
         """Give the page without the rows that are withheld at the moment."""
         now = self._seconds()
         self._withheld = [row for row in self._withheld if row.until > now]
@@ -112,7 +119,10 @@ class Faults:
 
 
 def complaint(fault: Fault, exchange: Exchange | None) -> str | None:
-    """Tell what makes the order senseless, if anything; without an exchange it is the archive's."""
+    """Tell what makes the order senseless, if anything.
+
+    Without an exchange it is the archive's.
+    """
     selectors, fields = _known_keys(fault, exchange), _known_fields(fault, exchange)
     unknown = sorted(fault.selectors.keys() - selectors)
     if unknown:
@@ -125,7 +135,7 @@ def complaint(fault: Fault, exchange: Exchange | None) -> str | None:
 def _known_keys(fault: Fault, exchange: Exchange | None) -> frozenset[str]:
     if exchange is None:
         return _FILE_SELECTORS | frozenset({"part"} if _is_of_transfers(fault) else ())
-    if fault.kind is Kind.CANDLES:
+    if fault.kind is FaultKind.CANDLES:
         return exchange.candle_params | _SERIES_SELECTORS
     return frozenset({"symbol"} if fault.fault == "malformed_entry" else ())
 
@@ -138,7 +148,7 @@ def _known_fields(fault: Fault, exchange: Exchange | None) -> Collection[str] | 
 
 
 def _is_of_transfers(fault: Fault) -> bool:
-    return fault.kind is Kind.ARCHIVE and not fault.is_of_files
+    return fault.kind is FaultKind.ARCHIVE and not fault.is_of_files
 
 
 def _usual_part(fault: Fault) -> str:
@@ -148,7 +158,7 @@ def _usual_part(fault: Fault) -> str:
 def _hits(fault: Fault, params: Mapping[str, object], answer: Unprinted, now_ms: int) -> bool:
     if fault.kind is not _KINDS[type(answer)]:
         return False
-    if not isinstance(answer, Page):
+    if not isinstance(answer, CandleReply):
         return True
     nested = cast("dict[str, object]", params.get("req", {}))
     known = {**params, **nested, "symbol": answer.symbol, "interval": answer.interval}
@@ -161,7 +171,7 @@ def _matches(selectors: Mapping[str, object], known: Mapping[str, object]) -> bo
     return all(key in known and str(known[key]) == str(selectors[key]) for key in selectors)
 
 
-def _holds_closed(page: Page, slot_ms: int, now_ms: int) -> bool:
+def _holds_closed(page: CandleReply, slot_ms: int, now_ms: int) -> bool:
     """Tell whether the page has a row that opens at `slot_ms`, and it is closed."""
     found = page.columns.time[page.columns.time == slot_ms]
     return len(found) > 0 and int(closes_ms(page.series.grid, found)[0]) <= now_ms

@@ -1,10 +1,10 @@
-"""Hyperliquid as its info endpoint answers, under `/hyperliquid`: candles, book, funding, lists.
+"""Hyperliquid as its info endpoint answers, under `/hyperliquid`.
 
 Peculiar coins, for those who test against them:
 
 - `BTC`: rows with moving prices and no volume from 2020-08-19 on, trading begins 2023-02-26
-- `PURR`: in three of ten minutes nobody trades; the flat row of such a minute is missing at first
-  and published two minutes after its close
+- `PURR`: in three of ten minutes there are no trades; the flat row of such a minute is missing at
+  first and published two minutes after its close
 - `MATIC`: delisted, its history stays; `RNDR`: delisted, answers `[]`
 - `xyz:TSLA`: a builder's coin (dex `xyz`); `PURR/USDC` and `@107`: spot
 """
@@ -19,16 +19,16 @@ import orjson
 
 from mdp_core.domain.clock import from_ms, to_ms
 from mdp_core.domain.intervals import FixedGrid, Grid, Interval, epoch_grid
-from scripts.sandbox.candles import Columns, Series, Window, closes_ms
+from scripts.sandbox.candles import Columns, PublishedSeries, TimeSpan, closes_ms
 from scripts.sandbox.exchange import (
     Answer,
     Call,
+    CandleReply,
     Exchange,
-    Listing,
-    Page,
-    Reading,
     Reply,
     SeriesBook,
+    SymbolsReply,
+    TimeReply,
     array_of,
     in_unit,
     numbers,
@@ -89,7 +89,7 @@ class Hyperliquid(Exchange):
         if asked == "candleSnapshot" and isinstance(req, dict):
             return self._snapshot(cast("dict[str, object]", req), now_ms)
         found = self._told(asked, call.params, now_ms)
-        if isinstance(found, Listing | Reading | Reply):
+        if isinstance(found, SymbolsReply | TimeReply | Reply):
             return found
         return _NULL if found is None else reply(found)
 
@@ -104,7 +104,7 @@ class Hyperliquid(Exchange):
         Source: hyperliquid.gitbook.io, rate-limits-and-user-limits.
         """
         asked = str(call.params.get("type"))
-        more = len(answer.columns) // _ROWS_PER_WEIGHT if isinstance(answer, Page) else 0
+        more = len(answer.columns) // _ROWS_PER_WEIGHT if isinstance(answer, CandleReply) else 0
         if asked == "fundingHistory" and isinstance(answer, Reply):
             more = answer.body.count(b'"coin"') // _RATES_PER_WEIGHT
         return self._budget.charge(call.host, _LIGHT.get(asked, _WEIGHT) + more)
@@ -135,12 +135,12 @@ class Hyperliquid(Exchange):
         rows = _remembered(series, cast("int", start), cast("int", end), now_ms)
         asked = Interval(str(interval))
         encode = partial(_encode, series, {"s": coin, "i": asked})
-        return Page(coin, asked, series, rows, self.fields, encode)
+        return CandleReply(coin, asked, series, rows, self.fields, encode)
 
-    def status(self, params: Params, now_ms: int) -> Reading:
+    def status(self, params: Params, now_ms: int) -> TimeReply:
         """Tell the exchange's time."""
         del params
-        return Reading(now_ms, lambda told: orjson.dumps({"time": told, "specialStatuses": None}))
+        return TimeReply(now_ms, lambda told: orjson.dumps({"time": told, "specialStatuses": None}))
 
     def book(self, params: Params, now_ms: int) -> object:
         """Give twenty levels of each side; None: there is no such coin."""
@@ -156,7 +156,10 @@ class Hyperliquid(Exchange):
         return {"coin": coin, "time": now_ms, "levels": levels}
 
     def funding(self, params: Params, now_ms: int) -> object:
-        """Give hourly rates, the first 500 of the window; None: there is no such perpetual."""
+        """Give hourly rates, the first 500 of the window; None.
+
+        There is no such perpetual.
+        """
         coin, start, end = (params.get(name) for name in ("coin", "startTime", "endTime"))
         end = now_ms if end is None else end
         if not _is_u64(start, end):
@@ -164,7 +167,7 @@ class Hyperliquid(Exchange):
         if not isinstance(coin, str) or coin not in self._lists.perps:
             return None
         series, begins = self._series(coin, Interval.ONE_HOUR), self._lists.perps[coin].traded_ms
-        window = Window(max(cast("int", start), begins), cast("int", end) + 1)
+        window = TimeSpan(max(cast("int", start), begins), cast("int", end) + 1)
         rows = series.first(window, _MOST_RATES, now_ms)
         rates = (fraction(hashes(1, rows.time)) - 0.3) * 0.00005
         return [
@@ -181,23 +184,26 @@ _ANSWERS: Final[Mapping[str, Callable[[Hyperliquid, Params, int], object]]] = {
 }
 
 
-def _remembered(series: Series, start: int, end: int, now_ms: int) -> Columns:
+def _remembered(series: PublishedSeries, start: int, end: int, now_ms: int) -> Columns:
     """Find the rows that overlap the window: `T >= startTime and t <= endTime`.
 
     Only the newest 5000 candles exist, and of a wider window the most recent 5000 come back, so
     that the first row may open before `startTime`. Source: the API's documentation, and recorded
     answers.
     """
-    asked = Window(start, end + 1).clipped()
+    asked = TimeSpan(start, end + 1).clipped()
     opens = to_ms(series.grid.floor(from_ms(asked.start_ms)))
     first = max(opens, series.newest(_MEMORY, now_ms))
-    return series.last(Window(first, asked.end_ms), _MEMORY, now_ms)
+    return series.last(TimeSpan(first, asked.end_ms), _MEMORY, now_ms)
 
 
 def _encode(
-    series: Series, names: Mapping[str, str], rows: Columns, unit: str | None = None
+    series: PublishedSeries, names: Mapping[str, str], rows: Columns, unit: str | None = None
 ) -> bytes:
-    """Print rows as objects: prices and volumes as strings, closing a millisecond early."""
+    """Print rows as objects.
+
+    Prices and volumes as strings, closing a millisecond early.
+    """
     if len(rows) == 0:
         return b"[]"
     unit = unit or "ms"

@@ -1,4 +1,4 @@
-"""The lists of the sandbox's Hyperliquid: its dexes, perpetuals, spot markets and their state."""
+"""The lists of the sandbox's Hyperliquid: perpetuals, spot markets, states."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -7,7 +7,7 @@ from typing import Final, TypeAlias
 import orjson
 
 from scripts.sandbox.candles import Decimals
-from scripts.sandbox.exchange import Listing, decimals_of, markets_of, ms_of, tail_of
+from scripts.sandbox.exchange import SymbolsReply, decimals_of, markets_of, ms_of, tail_of
 from scripts.sandbox.markets import Market, price_at
 from scripts.sandbox.replay import Replay
 
@@ -41,7 +41,10 @@ _TOKENS = (("USDC", 8, 8), ("PURR", 0, 5), ("HYPE", 2, 8))
 
 
 class HyperliquidLists:
-    """The markets of one Hyperliquid; `perps` are those of the main dex, `markets` all."""
+    """The markets of one Hyperliquid.
+
+    `perps` are those of the main dex, `markets` all.
+    """
 
     def __init__(self, replay: Replay) -> None:
         """List what is invented and what is replayed."""
@@ -50,12 +53,12 @@ class HyperliquidLists:
         self._spot = markets_of(_NAME, _SPOT, _decimals)
         self.markets = self.perps | self._dexes["xyz"] | self._spot
 
-    def meta(self, dex: object, now_ms: int) -> Listing | None:
+    def meta(self, dex: object, now_ms: int) -> SymbolsReply | None:
         """Describe the perpetuals of a dex; None: there is no such dex."""
         perps = self._entries(dex, now_ms)
         return None if perps is None else _listing(perps, _meta)
 
-    def meta_and_contexts(self, dex: object, now_ms: int) -> Listing | None:
+    def meta_and_contexts(self, dex: object, now_ms: int) -> SymbolsReply | None:
         """Describe the perpetuals of a dex, then their state, in the same order."""
         perps = self._entries(dex, now_ms)
         contexts = [_context(m, now_ms) for m in self._dexes.get(str(dex), {}).values()]
@@ -95,7 +98,10 @@ class HyperliquidLists:
         return [self.spot_meta(dex, now_ms), states]
 
     def mids(self, dex: object, now_ms: int) -> dict[str, str] | None:
-        """Give the price of every coin of a dex, and of the spot markets with the main one."""
+        """Give the price of every coin of a dex.
+
+        And of the spot markets with the main one.
+        """
         markets = self._dexes.get(str(dex), {}) | ({} if dex else self._spot)
         return {coin: str(price_at(market, now_ms)) for coin, market in markets.items()} or None
 
@@ -111,9 +117,9 @@ LISTS: Final[Mapping[str, Callable[[HyperliquidLists, object, int], object]]] = 
 }
 
 
-def _listing(perps: Entries, body: Callable[[Entries], object]) -> Listing:
+def _listing(perps: Entries, body: Callable[[Entries], object]) -> SymbolsReply:
     weak = ("szDecimals", "N/A")
-    return Listing(perps, "name", weak, lambda entries: orjson.dumps(body(entries)))
+    return SymbolsReply(perps, "name", weak, lambda entries: orjson.dumps(body(entries)))
 
 
 def _meta(universe: Entries) -> dict[str, object]:
@@ -130,7 +136,7 @@ def _perps() -> dict[str, Market]:
 
 
 def _decimals(price: float) -> Decimals:
-    """Give five significant digits, at most 6 less `szDecimals` of them behind the point."""
+    """Return five significant digits, at most 6 - `szDecimals` behind the point."""
     free = decimals_of(price, digits=5)
     return Decimals(min(free.price, 6 - free.size), free.size)
 

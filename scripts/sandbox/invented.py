@@ -1,4 +1,4 @@
-"""Invented series: candles computed from the slot's number, at any place of the series alike."""
+"""Invented series: candles computed from their place alone, anywhere alike."""
 
 import numpy as np
 
@@ -10,8 +10,8 @@ from scripts.sandbox.candles import (
     Columns,
     Flags,
     Floats,
-    Series,
-    Window,
+    PublishedSeries,
+    TimeSpan,
 )
 from scripts.sandbox.markets import (
     Market,
@@ -27,11 +27,17 @@ _LONGEST_QUIET_RUN = 16
 _RESTLESSNESS = 0.0004  # part of the price that a minute's range may exceed its body by
 
 
-class InventedSeries(Series):
-    """Candles computed from the slot number, vectorised, at any place of the series alike."""
+class InventedSeries(PublishedSeries):
+    """Candles computed from the slot number, vectorised.
+
+    At any place of the series alike.
+    """
 
     def __init__(self, market: Market, interval: str, grid: Grid) -> None:
-        """Make the series of a market; intervals differ in ranges and volumes, not in prices."""
+        """Make the series of a market.
+
+        Intervals differ in ranges and volumes, not in prices.
+        """
         super().__init__(grid, market.decimals)
         self._market = market
         self._salt = seed_of(str(market.seed), interval)
@@ -39,10 +45,10 @@ class InventedSeries(Series):
 
     def newest(self, count: int, now_ms: int) -> int:
         """Tell when the oldest of the newest `count` slots opens; absent ones count."""
-        last = self._slots(Window(0, now_ms + 1), now_ms).stop - 1
+        last = self._slots(TimeSpan(0, now_ms + 1), now_ms).stop - 1
         return int(self.grid.times(last - count + 1, last - count + 2)[0])
 
-    def _first(self, window: Window, limit: int, now_ms: int) -> Columns:
+    def _first(self, window: TimeSpan, limit: int, now_ms: int) -> Columns:
         slots = self._slots(window, now_ms)
         stop = min(slots.start + limit, slots.stop)
         parts = [self._rows(slots.start, stop, now_ms)]
@@ -53,7 +59,7 @@ class InventedSeries(Series):
             missing -= len(parts[-1])
         return Columns.join(parts)
 
-    def _last(self, window: Window, limit: int, now_ms: int) -> Columns:
+    def _last(self, window: TimeSpan, limit: int, now_ms: int) -> Columns:
         slots = self._slots(window, now_ms)
         start = max(slots.stop - limit, slots.start)
         parts = [self._rows(start, slots.stop, now_ms)]
@@ -64,7 +70,7 @@ class InventedSeries(Series):
             missing -= len(parts[-1])
         return Columns.join(parts[::-1])
 
-    def _slots(self, window: Window, now_ms: int) -> range:
+    def _slots(self, window: TimeSpan, now_ms: int) -> range:
         """Number the slots that open in the window, in the market's life, and have opened."""
         end = min(window.end_ms, self._market.dies_ms, now_ms + 1)
         bounds = np.array([window.start_ms - 1, end - 1], dtype=np.int64)
@@ -86,7 +92,7 @@ class InventedSeries(Series):
         return self._published(rows, edges[1:], traded, now_ms)
 
     def _traded(self, first: int, edges: Int64s) -> Flags:
-        """Tell in which of the slots from `first` on anybody trades."""
+        """Tell which of the slots from `first` on have trades."""
         if self._market.quiet == 0.0:
             return np.ones(len(edges) - 1, dtype=np.bool_)
         slots = np.arange(first, first + len(edges) - 1)

@@ -1,4 +1,6 @@
-"""Markets of invented symbols: prices and volumes as pure functions of symbol and time.
+"""Markets of invented symbols.
+
+Prices and volumes as pure functions of symbol and time.
 
 Every interval shows the same market. Prices are one path, sampled where candles open; a day's
 range is known without its minutes, and is reached in one minute of it; the volume of a candle is
@@ -24,7 +26,7 @@ from scripts.sandbox.candles import (
     Columns,
     Decimals,
     Floats,
-    Window,
+    TimeSpan,
 )
 
 Hashes: TypeAlias = NDArray[np.uint64]
@@ -40,14 +42,14 @@ _SWINGS = ((1, 0.3), (90, 0.3), (2880, 0.3))  # minutes, and part of the usual v
 
 @dataclass(frozen=True, slots=True)
 class Market:
-    """What an invented symbol is like; times in epoch milliseconds.
+    """Character of an invented symbol; times in epoch milliseconds.
 
     Attributes:
         born_ms: When its first candle's slot is open.
         traded_ms: When trading begins: rows that close before have moving prices and no volume.
         dies_ms: No candle opens from here on.
         hole: Window in which the exchange was down: no candle opens there.
-        quiet: Probability that nobody trades in a minute.
+        quiet: Probability that a minute has no trades.
         publishes_quiet: Whether a slot without trades gets a flat row, or none.
         late_ms: How long after its close a row may be missing: where flat rows are published
             only these, else every row.
@@ -59,7 +61,7 @@ class Market:
     born_ms: int
     traded_ms: int = 0
     dies_ms: int = DISTANT_FUTURE_MS
-    hole: Window | None = None
+    hole: TimeSpan | None = None
     quiet: float = 0.0
     publishes_quiet: bool = True
     late_ms: int = 0
@@ -78,7 +80,10 @@ def price_at(market: Market, time_ms: int) -> float:
 
 
 def taker_share(rows: Columns, decimals: Decimals) -> tuple[Floats, Floats]:
-    """Give the part of volume and quote volume that takers bought: a third to two thirds."""
+    """Give the part of volume and quote volume that takers bought.
+
+    A third to two thirds.
+    """
     share = (1 + fractions(hashes(_TAKERS, rows.time))[0]) / 3
     scale = 10.0**decimals.size
     volume: Floats = np.floor(rows.volume * share * scale) / scale
@@ -87,7 +92,10 @@ def taker_share(rows: Columns, decimals: Decimals) -> tuple[Floats, Floats]:
 
 
 def levels_at(market: Market, times: Int64s) -> Floats:
-    """Give the price at each time, in ticks: slow waves, a fast one and a little noise."""
+    """Give the price at each time, in ticks.
+
+    Slow waves, a fast one and a little noise.
+    """
     waves = _waves(market, times, slice(None))
     noise = (fractions(hashes(market.seed, times // MINUTE_MS))[0] - 0.5) * _NOISE
     return np.maximum(np.rint(_usual_ticks(market) * (1.0 + waves + noise)), 2.0)
@@ -96,7 +104,9 @@ def levels_at(market: Market, times: Int64s) -> Floats:
 def with_daily_ranges(
     market: Market, edges: Int64s, highs: Floats, lows: Floats
 ) -> tuple[Floats, Floats]:
-    """Fit the ranges of the candles between `edges` (ms) into those of their days, in ticks.
+    """Fit the ranges of the candles between `edges` (ms) into those of their days.
+
+    In ticks.
 
     The candle that holds the minute of a day's high or low reaches it, the others stay inside. A
     candle of several days has the widest of their ranges.
@@ -118,7 +128,7 @@ def with_daily_ranges(
 
 
 def lots_between(market: Market, edges: Int64s) -> Int64s:
-    """Give how many lots are traded between the times (ms, whole minutes): at least one a minute.
+    """Count the lots traded between times (ms, whole minutes), some in each minute.
 
     The running total is a straight line and, on top, for minutes, hours and days, lines between
     random heights; together they never fall.
@@ -143,7 +153,10 @@ def _wander(seed: int, minutes: Int64s, span: int) -> Floats:
 
 
 class _Days(NamedTuple):
-    """The ranges of consecutive days, in ticks, and the minutes in which they are reached."""
+    """The ranges of consecutive days, in ticks.
+
+    And the minutes in which they are reached.
+    """
 
     high: Floats
     low: Floats

@@ -1,4 +1,6 @@
-"""Quotes of the moment: the last price, the last day, and an order book around the price.
+"""Quotes of the moment.
+
+The last price, the last day, and an order book around the price.
 
 They follow from the candles, so they say the same as the forming one does.
 """
@@ -7,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from mdp_core.domain.intervals import Interval
-from scripts.sandbox.candles import Columns, Decimals, Window
+from scripts.sandbox.candles import Columns, Decimals, TimeSpan
 from scripts.sandbox.exchange import SeriesBook
 
 _HOURS_OF_A_DAY = 24
@@ -15,7 +17,10 @@ _HOUR_MS = 3_600_000
 
 
 class Level(NamedTuple):
-    """One price of an order book, as text, with the size offered there and how many orders."""
+    """One price of an order book, as text.
+
+    With the size offered there and how many orders.
+    """
 
     price: str
     size: str
@@ -24,7 +29,10 @@ class Level(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """A symbol's price at one moment; `day` holds the last 24 hourly candles, at least one."""
+    """A symbol's price at one moment.
+
+    `day` holds the last 24 hourly candles, at least one.
+    """
 
     price: float
     decimals: Decimals
@@ -57,7 +65,7 @@ class Quote:
 def quote_of(series: SeriesBook, symbol: str, now_ms: int) -> Quote | None:
     """Give the quote of a known symbol; None: it was not traded in the last day."""
     minutes, hours = series(symbol, Interval.ONE_MINUTE), series(symbol, Interval.ONE_HOUR)
-    last_day = Window(now_ms - _HOURS_OF_A_DAY * _HOUR_MS, now_ms + 1)
+    last_day = TimeSpan(now_ms - _HOURS_OF_A_DAY * _HOUR_MS, now_ms + 1)
     last = minutes.last(last_day, 1, now_ms)
     day = hours.last(last_day, _HOURS_OF_A_DAY, now_ms)
     if not (len(last) and len(day)):

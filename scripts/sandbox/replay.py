@@ -62,7 +62,10 @@ class Replay:
     def series(
         self, exchange: str, symbol: str, interval: Interval, grid: Grid
     ) -> ReplayedSeries | None:
-        """Give the replayed series, on the phase of its own rows; None where no file has it."""
+        """Give the replayed series, on the phase of its own rows.
+
+        None where no file has it.
+        """
         recorded = self._series.get((exchange, symbol, interval))
         if recorded is None:
             return None
@@ -71,7 +74,10 @@ class Replay:
         return ReplayedSeries(recorded.rows, recorded.decimals, grid)
 
     def markets(self, exchange: str, known: Mapping[str, Market]) -> dict[str, Market]:
-        """Give the known markets and those of the files, which trade from their first day on."""
+        """Give the known markets and those of the files.
+
+        Which trade from their first day on.
+        """
         found = dict(known)
         for symbol in self.symbols(exchange):
             files = self._files(exchange, symbol)

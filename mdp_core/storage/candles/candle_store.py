@@ -22,7 +22,7 @@ from mdp_core.storage.candles.candle_writer import (
     windows_of,
 )
 from mdp_core.storage.candles.changes import ranges_of
-from mdp_core.storage.candles.corrections import Correction, apply_correction
+from mdp_core.storage.candles.corrections import Correction, apply_correction, forget_revisions
 from mdp_core.storage.database.batching import BatchingQueue
 from mdp_core.storage.database.database import Connection, Database
 
@@ -157,6 +157,11 @@ class CandleStore:
         """
         async with self._database.transaction() as connection:
             return await apply_correction(connection, correction)
+
+    async def forget_revisions(self, days: float) -> None:
+        """Delete the revisions that were found so many days ago."""
+        async with self._database.connection() as connection:
+            await forget_revisions(connection, days)
 
     async def count(self, series_id: int, window: Window) -> int:
         """Count the stored candles that open in `window`."""

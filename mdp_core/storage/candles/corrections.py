@@ -53,6 +53,10 @@ SELECT series_id, unnest(tstzmultirange(slots) - %(windows)s::tstzmultirange),
        first_observed_at, next_due_at, attempts, last_live_at
 FROM touched
 """
+# Forget old revisions.
+_FORGET: LiteralString = """
+DELETE FROM revisions WHERE found_at < now() - %(days)s * interval '1 day'
+"""
 
 
 class Finder(StrEnum):
@@ -100,6 +104,11 @@ async def apply_correction(connection: Connection, correction: Correction) -> Co
         if len(comparison.missing):
             await _fill_absences(connection, series_id, changed)
     return comparison
+
+
+async def forget_revisions(connection: Connection, days: float) -> None:
+    """Delete the revisions that were found so many days ago."""
+    await connection.execute(_FORGET, {"days": days})
 
 
 async def _lock_covered(

@@ -36,7 +36,7 @@ RETURNING true
 _END: LiteralString = """
 UPDATE job_runs
 SET ended_at = now(), heartbeat_at = now(), rows = %(rows)s, waiting = %(waiting)s,
-    error = %(error)s
+    differing = %(differing)s, error = %(error)s
 WHERE job = %(job)s AND due_at = %(due_at)s AND worker = %(worker)s AND ended_at IS NULL
 """
 
@@ -76,6 +76,12 @@ SELECT latest.* FROM names CROSS JOIN LATERAL (
 ORDER BY job, due_at DESC
 """
 
+# How many candles were compared, and how many of them differed, in all runs that are kept?
+_VERIFIED: LiteralString = """
+SELECT coalesce(sum(rows), 0)::bigint, coalesce(sum(differing), 0)::bigint
+FROM job_runs WHERE differing IS NOT NULL
+"""
+
 _FORGET_RUNS: LiteralString = """
 DELETE FROM job_runs WHERE due_at < now() - %(days)s * interval '1 day'
 """
@@ -111,12 +117,14 @@ class RunKey:
 class RunResult:
     """The result of a run.
 
-    `rows` counts what the job counts; `waiting` the series that there was no budget for.
+    `rows` counts what the job counts; `waiting` the series that there was no budget for;
+    `differing` the candles that verify found to differ from the exchange's.
     """
 
     rows: int = 0
     waiting: int | None = None
     error: str | None = None
+    differing: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +173,7 @@ class JobRuns:
         """Write down what came of it."""
         error = None if result.error is None else storable(result.error)
         came = {"rows": result.rows, "waiting": result.waiting, "error": error}
+        came["differing"] = result.differing
         async with self._database.connection() as connection:
             await connection.execute(_END, {**_key(key, worker), **came})
 
@@ -186,6 +195,12 @@ class JobRuns:
         async with self._database.connection() as connection:
             cursor = await connection.execute(_LATEST, {"count": count})
             return [Run(*row) for row in await cursor.fetchall()]
+
+    async def verified(self) -> tuple[int, int]:
+        """Return how many candles were compared with exchanges, and how many differed."""
+        async with self._database.connection() as connection:
+            row = await (await connection.execute(_VERIFIED)).fetchone()
+        return (int(row[0]), int(row[1])) if row else (0, 0)
 
     async def forget(self, days: float) -> None:
         """Drop the history that is older."""

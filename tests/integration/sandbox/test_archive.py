@@ -1,4 +1,4 @@
-"""The sandbox's archive: the candles of its Binance as files, when they are published, and how."""
+"""The sandbox's archive: the candles of its Binance as published files."""
 
 import gzip
 import hashlib

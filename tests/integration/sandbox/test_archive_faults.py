@@ -282,7 +282,7 @@ async def test_binance_may_be_named_for_its_archive(client: httpx.AsyncClient) -
 async def test_senseless_orders_are_refused(
     client: httpx.AsyncClient, fault: dict[str, object]
 ) -> None:
-    """What can't happen to the archive can't be ordered."""
+    """An archive has only its own faults, and chooses by its own names."""
     answer = await client.post("/_sandbox/faults", json=[fault])
 
     assert answer.status_code == 422

@@ -158,3 +158,18 @@ def _value(database: psycopg.Connection, query: str, parameters: Any = None) -> 
     row = database.execute(query.encode(), parameters).fetchone()
     assert row
     return row[0]
+
+
+def test_restored_store_gets_another_number(
+    database_url: str, database: psycopg.Connection
+) -> None:
+    """An ordinary upgrade keeps it: it is part of each version that clients have."""
+    first = _value(database, "SELECT id FROM store")
+    upgrade(database_url)
+    same = _value(database, "SELECT id FROM store")
+    upgrade(database_url, is_restored=True)
+    other = _value(database, "SELECT id FROM store")
+
+    assert first == same != other
+    assert _value(database, "SELECT count(*) FROM store") == 1
+    assert 0 <= other < 2**53

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from mdp_core.domain.clock import from_ms
 from mdp_core.domain.intervals import Interval, epoch_grid
-from scripts.sandbox.candles import Columns, Decimals, Window
+from scripts.sandbox.candles import Columns, Decimals, TimeSpan
 from scripts.sandbox.invented import InventedSeries
 from scripts.sandbox.markets import Market
 
@@ -28,7 +28,7 @@ markets = st.builds(
 
 def rows(market: Market, interval: Interval, start: int, end: int) -> Columns:
     grid = epoch_grid(interval)
-    return InventedSeries(market, interval, grid).first(Window(start, end), 100_000, NOW)
+    return InventedSeries(market, interval, grid).first(TimeSpan(start, end), 100_000, NOW)
 
 
 @settings(deadline=None, max_examples=40)

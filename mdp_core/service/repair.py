@@ -34,12 +34,12 @@ class Repair:
             MdpError: The series is unknown, or the exchange or the store can't be had.
         """
         mode, report = mode or RepairMode(), RepairReport()
-        if not mode.dry_run:
-            await self._comparer.renew_history_start(query)
         stored = await self._comparer.find(query)
         async for batch in compared(self._comparer, stored.pages()):
             for page in batch:
                 await self._mender.mend(page, mode, report)
+        if not mode.dry_run:
+            await self._comparer.renew_history_start(query)
         return report
 
 

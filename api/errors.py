@@ -49,6 +49,7 @@ _STATUSES: dict[type[errors.MdpError], int] = {
     errors.BadPayload: 502,
     errors.BadRows: 502,
     errors.ExchangeUnavailable: 503,
+    errors.ClockSkew: 503,
     errors.RateLimited: 503,
     errors.NoSyncer: 503,
     errors.Overloaded: 503,
@@ -133,17 +134,20 @@ def details_of(error: Exception) -> dict[str, Any]:
     """Give what a program may want to know beyond the text; times in ms."""
     match error:
         case errors.UnknownSymbol(near=near):
-            return {"near": near}
+            details = {"near": near}
         case errors.UnsupportedInterval(supported=supported):
-            return {"supported": supported}
+            details = {"supported": supported}
         case errors.HistoryUnavailable(earliest=earliest):
-            return {"earliest": to_ms(earliest)}
+            details = {"earliest": to_ms(earliest)}
+        case errors.ClockSkew(their_time=theirs, our_time=ours):
+            details = {"their_time": to_ms(theirs), "our_time": to_ms(ours)}
         case errors.BadRows(times=times):
-            return {"times": [to_ms(time) for time in times]}
+            details = {"times": [to_ms(time) for time in times]}
         case errors.UnknownExchange(known=known) | errors.UnknownMarketType(known=known):
-            return {"known": known}
+            details = {"known": known}
         case _:
-            return {}
+            details = {}
+    return details
 
 
 def problem(

@@ -20,6 +20,7 @@
     │   ├── BadPayload                 it answered what can't be read
     │   ├── BadRows                    it sent rows that can't be right
     │   ├── ExchangeUnavailable        it can't be had now; `retry_after_seconds`
+    │   │   └── ClockSkew              clocks are apart: what is closed can't be told
     │   └── RateLimited                its limit, or our budget for it, is used up for now
     ├── NoSyncer                       no syncer would work on the job
     ├── Overloaded                     this service has too much to do
@@ -34,6 +35,8 @@ Errors carry their data as attributes and build their own message: what is wrong
 from collections.abc import Sequence
 from datetime import datetime
 from typing import ClassVar
+
+_SKEW_RETRY_SECONDS = 5.0  # how often an exchange's clock is read again while it is in doubt
 
 
 class MdpError(Exception):
@@ -233,6 +236,31 @@ class ExchangeUnavailable(ExchangeError):
     def __init__(self, exchange: str, what: str, retry_after_seconds: float = 1.0) -> None:
         super().__init__(exchange, f"{what}: try again in {retry_after_seconds:.0f} s")
         self.retry_after_seconds = retry_after_seconds
+
+
+class ClockSkew(ExchangeUnavailable):
+    """Two clocks are too far apart to tell what is closed beyond the earlier one.
+
+    `exchange` names the one that is compared with this service's; it may be the database.
+    """
+
+    code = "clock_skew"
+
+    def __init__(self, exchange: str, their_time: datetime, our_time: datetime) -> None:
+        super().__init__(
+            exchange,
+            f"shows {their_time.isoformat()} where this service's clock shows "
+            f"{our_time.isoformat()}: what lies beyond the earlier of both can't be told until "
+            "they agree; check the clock of this machine, and ask for older candles",
+            _SKEW_RETRY_SECONDS,
+        )
+        self.their_time = their_time
+        self.our_time = our_time
+
+    @property
+    def earlier(self) -> datetime:
+        """The earlier of both times."""
+        return min(self.their_time, self.our_time)
 
 
 class RateLimited(ExchangeError):

@@ -188,6 +188,8 @@ class Settings(DatabaseSettings, TokenSettings, LogSettings):
     """Pages that one request fetches at the most."""
     second_look_seconds: float = Field(default=2, ge=0, allow_inf_nan=False)
     """How long after a first answer an absent candle is asked for a second time."""
+    clock_tolerance_seconds: float = Field(default=120, gt=0, allow_inf_nan=False)
+    """By how much an exchange's clock and ours may differ."""
     concurrent_pages: int = Field(default=8, ge=1)
     """Pages of one exchange that a process fetches at once."""
     max_waiting: int = Field(default=500, ge=200)

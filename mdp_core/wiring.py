@@ -16,6 +16,7 @@ from mdp_core.backfill.jobs import Backfills
 from mdp_core.backfill.planning import Planning
 from mdp_core.exchanges.base import ExchangeAdapter, ExchangeFacts
 from mdp_core.exchanges.clock import Delays, ExchangeClock
+from mdp_core.exchanges.clock_reading import ClockReader
 from mdp_core.exchanges.http import ExchangeHttp, tell_of_retries
 from mdp_core.fill.absence import RecheckPlan
 from mdp_core.fill.canary import Canary
@@ -50,6 +51,7 @@ from mdp_core.storage.catalog.catalog import Catalog
 from mdp_core.storage.catalog.history_ends import HistoryEndStore
 from mdp_core.storage.catalog.history_starts import HistoryStartStore
 from mdp_core.storage.catalog.usage import Usage
+from mdp_core.storage.database.clock_offsets import ClockOffsets
 from mdp_core.storage.database.database import Database, open_database, open_replica
 from mdp_core.storage.database.replica import ReadServers
 from mdp_core.storage.jobs.backfills import BackfillStore
@@ -127,7 +129,11 @@ async def open_services(
             )
         )
         shared = _Shared(
-            settings, database, CandleStore(database), AbsenceStore(database), Claims(database)
+            settings,
+            database,
+            CandleStore(database, settings.clock),
+            AbsenceStore(database),
+            Claims(database),
         )
         await stack.enter_async_context(aclosing(shared.store))
         await stack.enter_async_context(aclosing(shared.claims))
@@ -249,7 +255,10 @@ async def _open_market(
         deadline = settings.fetch_deadline_seconds
         adapter = kind(ExchangeHttp(facts.name, client, scheduler, deadline_seconds=deadline))
         ranges = ProvisionalCache(facts.poll_seconds)
-        exchange_clock = ExchangeClock(adapter, settings.clock, _delays(facts, own))
+        tolerance = timedelta(seconds=settings.clock_tolerance_seconds)
+        offsets = ClockOffsets(shared.database)
+        reader = ClockReader(adapter, settings.clock, offsets, tolerance)
+        exchange_clock = ExchangeClock(facts, reader, _delays(facts, own))
         plan = RecheckPlan(_recheck_ages(facts, own), facts.retention_candles)
         observer = _observer(adapter, exchange_clock, shared)
         fetcher = PageFetcher(observer, exchange_clock, shared.store, ranges, plan)

@@ -40,6 +40,7 @@ EXAMPLES: tuple[Exception, ...] = (
     errors.BadPayload("binance", "answered what is not JSON"),
     errors.BadRows("binance", [_A_TIME], "high below close"),
     errors.ExchangeUnavailable("binance", "answered HTTP 500"),
+    errors.ClockSkew("binance", datetime(2024, 5, 1, 5, tzinfo=UTC), _A_TIME),
     errors.RateLimited("binance", 12),
     errors.NoSyncer(),
     errors.Overloaded("too many requests wait for binance"),
@@ -81,6 +82,10 @@ _DETAILS: dict[str, dict[str, Any]] = {
     },
     "upstream_bad_data": {
         "times": {"type": "array", "items": _MS, "description": "Slots with rejected rows."}
+    },
+    "clock_skew": {
+        "their_time": {**_MS, "description": "The clock of the exchange, or of the database."},
+        "our_time": {**_MS, "description": "The clock of this service."},
     },
 }
 _HEADERS: dict[int, dict[str, Any]] = {

@@ -7,7 +7,6 @@ from datetime import datetime
 
 from mdp_core.backfill.chunks import ChunkGrid, Order
 from mdp_core.backfill.estimate import Estimate, estimate, page_hull
-from mdp_core.domain.clock import EPOCH
 from mdp_core.domain.queries import CandleQuery, Missing
 from mdp_core.domain.series import Series
 from mdp_core.domain.watermarks import Watermarks
@@ -134,7 +133,7 @@ class BulkFill:
         No exchange is asked: all that lies in such a window was closed when it was given.
         """
         market = self._market(series)
-        by_our_clock = await market.exchange_clock.watermarks(series, EPOCH)
+        by_our_clock = market.exchange_clock.presumed(series)
         begins = by_our_clock.history_start
         if series.history_start is not None or market.adapter.facts.supports_first_candle:
             begins = min(series.empty_before or window.end, window.end)

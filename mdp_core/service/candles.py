@@ -12,11 +12,18 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 
 from mdp_core.domain.candles import Candles
+from mdp_core.domain.clock import EPOCH
 from mdp_core.domain.queries import Answer, CacheState, CandleQuery, Continuation, Limits
 from mdp_core.domain.series import AGREED, SEARCHED, Series
 from mdp_core.domain.watermarks import Watermarks
 from mdp_core.domain.windows import Window, intersect
-from mdp_core.errors import ExchangeUnavailable, InvalidWindow, LimitTooLarge, SeriesRepaired
+from mdp_core.errors import (
+    ExchangeError,
+    ExchangeUnavailable,
+    InvalidWindow,
+    LimitTooLarge,
+    SeriesRepaired,
+)
 from mdp_core.fill.market import MarketContext
 from mdp_core.logs import note
 from mdp_core.ratelimit.context import RequestContext
@@ -55,6 +62,8 @@ class _Request:
     market: MarketContext
     watermarks: Watermarks
     wanted: Wanted
+    problem: ExchangeError | None
+    """Why nothing can be told of what lies beyond the watermarks."""
 
 
 class CandleService:
@@ -97,6 +106,8 @@ class CandleService:
                 hit = await self._hit(query, request)
             with _timed(timings, "fetch"):
                 hit, cache = (hit, "hit") if hit else await self._fetch(query, request)
+        if request.problem and hit.found.window.end >= request.wanted.asked.end:
+            raise request.problem  # the rows that are wanted were not found before
         found, asked, watermarks = (
             _known(hit.found, request),
             request.wanted.asked,
@@ -149,14 +160,14 @@ class CandleService:
         series = await self._believed(series, query, context)
         note(series=str(series))  # now: what fails below has its line too
         market = self._markets[query.exchange, query.market_type]
-        watermarks = await _watermarks(market, series, query, context)
+        watermarks, problem = await _watermarks(market, series, query, context)
         asked = self._align(query, series, _final_reach(query, series, market, watermarks), rows)
         note(window=str(asked))
         if context.priority is Priority.INTERACTIVE:
             self._usage.note(series.id, at_edge=asked.end >= watermarks.settled_until)
         pages = query.pages or self._limits.pages
         wanted = Wanted(asked, rows, pages, query.partial, context)
-        return _Request(series, market, watermarks, wanted)
+        return _Request(series, market, watermarks, wanted, problem)
 
     async def _hit(self, query: CandleQuery, request: _Request) -> CachedRange | None:
         """Answer from what is stored and what was just fetched, if that is all that is needed."""
@@ -250,9 +261,20 @@ def pieces(answer: Answer) -> list[Piece]:
 
 async def _watermarks(
     market: MarketContext, series: Series, query: CandleQuery, context: RequestContext
-) -> Watermarks:
-    watermarks = await market.exchange_clock.watermarks(series, query.end, context)
-    return market.ranges.narrowed(series, watermarks)
+) -> tuple[Watermarks, ExchangeError | None]:
+    """Give what can be asked for now, and why nothing can be told beyond it.
+
+    Rows from a start on may be found before that; everything else that reaches beyond fails.
+    """
+    problem: ExchangeError | None = None
+    try:
+        watermarks = await market.exchange_clock.watermarks(series, query.end, context)
+    except ExchangeUnavailable as error:
+        if query.start is None or query.end is not None:
+            raise
+        problem = error
+        watermarks = await market.exchange_clock.watermarks(series, EPOCH, context)
+    return market.ranges.narrowed(series, watermarks), problem
 
 
 def _final_reach(

@@ -194,7 +194,7 @@ def test_slot_in_doubt_is_told_apart_from_one_without_candles(explorer: Explorer
 
 
 def test_exchange_that_is_away_is_told_in_words(explorer: Explorer) -> None:
-    """What is stored is drawn all the same, and the rest comes when the exchange is back."""
+    """Stored candles are drawn all the same; the rest comes when the exchange is back."""
     path = "/candles/binance/perp/DOT-USDT/1m"
     explorer.demo.get(path, start=MAY, end=MAY + 4 * HOUR_MS)
     fault = {"exchange": "binance", "fault": "server_error", "times": 1000, "symbol": "DOTUSDT"}
@@ -217,7 +217,7 @@ def test_exchange_that_is_away_is_told_in_words(explorer: Explorer) -> None:
 
 
 def test_overview_shows_series_jobs_and_runs(explorer: Explorer) -> None:
-    """What `GET /coverage` lists, a job under way that a click cancels, and the last runs."""
+    """The list of `GET /coverage`, a job that a click cancels, and the last runs."""
     explorer.demo.get("/candles/coinbase/spot/ETH-USD/1h", start=MAY, end=MAY + DAY_MS)
     job = explorer.demo.get(
         "/candles/binance/perp/ATOM-USDT/1m", start="2020-06-01", end="2023-06-01"

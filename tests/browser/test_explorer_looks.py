@@ -1,4 +1,4 @@
-"""How the explorer page looks and what it weighs: light and dark, wide and narrow, for everyone."""
+"""The looks and the weight of the explorer page: light, dark, wide, narrow."""
 
 import re
 from collections.abc import Generator

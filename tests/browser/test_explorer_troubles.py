@@ -1,4 +1,4 @@
-"""What goes wrong on the explorer page says what to do, and breaks nothing."""
+"""Failures on the explorer page say what to do, and break nothing."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -70,7 +70,7 @@ def test_token_without_a_scope_is_told_which(explorer: Explorer) -> None:
 
 
 def test_service_that_is_away_is_told_and_asked_again(explorer: Explorer) -> None:
-    """What is on the screen stays; the page goes on by itself when the service is back."""
+    """The screen stays; the page goes on by itself when the service is back."""
     explorer.open_series(_ETH, MAY, MAY + 4 * DAY_MS).loaded()
     explorer.page.context.set_offline(True)
     explorer.drag(600)

@@ -141,7 +141,7 @@ async def test_inventory_needs_the_scope_of_metadata(
 
 
 async def test_series_asked_for_is_told_as_the_store_knows_it(client: httpx.AsyncClient) -> None:
-    """What a request fetched is listed with the bounds that `/coverage` of the series has."""
+    """A fetched window is listed with the bounds that its `/coverage` has."""
     path = "binance/perp/BTC-USDT/1h"
     window = {"start": "2024-05-01", "end": "2024-05-02"}
     await client.get(f"/candles/{path}", params=window)

@@ -386,7 +386,7 @@ def test_next_is_followed_unless_the_caller_gives_a_limit(
 
 
 def test_the_limit_counts_over_a_cut(store: StoreServer, connect: Connect) -> None:
-    """What came before the cut counts."""
+    """Rows before the cut count."""
     cuts = iter([100_000])
     store.tamper = lambda _, reply: Reply(200, reply.headers, reply.body, next(cuts, None))
 

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import LiteralString, TypeAlias
 
 from mdp_core.domain.candles import COLUMNS, Candles, RejectedRow
+from mdp_core.domain.clock import Clock
 from mdp_core.domain.comparison import Comparison
 from mdp_core.domain.windows import Window
 from mdp_core.storage.candles.absences import Absence
@@ -81,9 +82,10 @@ _Lacking: TypeAlias = tuple[list[Window], list[datetime]]
 class CandleStore:
     """Reads and saves candles together with the windows they are known for."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, clock: Clock | None = None) -> None:
+        """Open the store; `clock` tells by how much this service's differs from real time."""
         self._database = database
-        self._saver = Saver(database)
+        self._saver = Saver(database, clock or Clock())
         self._looks = BatchingQueue(self._lacking_together)
 
     async def aclose(self) -> None:

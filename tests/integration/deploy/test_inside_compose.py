@@ -33,7 +33,7 @@ _STREAMING = "SELECT usename FROM pg_stat_replication WHERE state = 'streaming'"
 
 @pytest.fixture(scope="module")
 def stand(server: Server) -> Generator[ComposeStand]:
-    """What compose would have started, with some candles."""
+    """The services that compose would have started, with some candles."""
     with running_sandbox(SandboxOptions(limits=False)) as sandbox:
         exchanges = {
             f"MDP_{name.upper()}_URL": f"{sandbox.url}/{name}"

@@ -21,7 +21,7 @@ from mdp_core.exchanges.http import ExchangeHttp, tell_of_retries
 from mdp_core.fill.absence import RecheckPlan
 from mdp_core.fill.canary import Canary
 from mdp_core.fill.fetcher import PageFetcher
-from mdp_core.fill.filler import Bounds, PageFiller
+from mdp_core.fill.filler import FillLimits, PageFiller
 from mdp_core.fill.history_end import HistoryEnds
 from mdp_core.fill.market import MarketContext
 from mdp_core.fill.observer import Observer
@@ -158,7 +158,7 @@ async def open_services(
         servers = await stack.enter_async_context(_open_read_servers(database, settings, name))
         reader = CandleReader(servers)
         service = CandleService(
-            shared.store, reader, metadata, markets=markets, limits=settings.limits, usage=usage
+            reader, metadata, markets=markets, limits=settings.limits, usage=usage
         )
         bulk = BulkFill(service, shared.store, markets)
         planning = Planning(bulk, metadata)
@@ -171,13 +171,7 @@ async def open_services(
             starts,
             service,
             metadata,
-            LatestCandles(
-                service,
-                metadata,
-                markets,
-                usage,
-                deadline_seconds=settings.request_deadline_seconds,
-            ),
+            LatestCandles(service, markets, usage),
             Coverage(shared.store, shared.absences, metadata, markets),
             markets,
             usage,
@@ -264,7 +258,7 @@ async def _open_market(
         fetcher = PageFetcher(observer, exchange_clock, shared.store, ranges, plan)
         healer = Healer(shared.database)
         rechecker = Rechecker(observer, exchange_clock, healer, shared.absences, plan)
-        filler = PageFiller(shared.store, fetcher, scheduler, shared.claims, _bounds(settings))
+        filler = PageFiller(shared.store, fetcher, scheduler, shared.claims, _fill_limits(settings))
         async with aclosing(exchange_clock), aclosing(filler), aclosing(rechecker):
             per_second = facts.tariff.per_second * own.share
             yield MarketContext(adapter, exchange_clock, filler, ranges, rechecker, per_second)
@@ -286,8 +280,8 @@ def _recheck_ages(facts: ExchangeFacts, own: ExchangeSettings) -> list[timedelta
     return [timedelta(seconds=seconds) for seconds in own.rechecks or usual]
 
 
-def _bounds(settings: Settings) -> Bounds:
-    return Bounds(
+def _fill_limits(settings: Settings) -> FillLimits:
+    return FillLimits(
         waiting=settings.max_waiting,
         claim_seconds=settings.attempt_timeout_seconds,
     )

@@ -95,6 +95,12 @@ _OF_ANSWERS: dict[str, Any] = {
         "description": "Whether the store had it all, some or nothing.",
         "schema": {"enum": ["hit", "partial", "miss"]},
     },
+    "X-Version": {
+        "required": True,
+        "description": "`{store}.{series}.{version}.{epoch}`: as long as the first three are the "
+        "same, so are the settled candles of the window.",
+        "schema": {"type": "string", "pattern": r"^\d+\.\d+\.\d+\.-?\d+$"},
+    },
     "X-Upstream-Requests": {
         "required": True,
         "description": "How often the exchange was asked for this answer.",

@@ -5,7 +5,7 @@ import hashlib
 from api.responses import compression
 from api.responses import formats as encoding
 from api.responses.envelope import AnswerMetadata
-from mdp_core.domain.queries import CandleQuery
+from mdp_core.domain.queries import Answer, CandleQuery
 
 _VARY = "Accept, Accept-Encoding, Authorization"
 
@@ -37,6 +37,16 @@ def cache_headers(
     }
 
 
+def version_header(answer: Answer) -> dict[str, str]:
+    """Return `X-Version`: store, series, version of the answered window, epoch of the series.
+
+    As long as the first three are the same, so are the settled candles of the window.
+    """
+    versions = answer.versions
+    parts = versions.store, answer.series.id, answer.version, versions.epoch
+    return {"X-Version": ".".join(map(str, parts))}
+
+
 def _is_fixed(query: CandleQuery, provenance: AnswerMetadata) -> bool:
     """Return whether the requested window is independent of the time."""
     answer = provenance.answer
@@ -46,7 +56,8 @@ def _is_fixed(query: CandleQuery, provenance: AnswerMetadata) -> bool:
 
 def _etag(query: CandleQuery, provenance: AnswerMetadata, form: tuple[str, ...]) -> str:
     answer = provenance.answer
-    parts = (answer.series.id, answer.epoch, provenance.window(), query.limit)
+    version = answer.versions.store, answer.series.id, answer.version
+    parts = (version, provenance.window(), query.limit)
     versions = encoding.VERSION, compression.VERSION
     text = repr((parts, provenance.columns, provenance.following, form, versions))
     return f'"{hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}"'

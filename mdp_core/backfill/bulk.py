@@ -7,7 +7,7 @@ from datetime import datetime
 
 from mdp_core.backfill.chunks import ChunkGrid, Order
 from mdp_core.backfill.estimate import Estimate, estimate, page_hull
-from mdp_core.domain.queries import CandleQuery, Missing
+from mdp_core.domain.queries import Bounds, Missing
 from mdp_core.domain.series import Series
 from mdp_core.domain.watermarks import Watermarks
 from mdp_core.domain.windows import Window, intersect, subtract
@@ -17,7 +17,6 @@ from mdp_core.errors import (
     ExchangeRejected,
     HistoryUnavailable,
     InvalidQuery,
-    InvalidWindow,
     MdpError,
 )
 from mdp_core.fill.market import MarketContext
@@ -109,8 +108,7 @@ class BulkFill:
             InvalidWindow: `start` lies after `end`.
             ExchangeError: The exchange's clock was needed and could not be read.
         """
-        if start is not None and end is not None and start > end:
-            raise InvalidWindow(start, end)
+        Bounds(start=start, end=end)
         watermarks, grid = await self._market(series).watermarks(series, end), series.grid
         last = min(watermarks.grace_start, watermarks.settled_until)
         last = last if end is None else min(grid.ceil(end), last)
@@ -225,19 +223,10 @@ class BulkFill:
 
     async def fill(self, series: Series, chunk: Window, priority: Priority) -> Filled:
         """Have the store hold a chunk, or tell why it can't."""
-        symbol, slots = series.symbol, series.grid.count(chunk.start, chunk.end)
-        query = CandleQuery(
-            symbol.exchange,
-            symbol.market_type,
-            symbol.name,
-            series.interval.value,
-            start=chunk.start,
-            end=chunk.end,
-            partial=True,
-            pages=slots,
-        )
+        slots = series.grid.count(chunk.start, chunk.end)
+        bounds = Bounds(start=chunk.start, end=chunk.end, partial=True, pages=slots)
         try:
-            answer = await self._candles.get(query, priority)
+            answer = await self._candles.get(series, bounds, RequestContext.at(priority))
         except _LASTING as error:
             return Filled([Missing(chunk, error)], None)
         except MdpError as error:

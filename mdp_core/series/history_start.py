@@ -96,7 +96,8 @@ class HistoryStarts:
         question = self._questions[key]
         context.urgency.lead(question.urgency)
         # A client that leaves cancels nothing: others wait for the same answer.
-        return await asyncio.shield(question.task)
+        with context.upstream.waiting():
+            return await asyncio.shield(question.task)
 
     async def kept(self, adapter: ExchangeAdapter, listing: Listing, interval: Interval) -> Series:
         """Give the stored series, whatever is known of it: nothing is asked.

@@ -13,7 +13,7 @@ from mdp_core.domain.queries import CandleQuery
 from mdp_core.domain.series import Series
 from mdp_core.domain.watermarks import Watermarks
 from mdp_core.domain.windows import Window, intersect, subtract
-from mdp_core.errors import InvalidWindow, LimitTooLarge
+from mdp_core.errors import LimitTooLarge
 from mdp_core.fill.market import MarketContext
 from mdp_core.logs import note
 from mdp_core.ratelimit.context import RequestContext
@@ -103,8 +103,6 @@ class Coverage:
         return await asyncio.to_thread(_told, window, parts, most)  # there may be thousands
 
     async def _resolve(self, query: CandleQuery) -> tuple[Series, Watermarks, Window]:
-        if query.start is not None and query.end is not None and query.start > query.end:
-            raise InvalidWindow(query.start, query.end)
         context = RequestContext()
         series = await self._metadata.series(
             query.exchange, query.market_type, query.symbol, query.interval, context

@@ -13,7 +13,7 @@ _VARY = "Accept, Accept-Encoding, Authorization"
 def cache_headers(
     query: CandleQuery, provenance: AnswerMetadata, form: tuple[str, ...]
 ) -> dict[str, str]:
-    """Return `Cache-Control`, `Vary`, and an `ETag` where all is settled and stored.
+    """Return `Cache-Control`, `Vary`, and an `ETag` where all is settled and confirmed.
 
     An answer that may lack a part is not stored by any cache. One that ends at the live edge is
     final but differs a candle later: it may be stored, and must be revalidated.
@@ -26,7 +26,7 @@ def cache_headers(
     answer = provenance.answer
     if answer.missing or query.partial:
         return {"Cache-Control": "no-store", "Vary": _VARY}
-    if not answer.is_final:
+    if not answer.is_final or answer.unconfirmed:
         return {"Cache-Control": "private, no-cache", "Vary": _VARY}
     return {
         "Cache-Control": "private, max-age=3600"

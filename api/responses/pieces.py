@@ -24,7 +24,7 @@ class Piece:
 def pieces(answer: Answer) -> list[Piece]:
     """Return the stored window of an answer in pieces, ascending."""
     grid, window = answer.series.grid, answer.stored
-    if (begins := answer.series.history_start) is not None:
+    if (begins := answer.series.empty_before) is not None:
         window = window.clip(begins, window.end)  # nothing to read lies before
     parts: list[Piece] = []
     while not window.is_empty:

@@ -112,7 +112,8 @@ class BulkFill:
         watermarks, grid = await self._market(series).watermarks(series, end), series.grid
         last = min(watermarks.grace_start, watermarks.settled_until)
         last = last if end is None else min(grid.ceil(end), last)
-        first = watermarks.history_start if start is None else grid.ceil(start)
+        begins = series.history_start or watermarks.history_start
+        first = begins if start is None else grid.ceil(start)
         return Window(min(first, last), last)
 
     async def outlook(self, series: Series, window: Window) -> Outlook:
@@ -133,7 +134,7 @@ class BulkFill:
         by_our_clock = market.exchange_clock.presumed(series)
         begins = by_our_clock.history_start
         if series.history_start is not None or market.adapter.facts.supports_first_candle:
-            begins = min(series.history_start or window.end, window.end)
+            begins = min(series.empty_before or window.end, window.end)
         earliest = min(max(begins, by_our_clock.retention_start), window.end)
         watermarks = Watermarks(begins, earliest, window.end, window.end, window.end)
         return await self._outlook(series, window, market.ranges.remembered(series, watermarks))

@@ -59,6 +59,8 @@ class Latest:
     closed: bool
     settled: bool
     as_of: datetime
+    unconfirmed: Sequence[Window] = ()
+    """Closed slots after the candle that have none so far and will be asked for again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,14 @@ class Answer:
     """The versions of its windows when its coverage was read."""
     timings: Mapping[str, float]
     """Milliseconds spent on each step so far."""
+    unconfirmed: Sequence[Window] = ()
+    """Covered slots of `window` without a candle that will be asked for again, ascending."""
+
+    @property
+    def unconfirmed_slots(self) -> int:
+        """Count the slots of `unconfirmed`."""
+        grid = self.series.grid
+        return sum(grid.count(window.start, window.end) for window in self.unconfirmed)
 
     @property
     def version(self) -> int:

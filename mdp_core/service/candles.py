@@ -7,16 +7,16 @@ block by block while they are sent.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Collection, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
 from mdp_core.domain.candles import Candles
 from mdp_core.domain.clock import EPOCH
 from mdp_core.domain.queries import Answer, Bounds, CandleQuery, Continuation, Limits
-from mdp_core.domain.series import Series
+from mdp_core.domain.series import AGREED, SEARCHED, Series
 from mdp_core.domain.watermarks import Watermarks
-from mdp_core.domain.windows import Window
+from mdp_core.domain.windows import Window, intersect
 from mdp_core.errors import (
     ExchangeError,
     ExchangeUnavailable,
@@ -30,7 +30,7 @@ from mdp_core.ratelimit.context import RequestContext
 from mdp_core.ratelimit.priority import Priority
 from mdp_core.series.resolver import SeriesResolver
 from mdp_core.service.scan import RowScan, ScanRequest, ScanResult
-from mdp_core.storage.candles.candle_reader import Block, CandleReader
+from mdp_core.storage.candles.candle_reader import Block, CandleReader, Doubts
 from mdp_core.storage.catalog.usage import Usage
 
 _DEFAULT_ROWS = 500
@@ -94,6 +94,7 @@ class CandleService:
             StoreUnavailable: The database can't be had.
         """
         async with _deadline(series.exchange, context):
+            series = await self._believed(series, bounds, context)
             request = await self._prepare(series, bounds, context)
             scan = RowScan(self._reader, request.market, request.watermarks, request.scan, context)
             found = await scan.look_up()
@@ -103,6 +104,8 @@ class CandleService:
             raise request.problem  # the rows that are wanted were not found before
         timings = {"plan": planned - context.begun, "fetch": time.perf_counter() - planned}
         answer = _answer(request, found, context, timings)
+        for due in [doubts.due for doubts in found.doubts if doubts.due]:
+            request.market.rechecker.begin(series, due)
         note(
             window=str(answer.window),
             cache=answer.cache,
@@ -146,6 +149,15 @@ class CandleService:
         from_end = bounds.start is None
         scan = ScanRequest(series, asked, rows, pages, from_end, bounds.partial)
         return _Request(bounds, market, watermarks, scan, problem)
+
+    async def _believed(self, series: Series, bounds: Bounds, context: RequestContext) -> Series:
+        """Return the series; a history start that empties the window is asked for again first."""
+        begins, end = series.history_start, bounds.end
+        is_told_once = series.history_witnesses < AGREED and series.history_source != SEARCHED
+        if begins is None or end is None or end > begins or not is_told_once:
+            return series
+        with context.upstream.waiting():
+            return await self._resolver.doubt_history_start(series, context)
 
     def _rows(self, bounds: Bounds) -> int:
         most = self._limits.rows
@@ -197,7 +209,8 @@ def _aligned(bounds: Bounds, series: Series, watermarks: Watermarks, slots_back:
         start = grid.ceil(bounds.start)
         return Window(start, max(start, end))
     stop = grid.index(end)
-    first = max(stop - slots_back, min(grid.index(watermarks.history_start), stop))
+    begins = series.history_start or watermarks.history_start
+    first = max(stop - slots_back, min(grid.index(begins), stop))
     return Window(grid.at(first), end)
 
 
@@ -230,8 +243,13 @@ def _answer(
         upstream_requests=context.upstream.requests,
         versions=found.versions,
         timings={step: seconds * 1000 for step, seconds in timings.items()},
+        unconfirmed=_unconfirmed(found.doubts, found.window),
     )
     return _settled(answer) if request.bounds.settled else answer
+
+
+def _unconfirmed(doubts: Sequence[Doubts], window: Window) -> list[Window]:
+    return [part for each in doubts for part in intersect(each.windows, window)]
 
 
 def _next(request: _Request, window: Window) -> Continuation | None:
@@ -248,4 +266,6 @@ def _settled(answer: Answer) -> Answer:
         return answer
     window = answer.window.clip(answer.window.start, answer.settled_until)
     older = answer.next if answer.next and answer.next.start is None else None
-    return replace(answer, window=window, stored=window, edge=Candles.empty(), next=older)
+    doubts = intersect(answer.unconfirmed, window)
+    changed = {"window": window, "stored": window, "unconfirmed": doubts}
+    return replace(answer, **changed, edge=Candles.empty(), next=older)

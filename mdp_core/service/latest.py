@@ -12,7 +12,7 @@ from cachetools import LRUCache, TLRUCache
 from mdp_core.domain.candles import COLUMNS, Candle
 from mdp_core.domain.queries import Answer, Bounds, CandleQuery, Latest
 from mdp_core.domain.series import Series
-from mdp_core.domain.windows import Window
+from mdp_core.domain.windows import Window, intersect
 from mdp_core.errors import ExchangeUnavailable, MdpError, NoCandle, SeriesRepaired, copied
 from mdp_core.exchanges.validation import sift
 from mdp_core.fill.market import MarketContext
@@ -67,10 +67,14 @@ class LatestCandles:
             newest = await self._find(series, query, context)
         answer, candle = newest
         note(window=str(answer.window))
-        if answer.is_final:
+        if answer.is_final and not answer.unconfirmed:
             self._newest[series.id] = newest
         is_settled = candle.time < answer.settled_until
-        return Latest(series, candle, closed=True, settled=is_settled, as_of=now)
+        after = answer.window.clip(series.grid.next(candle.time), answer.window.end)
+        doubts = intersect(answer.unconfirmed, after)
+        return Latest(
+            series, candle, closed=True, settled=is_settled, as_of=now, unconfirmed=doubts
+        )
 
     async def _is_newest(self, answer: Answer, now: datetime) -> bool:
         """Return whether no candle has closed since, and none of those before was repaired."""

@@ -32,7 +32,7 @@ from mdp_core.fill.market import MarketContext
 from mdp_core.fill.pages import Page, plan
 from mdp_core.fill.provisional import ProvisionalRange
 from mdp_core.ratelimit.context import RequestContext
-from mdp_core.storage.candles.candle_reader import CandleReader, CoverageSnapshot
+from mdp_core.storage.candles.candle_reader import CandleReader, CoverageSnapshot, Doubts
 
 # The live edge moves on while pages are filled, and provisional ranges expire.
 _ROUNDS = 4
@@ -90,6 +90,8 @@ class ScanResult:
     missing: Sequence[Missing]
     versions: Versions
     cache: CacheState
+    doubts: Sequence[Doubts]
+    """Unconfirmed slots around the window, and when they are asked for again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,7 @@ class _Known:
     gaps: Sequence[Window]
     snapshot: CoverageSnapshot
     edge: Candles
+    doubts: Sequence[Doubts]
 
     @property
     def rows(self) -> int:
@@ -260,9 +263,10 @@ class RowScan:
         fresh = self._market.ranges.fresh(self._series, part)
         self._ranges = [*fresh, *(old for old in self._ranges if old not in fresh)]
         stored = self._before_ranges(part)
-        edge, gaps = await self._edge(Window(stored.end, part.end), fresh)
+        edge, gaps, doubts = await self._edge(Window(stored.end, part.end), fresh)
         snapshot = await self._snapshot(stored, len(edge))
-        return _Known(part, [*snapshot.missing, *gaps], snapshot, edge)
+        all_doubts = [snapshot.doubts, doubts]
+        return _Known(part, [*snapshot.missing, *gaps], snapshot, edge, all_doubts)
 
     async def _snapshot(self, stored: Window, edge_rows: int) -> CoverageSnapshot:
         """Look up stored rows; they are counted only where more may come than are wanted."""
@@ -277,19 +281,20 @@ class RowScan:
 
     async def _edge(
         self, window: Window, fresh: Sequence[ProvisionalRange]
-    ) -> tuple[Candles, list[Window]]:
-        """Return the rows of a window that begins with a provisional range, and its gaps."""
+    ) -> tuple[Candles, list[Window], Doubts]:
+        """Return the rows of a window that begins with a provisional range, its gaps and doubts."""
+        doubts = Doubts()
         provisional = [part.window for part in fresh]
         candles = [part.candles.inside(window) for part in self._ranges]
         gaps = subtract([window] if not window.is_empty else [], provisional)
         if gaps:  # a page that ends with late slots may be followed by one that is covered
             snapshot = await self._reader.snapshot(self._series.id, window)
-            gaps = subtract(snapshot.missing, provisional)
+            gaps, doubts = subtract(snapshot.missing, provisional), snapshot.doubts
             stored = await self._reader.read(
                 self._series.id, window, COLUMNS, epoch=snapshot.versions.epoch
             )
             candles.insert(0, stored.candles)
-        return first_of_each_slot(Candles.concatenate(candles)), gaps
+        return first_of_each_slot(Candles.concatenate(candles)), gaps, doubts
 
     def _before_ranges(self, window: Window) -> Window:
         """Return the part of a window that lies before every provisional range."""
@@ -305,7 +310,8 @@ class RowScan:
         stored = self._before_ranges(window)
         edge = known.edge.inside(Window(stored.end, window.end))
         missing = self._missing(known, window) if self._request.partial else []
-        return ScanResult(window, stored, edge, missing, known.snapshot.versions, self._cache)
+        versions = known.snapshot.versions
+        return ScanResult(window, stored, edge, missing, versions, self._cache, known.doubts)
 
     @property
     def _cache(self) -> CacheState:

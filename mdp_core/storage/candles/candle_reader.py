@@ -7,7 +7,7 @@ Nothing here writes.
 """
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, LiteralString
 
@@ -34,15 +34,25 @@ _UNKNOWN = -1
 
 
 @dataclass(frozen=True, slots=True)
+class Doubts:
+    """Covered slots without a candle that will be asked for again, and when the next ones are."""
+
+    windows: Sequence[Window] = ()
+    due: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class CoverageSnapshot:
     """The knowledge of a window at one moment.
 
-    `missing` is what was not covered, ascending. Where rows were counted, `count` is their number,
-    at most as many as were asked for, and `last` the open time of the last of them.
+    `missing` is what was not covered, ascending, `doubts` what is unconfirmed. Where rows were
+    counted, `count` is their number, at most as many as were asked for, and `last` the open time of
+    the last of them.
     """
 
     versions: Versions
     missing: list[Window]
+    doubts: Doubts = Doubts()
     count: int = 0
     last: datetime | None = None
 
@@ -136,8 +146,8 @@ class CandleReader:
         def parse(found: Sequence[Row]) -> CoverageSnapshot:
             if not found:
                 return CoverageSnapshot(Versions(_UNKNOWN, _UNKNOWN), [window])
-            *versions, missing, count, last = found[0]
-            return CoverageSnapshot(_versions(versions), windows_of(missing), count, last)
+            *coverage, count, last = found[0]
+            return replace(_snapshot(coverage), count=count, last=last)
 
         def is_enough(found: Sequence[Row]) -> bool:
             snapshot = parse(found)
@@ -174,9 +184,10 @@ class CandleReader:
         return is_this_store and versions.epoch >= self._epochs.get(series_id, 0)
 
 
-def _snapshot(row: Row) -> CoverageSnapshot:
-    *versions, missing = row
-    return CoverageSnapshot(_versions(versions), windows_of(missing))
+def _snapshot(row: Sequence[Any]) -> CoverageSnapshot:
+    *versions, missing, slots, due = row
+    doubts = Doubts(windows_of(slots), due) if slots else Doubts()
+    return CoverageSnapshot(_versions(versions), windows_of(missing), doubts)
 
 
 def _versions(columns: Sequence[Any]) -> Versions:

@@ -12,6 +12,7 @@ from mdp_core.domain.candles import COLUMNS, Candles, RejectedRow
 from mdp_core.domain.clock import Clock
 from mdp_core.domain.comparison import Comparison
 from mdp_core.domain.windows import Window
+from mdp_core.storage.candles.absences import Absence
 from mdp_core.storage.candles.candle_reader import bounds, read_block
 from mdp_core.storage.candles.candle_writer import (
     Save,
@@ -21,12 +22,8 @@ from mdp_core.storage.candles.candle_writer import (
     not_in_the_catalog,
     windows_of,
 )
-from mdp_core.storage.candles.corrections import (
-    Correction,
-    apply_correction,
-    forget_revisions,
-    ranges_of,
-)
+from mdp_core.storage.candles.changes import ranges_of
+from mdp_core.storage.candles.corrections import Correction, apply_correction, forget_revisions
 from mdp_core.storage.database.batching import BatchingQueue
 from mdp_core.storage.database.database import Connection, Database
 
@@ -111,6 +108,7 @@ class CandleStore:
         windows: Sequence[Window],
         candles: Candles,
         rejected: Sequence[RejectedRow] = (),
+        absences: Sequence[Absence] = (),
     ) -> int:
         """Store what the exchange has in `windows`; what is covered already stays as it is.
 
@@ -122,11 +120,12 @@ class CandleStore:
             windows: Ascending, disjoint: where `candles` is all that the exchange has.
             candles: Ascending and unique; rows outside `windows` are not stored.
             rejected: Rows to remember; their slots must lie outside `windows`.
+            absences: Slots of `windows` without a candle that will be asked for again.
 
         Returns:
             How many candles were new.
         """
-        return await self._saver.save(Save(series_id, windows, candles, rejected))
+        return await self._saver.save(Save(series_id, windows, candles, rejected, absences))
 
     async def read(self, series_id: int, window: Window) -> Candles:
         """Give the stored candles that open in `window`, ascending.

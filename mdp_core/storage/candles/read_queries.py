@@ -12,16 +12,26 @@ LEFT JOIN LATERAL (
 ) AS touched ON true
 """
 
-# What of these windows is not covered, and of which versions are they?
+# Which slots of the window are in doubt, and when are the next of them asked for again?
+_DOUBTED: LiteralString = """
+LEFT JOIN LATERAL (
+    SELECT range_agg(slots) AS slots, min(next_due_at) AS due FROM absences
+    WHERE absences.series_id = series.id AND slots && tstzrange(asked.first, asked.stop)
+) AS doubted ON true
+"""
+
+# What of these windows is not covered or in doubt, and of which versions are they?
 COVERAGE: LiteralString = (
     """
 SELECT (SELECT id FROM store), coalesce(series.epoch, -1), touched.slots, touched.epochs,
-       tstzmultirange(tstzrange(asked.first, asked.stop)) - coalesce(series.coverage, '{}')
+       tstzmultirange(tstzrange(asked.first, asked.stop)) - coalesce(series.coverage, '{}'),
+       doubted.slots, doubted.due
 FROM unnest(%(ids)b::int[], %(starts)b::timestamptz[], %(ends)b::timestamptz[])
     WITH ORDINALITY AS asked (id, first, stop, position)
 LEFT JOIN series USING (id)
 """  # noqa: S608 - of constants only
     + _TOUCHED
+    + _DOUBTED
     + "ORDER BY asked.position"
 )
 
@@ -30,11 +40,13 @@ LEFT JOIN series USING (id)
 ROWS_FROM_START: LiteralString = (
     """
 SELECT (SELECT id FROM store), epoch, touched.slots, touched.epochs,
-       tstzmultirange(tstzrange(asked.first, asked.stop)) - coverage, rows.count, rows.last
+       tstzmultirange(tstzrange(asked.first, asked.stop)) - coverage,
+       doubted.slots, doubted.due, rows.count, rows.last
 FROM (SELECT %(start)s::timestamptz AS first, %(end)s::timestamptz AS stop) AS asked
 JOIN series ON series.id = %(series_id)s
 """  # noqa: S608 - of constants only
     + _TOUCHED
+    + _DOUBTED
     + """
 CROSS JOIN LATERAL (
     SELECT count(*)::int AS count, max(time) AS last FROM (
@@ -50,11 +62,13 @@ CROSS JOIN LATERAL (
 ROWS_FROM_END: LiteralString = (
     """
 SELECT (SELECT id FROM store), epoch, touched.slots, touched.epochs,
-       tstzmultirange(tstzrange(asked.first, asked.stop)) - coverage, rows.count, rows.last
+       tstzmultirange(tstzrange(asked.first, asked.stop)) - coverage,
+       doubted.slots, doubted.due, rows.count, rows.last
 FROM (SELECT %(start)s::timestamptz AS first, %(end)s::timestamptz AS stop) AS asked
 JOIN series ON series.id = %(series_id)s
 """  # noqa: S608 - of constants only
     + _TOUCHED
+    + _DOUBTED
     + """
 CROSS JOIN LATERAL (
     SELECT count(*)::int AS count, min(time) AS last FROM (

@@ -33,6 +33,7 @@ from mdp_core.series.history_probes import HistoryProbes
 from mdp_core.series.history_rechecks import HistoryRechecks
 from mdp_core.series.history_start import HistoryStarts
 from mdp_core.series.resolver import SeriesResolver
+from mdp_core.series.symbol_directory import SymbolDirectory
 from mdp_core.service.candles import CandleService
 from mdp_core.service.coverage import Coverage
 from mdp_core.service.latest import LatestCandles
@@ -152,7 +153,7 @@ async def open_services(
             catalog, shared.store, shared.claims, clocks, settings.clock, rechecks=rechecks
         )
         await stack.enter_async_context(aclosing(history_starts))
-        metadata = SeriesResolver(catalog, history_starts, adapters)
+        metadata = SeriesResolver(catalog, history_starts, SymbolDirectory(catalog, adapters))
         usage, runs, jobs = Usage(database), JobRuns(database), BackfillStore(database)
         await stack.enter_async_context(usage.flushing())
         servers = await stack.enter_async_context(_open_read_servers(database, settings, name))

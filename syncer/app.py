@@ -85,7 +85,9 @@ def _begin(
     name: str,
 ) -> list[asyncio.Task[None]]:
     """Begin what goes on as long as the syncer: it ends if any of that does."""
-    workers = [JobWorker(services, adapter) for adapter in services.metadata.markets(None, None)]
+    workers = [
+        JobWorker(services, adapter) for adapter in services.metadata.directory.markets(None, None)
+    ]
     working = [group.create_task(worker.run()) for worker in workers]
     return [
         group.create_task(_live(services.runs, name)),

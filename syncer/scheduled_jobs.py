@@ -48,7 +48,7 @@ def scheduled_jobs(services: Services) -> list[ScheduledJob]:
     Raises:
         InvalidParameter: `MDP_HOT` or `MDP_KEEP` makes no sense.
     """
-    settings, adapters = services.settings, services.metadata.markets(None, None)
+    settings, adapters = services.settings, services.metadata.directory.markets(None, None)
     markets = [adapter.facts for adapter in adapters]
     hot, keep = read_hot(settings.hot, markets), read_keep(settings.keep, markets)
     jobs = [_forgetting(services)]
@@ -66,7 +66,7 @@ def scheduled_jobs(services: Services) -> list[ScheduledJob]:
 def _refreshing(services: Services, adapter: ExchangeAdapter) -> ScheduledJob:
     async def run() -> RunResult:
         context = RequestContext.at(Priority.WARMING)
-        symbols = await patiently(lambda: services.metadata.refresh_symbols(adapter, context))
+        symbols = await patiently(lambda: services.metadata.directory.refresh(adapter, context))
         if symbols is None:
             return RunResult(error="the list was refused: too many would become inactive")
         return RunResult(symbols)

@@ -118,7 +118,7 @@ async def get_exchanges(
     """List the exchanges that are installed."""
     metadata: SeriesResolver = request.state.services.metadata
     found: dict[str, ExchangeBody] = {}
-    for adapter in metadata.markets(markets.exchange, markets.market_type):
+    for adapter in metadata.directory.markets(markets.exchange, markets.market_type):
         facts = adapter.facts
         new = ExchangeBody(exchange=facts.name, name=facts.title, market_types=[])
         entry = found.setdefault(facts.name, new)
@@ -137,8 +137,10 @@ async def get_symbols(request: Request, wanted: Annotated[SymbolFilter, Query()]
     """List symbols by market and name; a catalog that is empty is filled first."""
     metadata: SeriesResolver = request.state.services.metadata
     symbols: list[Symbol] = []
-    for adapter in metadata.markets(wanted.exchange, wanted.market_type):
-        symbols += [each for each in await metadata.symbols(adapter) if _matches(each, wanted)]
+    for adapter in metadata.directory.markets(wanted.exchange, wanted.market_type):
+        symbols += [
+            each for each in await metadata.directory.symbols(adapter) if _matches(each, wanted)
+        ]
     page = islice(symbols, wanted.offset, wanted.offset + wanted.limit)
     end = wanted.offset + wanted.limit
     following = path_with(request, {"offset": str(end)}) if end < len(symbols) else None
@@ -154,7 +156,7 @@ async def get_intervals(
 ) -> IntervalsBody:
     """List what each market offers, with the exchange's own spelling and the grid."""
     metadata: SeriesResolver = request.state.services.metadata
-    found = metadata.markets(markets.exchange, markets.market_type)
+    found = metadata.directory.markets(markets.exchange, markets.market_type)
     return {"intervals": [row for adapter in found for row in _intervals(adapter)], "next": None}
 
 

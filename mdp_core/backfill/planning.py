@@ -211,7 +211,9 @@ class Planning:
         words = (name.exchange, name.market_type, name.symbol, name.interval)
         context = RequestContext.at(Priority.BACKFILL)
         kept = await self._metadata.kept(*words, context)
-        probes = self._metadata.adapter(name.exchange, name.market_type).facts.supports_first_candle
+        probes = self._metadata.directory.adapter(
+            name.exchange, name.market_type
+        ).facts.supports_first_candle
         if kept.history_start is not None or not probes:
             return kept
         try:

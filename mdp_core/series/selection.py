@@ -74,7 +74,7 @@ class Selector:
             ExchangeError: The exchange had to be asked for its list and failed.
         """
         found: list[SeriesName] = []
-        for adapter in self._metadata.markets(selection.exchange, selection.market_type):
+        for adapter in self._metadata.directory.markets(selection.exchange, selection.market_type):
             facts = adapter.facts
             offered = [_offered(adapter, interval) for interval in selection.intervals]
             intervals = list(dict.fromkeys(offered))
@@ -92,13 +92,15 @@ class Selector:
             if is_glob(pattern):
                 names |= dict.fromkeys(await self._matching(adapter, pattern))
             else:
-                names[(await self._metadata.symbol(adapter, pattern, self._context)).name] = None
+                names[
+                    (await self._metadata.directory.symbol(adapter, pattern, self._context)).name
+                ] = None
         return list(names)
 
     async def _matching(self, adapter: ExchangeAdapter, pattern: str) -> list[str]:
         names = [
             symbol.name
-            for symbol in await self._metadata.symbols(adapter, self._context)
+            for symbol in await self._metadata.directory.symbols(adapter, self._context)
             if symbol.active and matches(symbol.name, pattern)
         ]
         if not names:

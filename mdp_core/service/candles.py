@@ -29,7 +29,8 @@ from mdp_core.logs import note
 from mdp_core.ratelimit.context import RequestContext
 from mdp_core.ratelimit.priority import Priority
 from mdp_core.series.resolver import SeriesResolver
-from mdp_core.service.scan import RowScan, ScanRequest, ScanResult
+from mdp_core.service.scan import RowScan
+from mdp_core.service.scan_request import ScanRequest, ScanResult
 from mdp_core.storage.candles.candle_reader import Block, CandleReader, Doubts
 from mdp_core.storage.catalog.usage import Usage
 

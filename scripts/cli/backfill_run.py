@@ -116,7 +116,7 @@ async def _find_beginnings(
 
 async def _is_unknown(services: Services, request: BackfillRequest, name: SeriesName) -> bool:
     """Tell whether it takes a search to know where the part begins that is asked for."""
-    facts = services.metadata.adapter(name.exchange, name.market_type).facts
+    facts = services.metadata.directory.adapter(name.exchange, name.market_type).facts
     if facts.supports_first_candle:
         return False
     _, is_known = await services.planning.reckoned(

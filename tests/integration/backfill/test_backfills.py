@@ -265,7 +265,9 @@ async def test_series_that_the_exchange_refuses_is_given_up_soon(
     services: Services, client: httpx.AsyncClient, sandbox: Sandbox
 ) -> None:
     """A market that it knows no more: the job fails with its words, after a few chunks of many."""
-    await services.metadata.refresh_symbols(services.metadata.adapter("binance", "perp"))
+    await services.metadata.directory.refresh(
+        services.metadata.directory.adapter("binance", "perp")
+    )
     async with services.database.connection() as connection:
         await connection.execute(_GONE)
     long = job_request(symbols=["GONE-USDT"], end=START_MS + 200 * PAGE_MS)

@@ -285,7 +285,9 @@ _COINS = [SeriesName("hyperliquid", "perp", f"{coin}-USDC", "1h") for coin in ("
 
 
 async def _symbols_known(services: Services, exchange: str, market_type: str) -> None:
-    await services.metadata.refresh_symbols(services.metadata.adapter(exchange, market_type))
+    await services.metadata.directory.refresh(
+        services.metadata.directory.adapter(exchange, market_type)
+    )
 
 
 async def test_planning_leaves_users_their_tokens_and_waits_for_its_own(

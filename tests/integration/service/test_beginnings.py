@@ -154,7 +154,9 @@ async def test_client_that_leaves_does_not_end_the_question_that_others_wait_for
     """The task is the service's: the first to ask goes, the second gets its answer."""
     query = CandleQuery("binance", "perp", "ADA-USDT", "1h", limit=1)
     async with opened_services(settings, sandbox) as services:
-        await services.metadata.refresh_symbols(services.metadata.adapter("binance", "perp"))
+        await services.metadata.directory.refresh(
+            services.metadata.directory.adapter("binance", "perp")
+        )
         sandbox.settings(latency_ms=400)
         first = asyncio.create_task(answer_to(services, query))
         await asyncio.sleep(0.1)
@@ -183,7 +185,7 @@ async def test_question_of_somebody_in_no_haste_is_hurried_by_who_waits_for_it(
     """The same series, another that needs the same answer, or the one that answers for both."""
     async with opened_services(settings, sandbox) as services:
         metadata = services.metadata
-        await metadata.refresh_symbols(metadata.adapter("hyperliquid", "perp"))
+        await metadata.directory.refresh(metadata.directory.adapter("hyperliquid", "perp"))
         database.execute(_SCARCE)
         asking = metadata.series("hyperliquid", "perp", COIN, "1h", _backfill())
         idle = asyncio.create_task(asking)
@@ -205,7 +207,9 @@ async def test_question_that_another_process_keeps_is_not_waited_for_long(
         opened_services(settings, sandbox) as backfill,
         opened_services(settings, sandbox) as services,
     ):
-        await services.metadata.refresh_symbols(services.metadata.adapter("hyperliquid", "perp"))
+        await services.metadata.directory.refresh(
+            services.metadata.directory.adapter("hyperliquid", "perp")
+        )
         database.execute(_SCARCE)
         asking = backfill.metadata.series("hyperliquid", "perp", COIN, "1d", _backfill())
         idle = asyncio.create_task(asking)

@@ -118,7 +118,7 @@ async def test_repair_and_syncer_ask_for_the_beginning_anew(
             await opened.repair.repair(CandleQuery("binance", "perp", "BTC-USDT", "1m"))
         else:
             advance(clock, 86_401)
-            adapter = opened.metadata.adapter("binance", "perp")
+            adapter = opened.metadata.directory.adapter("binance", "perp")
             assert (await HistoryStartRechecks(opened, adapter).run()).rows == 1
         ((begins, _),) = database.execute(BEGINS).fetchall()
         ((slots,),) = database.execute("SELECT slots FROM changes").fetchall()
@@ -126,7 +126,7 @@ async def test_repair_and_syncer_ask_for_the_beginning_anew(
         assert begins.year == 2019
         assert (slots.lower, slots.upper) == (begins, NOW)
     market.clear()
-    adapter = opened.metadata.adapter("binance", "perp")
+    adapter = opened.metadata.directory.adapter("binance", "perp")
     assert (await HistoryStartRechecks(opened, adapter).run()).rows == 0
     assert market.probes() == []
 

@@ -18,7 +18,8 @@ from mdp_core.domain.watermarks import Watermarks
 from mdp_core.domain.windows import Window
 from mdp_core.fill.provisional import ProvisionalCache
 from mdp_core.ratelimit.context import RequestContext
-from mdp_core.service.scan import RowScan, ScanRequest
+from mdp_core.service.scan import RowScan
+from mdp_core.service.scan_request import ScanRequest
 from mdp_core.storage.candles.candle_reader import CandleReader
 from mdp_core.wiring import Services
 

@@ -228,7 +228,9 @@ async def test_many_series_are_looked_up_at_once(
     async with opened_services(settings, sandbox) as services:
         kept = [await services.metadata.series("binance", "perp", *name) for name in names[:2]]
     async with opened_services(settings, sandbox) as services:
-        await services.metadata.look_up(services.metadata.adapter("binance", "perp"), names)
+        await services.metadata.look_up(
+            services.metadata.directory.adapter("binance", "perp"), names
+        )
         database.execute("ALTER TABLE series RENAME TO away")
         found = [await services.metadata.series("binance", "perp", *name) for name in names[:2]]
         database.execute("ALTER TABLE away RENAME TO series")

@@ -36,7 +36,7 @@ EVERY_MINUTE = Schedule(timedelta(minutes=1), Clock())
 
 
 def _warming(services: Services, configured: str, patience_seconds: float = 57.0) -> Warming:
-    adapter = services.metadata.adapter("binance", "perp")
+    adapter = services.metadata.directory.adapter("binance", "perp")
     return Warming(
         services, adapter, parse_selections(configured), patience_seconds=patience_seconds
     )
@@ -136,7 +136,7 @@ async def test_configuration_that_can_never_work_is_refused(
 async def test_keeper_tells_what_it_can_not_keep(services: Services, sandbox: Sandbox) -> None:
     """A row that can't be right is no candle gained, and an error: it will be forgotten."""
     kept = parse_selections("hyperliquid:BTC,NOSUCH:1h")
-    keeper = Keeper(services, services.metadata.adapter("hyperliquid", "perp"), kept)
+    keeper = Keeper(services, services.metadata.directory.adapter("hyperliquid", "perp"), kept)
     sandbox.fault("ohlc_violation", exchange="hyperliquid", times=1, interval="1h")
     ran = await keeper.run()
     series = await services.metadata.series("hyperliquid", "perp", "BTC", "1h")

@@ -1,0 +1,64 @@
+"""The names of symbols: canonical, native, misspelled. Pure."""
+
+from collections.abc import Sequence
+
+from rapidfuzz import fuzz, process
+
+from mdp_core.exchanges.base import ExchangeAdapter
+from mdp_core.storage.catalog.catalog import Listing
+
+_NEAR_NAMES = 5
+_NEAR_SPELLINGS = 3 * _NEAR_NAMES  # each name stands there thrice
+_LEAST_LIKENESS = 50.0  # of 100
+_LONGEST_MISSPELLED = 40
+
+
+def find_listing(
+    adapter: ExchangeAdapter, text: str, listings: Sequence[Listing]
+) -> Listing | None:
+    """Find a symbol by its name, else by a name that `text` may stand for on that exchange."""
+    names = (text, *adapter.other_names(text))
+    return next(filter(None, (_find_name(name, listings) for name in names)), None)
+
+
+def _find_name(text: str, listings: Sequence[Listing]) -> Listing | None:
+    """Find by canonical name, then by native id, then by either without regard to case."""
+    folded = text.casefold()
+    tests = (
+        [each for each in listings if each.symbol.name == text],
+        [each for each in listings if each.symbol.native == text],
+        [
+            each
+            for each in listings
+            if folded in (each.symbol.name.casefold(), each.symbol.native.casefold())
+        ],
+    )
+    for matches in tests:
+        # A relisted pair stands there twice: the active one owns the name.
+        owners = [each for each in matches if each.symbol.active] or matches
+        if len(owners) == 1:
+            return owners[0]
+    return None
+
+
+def near_names(text: str, listings: Sequence[Listing]) -> list[str]:
+    """Give names that `text` may have been meant for, the nearest first.
+
+    It is compared with canonical names, with the exchange's own, and with bases.
+    """
+    if len(text) > _LONGEST_MISSPELLED:
+        return []
+    spellings = [
+        (word.casefold(), each.symbol.name)
+        for each in listings
+        for word in (each.symbol.name, each.symbol.native, each.symbol.base)
+    ]
+    near = process.extract(
+        text.casefold(),
+        [spelling for spelling, _ in spellings],
+        scorer=fuzz.ratio,
+        score_cutoff=_LEAST_LIKENESS,
+        limit=_NEAR_SPELLINGS,
+    )
+    names = dict.fromkeys(spellings[place][1] for _, _, place in near)
+    return [*names][:_NEAR_NAMES]

@@ -3,13 +3,14 @@
 import httpx
 import pytest
 import stamina
-from conftest import Sandbox
+from conftest import Sandbox, opened_services
 
 from mdp_core.errors import ExchangeUnavailable
 from mdp_core.exchanges.http import ExchangeHttp
 from mdp_core.ratelimit.budget import Budget
 from mdp_core.ratelimit.scheduler import RequestScheduler
 from mdp_core.ratelimit.tariff import Tariff
+from mdp_core.settings import Settings
 from mdp_core.wiring import Services
 
 _UNKNOWN = [
@@ -115,12 +116,14 @@ async def test_names_are_near_by_their_base_too(client: httpx.AsyncClient) -> No
 
 
 async def test_series_in_memory_are_bounded(
-    services: Services, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A series has a name for each way to write its letters large or small."""
-    monkeypatch.setattr("mdp_core.metadata._MOST_KNOWN", 3)
+    monkeypatch.setattr("mdp_core.series.resolver._MOST_KNOWN", 3)
     spellings = ["BTC-USDT", "btc-usdt", "Btc-Usdt", "bTC-USDT", "BTCUSDT"]
-    found = [await services.metadata.series("binance", "perp", each, "1h") for each in spellings]
+    async with opened_services(settings, sandbox) as services:
+        resolve = services.metadata.series
+        found = [await resolve("binance", "perp", each, "1h") for each in spellings]
 
     assert len({series.id for series in found}) == 1
     assert len(services.metadata._known) <= 3  # noqa: SLF001 - there is no other way to see them

@@ -85,7 +85,8 @@ async def test_large_cold_window_becomes_a_job_and_then_an_answer(
     assert (body["estimate"]["pages"], body["estimate"]["weight"]) == (PAGES, 2.0 * PAGES)
     assert body["estimate"]["cached_share"] == 0
     assert (job["state"], job["error"], job["missing"]) == ("done", None, [])
-    assert job["progress"] == {"slots": PAGES * 499, "covered": PAGES * 499, "share": 1.0}
+    whole = {"slots": PAGES * 499, "covered": PAGES * 499, "unconfirmed": 0, "share": 1.0}
+    assert job["progress"] == whole
     assert len(sandbox.candle_requests()) == PAGES
     assert (answer.status_code, answer.headers["X-Cache"]) == (200, "hit")
     assert answer.json()["count"] == PAGES * 499

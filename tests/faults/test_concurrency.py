@@ -245,6 +245,7 @@ async def test_saturation_is_told_at_once(settings: Settings, sandbox: Sandbox) 
         answers = await asyncio.gather(*waiting)
 
     assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
+    assert "too many requests" in refused.json()["detail"]
     assert int(refused.headers["Retry-After"]) >= 1
     assert seconds < 1
     assert {answer.status_code for answer in answers} == {200}

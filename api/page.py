@@ -58,7 +58,7 @@ def add_page(app: FastAPI) -> None:
 
 
 async def _get_page(request: Request) -> Response:
-    """Answer with the page, or with the way to the documentation where no HTML is accepted."""
+    """Answer with the page, or with the documentation's address without HTML."""
     if _HTML not in request.headers.get("Accept", ""):
         pointers = {"docs": "/docs", "openapi": "/openapi.json"}
         return JSONResponse(pointers, headers={"Vary": "Accept"})

@@ -1,4 +1,4 @@
-"""What the tests work with: real servers of every kind, the sandbox, the services, a client.
+"""Fixtures: real servers of every kind, the sandbox, the services, a client.
 
 Nothing here replaces a part of the project: the database is a real one, the sandbox is reached over
 HTTP, and the application runs inside its own lifespan.
@@ -69,7 +69,7 @@ _POLL_SECONDS = 0.01
 async def eventually(holds: Callable[[], bool], *, seconds: float = _PATIENCE_SECONDS) -> None:
     """Wait until something holds; fail if it doesn't in time."""
     async with asyncio.timeout(seconds):
-        while not holds():  # noqa: ASYNC110 - nobody signals what a test waits for
+        while not holds():  # noqa: ASYNC110 - no event signals it
             await asyncio.sleep(_POLL_SECONDS)
 
 
@@ -89,7 +89,7 @@ def ask(
 
 
 def answers(url: str) -> bool:
-    """Tell whether somebody listens there, and is well."""
+    """Return whether a healthy server listens there."""
     try:
         return ask(url).is_success
     except httpx.TransportError:
@@ -110,7 +110,7 @@ class Server:
 
     @property
     def has_timescaledb(self) -> bool:
-        """Whether `candles` is a hypertable there."""
+        """True where `candles` is a hypertable."""
         return self.kind != "plain"
 
     @contextmanager
@@ -125,7 +125,7 @@ class Server:
             self._administer(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
 
     def close_template(self) -> None:
-        """Let nobody into the database that is copied: TimescaleDB's scheduler sits in it else."""
+        """Close the template to sessions: TimescaleDB's scheduler would sit in it."""
         name = _database_of(self.url)
         closed = sql.SQL("ALTER DATABASE {} WITH ALLOW_CONNECTIONS false")
         self._administer(closed.format(sql.Identifier(name)))
@@ -197,7 +197,7 @@ def _open_server(kind: str) -> Generator[tuple[str, Path | None]]:
         return
     with tempfile.TemporaryDirectory(prefix="mdp-test-") as name:
         folder = Path(name)
-        folder.chmod(0o755)  # the server of root runs as somebody else
+        folder.chmod(0o755)  # the server of root runs as another user
         local = "timescaledb" if kind == "timescaledb" else "plain"
         with open_local_database(folder / "db", kind=local, settings=SERVER_SETTINGS) as opened:
             yield opened.url, opened.bin_dir
@@ -247,7 +247,7 @@ def database(database_url: str) -> Generator[psycopg.Connection]:
 
 
 def url_as(url: str, user: str, password: str) -> str:
-    """Give the URL of the same database for somebody else."""
+    """Return the URL of the same database for another role."""
     given = conninfo_to_dict(url)
     return f"postgresql://{user}:{password}@{given['host']}:{given['port']}/{given['dbname']}"
 
@@ -423,7 +423,7 @@ def settings(database_url: str) -> Settings:
 
 
 def checked_out(services: Services) -> int:
-    """Count the connections of the pool that somebody holds."""
+    """Count the connections of the pool that are held."""
     stats = services.database._pool.get_stats()  # noqa: SLF001 - there is no other way to see them
     return stats["pool_size"] - stats["pool_available"]
 
@@ -432,7 +432,7 @@ def checked_out(services: Services) -> int:
 async def opened_services(
     settings: Settings, sandbox: Sandbox, **exchange: float
 ) -> AsyncGenerator[Services]:
-    """Open the services on the sandbox's exchanges; at the end nobody may hold a connection.
+    """Open the services on the sandbox's exchanges; at the end no connection may be held.
 
     Args:
         settings: Of the services.

@@ -15,7 +15,7 @@ from mdp_core.domain.windows import Window
 from mdp_core.storage.jobs.backfills import UnavailableWindow
 
 # How often a client should look, whatever the estimate says.
-_SHORTEST_SECONDS, _LONGEST_SECONDS = 1, 60
+_SHORTEST_SECONDS, _LONGEST_SECONDS = 1, 5
 
 
 def describe_estimate(estimate: Estimate) -> job_bodies.EstimateBody:

@@ -42,7 +42,7 @@ class InventoryFilter(BaseModel):
 
 
 class StoredSeriesBody(TypedDict):
-    """A series: `covered_slots` between `start` and `end`, holes left out; times in epoch ms."""
+    """A series: covered slots between `start` and `end`; times in epoch ms."""
 
     exchange: str
     market_type: str
@@ -70,7 +70,7 @@ class InventoryBody(TypedDict):
 async def get_inventory(
     request: Request, wanted: Annotated[InventoryFilter, Query()]
 ) -> InventoryBody:
-    """List the stored series, from coverage alone: no candle is read, however many there are."""
+    """List the stored series, from coverage alone: no candle is read."""
     holdings = await read_holdings(
         request.state.services.database,
         _holding_filter(wanted),

@@ -24,7 +24,7 @@ const PIXELS_A_BAR = 5;
 const ROOM_AFTER_NEWEST = 3;
 const SHORTEST_CHUNK = 1_500;
 const SETTLED_MS = 180;
-const LONGEST_RETRY_SECONDS = 30;
+const LONGEST_RETRY_SECONDS = 10;
 const MOST_QUIET_SLOTS = 60;
 const UNKNOWN_DIGITS = 6;
 const ROWS_LOOKED_AT = 200;
@@ -66,6 +66,7 @@ export class Explorer {
     const wanted = { ...DEFAULT, ...pick(series) };
     this.isFollowing = range === null;
     this.failures = 0;
+    this.isResting = false;
     this.refused = null;
     this.isMoved = false;
     writeAddress(addressOf(wanted, range), { replaces });
@@ -313,12 +314,18 @@ export class Explorer {
     clearTimeout(this.retry);
     if (!problem.retryAfter) return;
     this.failures = (this.failures ?? 0) + 1;
+    this.isResting = true;
     const patience = Math.min(2 ** this.failures, LONGEST_RETRY_SECONDS);
-    this.retry = setTimeout(action, 1000 * Math.max(problem.retryAfter, patience));
+    const wait = problem.code === "unreachable" ? patience : Math.max(problem.retryAfter, patience);
+    this.retry = setTimeout(() => {
+      this.isResting = false;
+      action();
+    }, 1000 * wait);
   }
 
   /** Take back the words of a failure that is over. */
   worked() {
+    this.isResting = false;
     if (!this.failures) return;
     this.failures = 0;
     clearProblem();
@@ -411,7 +418,7 @@ export class Explorer {
   scrolled() {
     if (!this.history || this.history.isEmpty) return;
     this.bringInLine();
-    if (this.isMoved && !this.loading && this.target()) this.load().catch((error) => this.failed(error));
+    if (this.isMoved && !this.loading && !this.isResting && this.target()) this.load().catch((error) => this.failed(error));
   }
 
   // --- what the service does ------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Where the service is, and how a client asks it."""
+"""The service's address, and the settings of a client."""
 
 import os
 import ssl

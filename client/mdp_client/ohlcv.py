@@ -24,7 +24,7 @@ _OURS = {"until", "paginate", "paginationCalls", "maxEntriesPerRequest"}
 
 @dataclass(frozen=True, slots=True)
 class Market:
-    """What the store calls an exchange of ccxt's, and how many rows ccxt asks for by default.
+    """The store's names of a ccxt exchange, and ccxt's default number of rows.
 
     Attributes:
         newest: Rows without `since`.

@@ -1,4 +1,4 @@
-"""The smoothness of the explorer page's scrolling, by the browser's tracing."""
+"""Frames, tasks and memory of the explorer page, by the browser's own tracing."""
 
 import bisect
 import json
@@ -44,10 +44,7 @@ class _Scroll:
 
 
 def measure_explorer(target: Target, token: str) -> list[Figure]:
-    """Scroll back over stored candles in Chromium.
-
-    Tell frames, the longest tasks and memory.
-    """
+    """Scroll back over stored candles; return frames, longest tasks and memory."""
     program = os.environ.get("MDP_TEST_CHROMIUM") or shutil.which("chromium")
     if program is None:
         return [unmeasured(_NAME, _AIMS[0], "no Chromium here")]
@@ -124,10 +121,7 @@ def _is_near(task: Mapping[str, Any], loads: Sequence[float]) -> bool:
 
 
 def _longest(tasks: Sequence[Mapping[str, Any]]) -> str:
-    """Tell the longest by the clock, and by the CPU.
-
-    Other programs don't lengthen the CPU's.
-    """
+    """Return the longest by the clock, and by the CPU: load lengthens only the one."""
     wall = max((each["dur"] for each in tasks), default=0) / 1000
     cpu = max((each.get("tdur", 0) for each in tasks), default=0) / 1000
     return f"{wall:.0f} ms ({cpu:.0f} of the CPU)"

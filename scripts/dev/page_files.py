@@ -1,6 +1,4 @@
-"""Put the explorer page's third-party files in place.
-
-`page_files.py SOURCE TARGET`.
+"""Place the explorer page's third-party files: `page_files.py SOURCE TARGET`.
 
 SOURCE is a folder into which the wheel of `requirements-page.lock` was unpacked by pip. Standard
 library only: the image runs this before anything is installed.

@@ -1,4 +1,4 @@
-"""The explorer page, in a real browser, on a demo: what it shows is what the service answers."""
+"""The explorer page in a real browser: it shows the service's own answers."""
 
 import json
 import re
@@ -7,7 +7,8 @@ import subprocess
 import sys
 
 import pytest
-from browser_fixtures import (
+from playwright.sync_api import expect
+from support.explorer_page import (
     DATA,
     DAY_MS,
     HOUR_MS,
@@ -23,7 +24,6 @@ from browser_fixtures import (
     joined,
     permalink,
 )
-from playwright.sync_api import expect
 
 __all__ = ["chromium", "context", "demo", "explorer"]  # fixtures
 
@@ -49,7 +49,7 @@ def test_demo_prints_a_link_that_shows_candles(explorer: Explorer) -> None:
 
 
 def test_token_leaves_the_address_and_never_reaches_the_log(explorer: Explorer) -> None:
-    """It is kept for the tab alone, and only the greeting has it in the service's output."""
+    """It is kept for the tab alone, and of all output only the greeting has it."""
     explorer.open_series(_HOUR_OF_ETH, MAY, MAY + DAY_MS).loaded()
 
     assert explorer.page.evaluate("location.hash") == ""
@@ -62,7 +62,7 @@ def test_token_leaves_the_address_and_never_reaches_the_log(explorer: Explorer) 
 
 
 def test_page_asks_for_a_token_where_there_is_none(explorer: Explorer) -> None:
-    """Until then nothing is asked of the service; then the view of the address is shown."""
+    """Until then nothing is asked of the service; then the address is shown."""
     explorer.page.goto(explorer.demo.url + permalink(_HOUR_OF_ETH, MAY, MAY + DAY_MS))
     expect(explorer.part("token")).to_be_visible()
     assert not [url for url in explorer.requests if "/candles" in url or "/meta" in url]
@@ -75,7 +75,7 @@ def test_page_asks_for_a_token_where_there_is_none(explorer: Explorer) -> None:
 
 
 def test_permalink_shows_its_very_window(explorer: Explorer) -> None:
-    """The candles that the service has for it, its coverage, and the address as it was given."""
+    """The service's candles for it, its coverage, and the address as given."""
     end = MAY + 5 * DAY_MS
     explorer.open_series(_HOUR_OF_ETH, MAY, end)
     body = explorer.demo.get(_ETH, start=MAY, end=end).json()
@@ -120,7 +120,7 @@ def test_enter_takes_the_best_symbol_of_all_exchanges(
 
 
 def test_search_is_a_combobox_for_the_keyboard(explorer: Explorer) -> None:
-    """Arrows choose, the chosen one is announced, and Escape leaves everything as it was."""
+    """Arrows choose, the chosen one is announced, and Escape changes nothing."""
     explorer.open_series(_HOUR_OF_ETH, MAY, MAY + DAY_MS).loaded()
     search = explorer.part("symbol-search")
     search.fill("btc")
@@ -150,7 +150,7 @@ def test_interval_is_chosen_from_what_the_market_publishes(explorer: Explorer) -
 
 @needs_data
 def test_scrolling_back_loads_older_candles_without_a_jump(explorer: Explorer) -> None:
-    """A drag moves the picture by as many pixels, loads what is older, and is in the address."""
+    """A drag moves the picture by its pixels, loads older candles, and is a view."""
     name = "binance perp BTC-USDT 1m"
     explorer.demo.get("/candles/binance/perp/BTC-USDT/1m", start=REAL_START, end=REAL_END)
     start = REAL_END - 300 * MINUTE_MS
@@ -271,7 +271,7 @@ def test_keyboard_moves_and_zooms_the_chart(explorer: Explorer) -> None:
 
 
 def test_newest_candle_moves_and_is_not_counted(explorer: Explorer) -> None:
-    """The forming one is drawn after the last closed one, and asked for again and again."""
+    """The forming one is drawn after the last closed one, and polled."""
     explorer.open_series("binance perp SOL-USDT 1m")
     _, _, last = explorer.loaded()
     legend = explorer.page.locator("#legend")

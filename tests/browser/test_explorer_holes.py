@@ -1,4 +1,4 @@
-"""Holes on the explorer page: shown as what they are, fetched by a click, and cancelled."""
+"""Holes on the explorer page: told apart, fetched by a click, and cancelled."""
 
 import re
 from datetime import UTC, datetime
@@ -6,7 +6,8 @@ from typing import Any
 
 import psycopg
 import pytest
-from browser_fixtures import (
+from playwright.sync_api import expect
+from support.explorer_page import (
     DATA,
     DAY_MS,
     HOUR_MS,
@@ -19,7 +20,6 @@ from browser_fixtures import (
     explorer,
     joined,
 )
-from playwright.sync_api import expect
 
 __all__ = ["chromium", "context", "demo", "explorer"]  # fixtures
 
@@ -37,7 +37,7 @@ def _plan(explorer: Explorer, name: str, start: int, end: int) -> dict[str, Any]
 
 
 def test_large_stretch_waits_for_a_click_and_is_then_fetched(explorer: Explorer) -> None:
-    """Looking asks the exchange for nothing; the estimate is told before, progress meanwhile."""
+    """Looking asks the exchange for nothing; estimate before, progress meanwhile."""
     name, end = "binance perp LTC-USDT 1m", MAY + _WEEK
     explorer.demo.sandbox("DELETE", "/_sandbox/requests")
     explorer.open_series(name, MAY, end)
@@ -93,7 +93,7 @@ def test_stretch_beside_what_is_stored_is_offered_alone(explorer: Explorer) -> N
 
 @pytest.mark.parametrize("kind", ["request", "job"])
 def test_fetch_is_cancelled_by_a_click(explorer: Explorer, kind: str) -> None:
-    """Both a few pages in a request and a year as a job; what had come is kept, and told."""
+    """Both a request of a few pages and a job; fetched candles are kept."""
     symbol, days = ("ADA-USDT", 7) if kind == "request" else ("XLM-USDT", 200)
     end = MAY + days * DAY_MS
     explorer.open_series(f"binance perp {symbol} 1m", MAY, end)
@@ -146,7 +146,7 @@ def test_time_before_history_is_told(explorer: Explorer) -> None:
 
 
 def test_time_beyond_retention_is_told(explorer: Explorer) -> None:
-    """Hyperliquid gives 5,000 candles; older ones can't be had, and nothing is offered."""
+    """Hyperliquid gives 5,000 candles; for older ones nothing is offered."""
     explorer.open_series("hyperliquid perp ETH-USDC 1m", MAY, MAY + DAY_MS)
 
     expect(explorer.part("holes")).to_contain_text("beyond retention")
@@ -172,7 +172,7 @@ def test_rejected_slot_is_told_with_the_service_s_words(explorer: Explorer) -> N
 
 
 def test_slot_in_doubt_is_told_apart_from_one_without_candles(explorer: Explorer) -> None:
-    """A state that the service does not have in every version: shown where it is answered."""
+    """Unconfirmed slots are shown wherever the service answers with them."""
     start, end = MAY, MAY + 10 * HOUR_MS
     path = "/coverage/binance/perp/ETH-USDT/1h"
     explorer.demo.get(path.replace("coverage", "candles"), start=start, end=end)
@@ -194,7 +194,7 @@ def test_slot_in_doubt_is_told_apart_from_one_without_candles(explorer: Explorer
 
 
 def test_exchange_that_is_away_is_told_in_words(explorer: Explorer) -> None:
-    """What is stored is drawn all the same, and the rest comes when the exchange is back."""
+    """Stored candles are drawn, and the rest comes when the exchange is back."""
     path = "/candles/binance/perp/DOT-USDT/1m"
     explorer.demo.get(path, start=MAY, end=MAY + 4 * HOUR_MS)
     fault = {"exchange": "binance", "fault": "server_error", "times": 1000, "symbol": "DOTUSDT"}
@@ -217,7 +217,7 @@ def test_exchange_that_is_away_is_told_in_words(explorer: Explorer) -> None:
 
 
 def test_overview_shows_series_jobs_and_runs(explorer: Explorer) -> None:
-    """What `GET /coverage` lists, a job under way that a click cancels, and the last runs."""
+    """The inventory, a job under way that a click cancels, and the last runs."""
     explorer.demo.get("/candles/coinbase/spot/ETH-USD/1h", start=MAY, end=MAY + DAY_MS)
     job = explorer.demo.get(
         "/candles/binance/perp/ATOM-USDT/1m", start="2020-06-01", end="2023-06-01"

@@ -1,4 +1,4 @@
-"""How the explorer page looks and what it weighs: light and dark, wide and narrow, for everyone."""
+"""Looks and weight of the explorer page: light and dark, wide and narrow."""
 
 import re
 from collections.abc import Generator
@@ -7,7 +7,8 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from browser_fixtures import (
+from playwright.sync_api import Browser, expect
+from support.explorer_page import (
     DATA,
     DAY_MS,
     HOUR_MS,
@@ -22,7 +23,6 @@ from browser_fixtures import (
     permalink,
     take_picture,
 )
-from playwright.sync_api import Browser, expect
 
 __all__ = ["chromium", "context", "demo", "explorer"]  # fixtures
 
@@ -140,7 +140,7 @@ def test_colours_follow_the_system(explorer: Explorer) -> None:
 
 
 def test_page_and_assets_are_small_and_kept_for_ever(explorer: Explorer) -> None:
-    """All that the page loads before it asks the service, compressed; by version, immutable."""
+    """Everything loaded before the first question, compressed and immutable."""
     explorer.open(permalink("binance perp ETH-USDT 1h", MAY, MAY + DAY_MS)).loaded()
     assets = {url for url in explorer.requests if "/assets/" in url}
     assert len(assets) > 10
@@ -196,7 +196,7 @@ def test_root_points_programs_to_the_documentation(demo: Demo) -> None:
 
 
 def test_first_candles_are_painted_soon(explorer: Explorer) -> None:
-    """Of a warm server: from the click on the link to drawn candles, by the page's own clock."""
+    """From the click on the link to drawn candles, by the page's own clock."""
     path = permalink("binance perp ETH-USDT 1h", MAY, MAY + 5 * DAY_MS)
     explorer.open(path).loaded()
     explorer.open(path)

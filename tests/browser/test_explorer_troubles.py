@@ -1,11 +1,12 @@
-"""What goes wrong on the explorer page says what to do, and breaks nothing."""
+"""Troubles on the explorer page: each says what to do, and breaks nothing."""
 
 import re
 from datetime import UTC, datetime, timedelta
 
 import jwt
 import pytest
-from browser_fixtures import (
+from playwright.sync_api import expect
+from support.explorer_page import (
     DAY_MS,
     HOUR_MS,
     MAY,
@@ -17,7 +18,6 @@ from browser_fixtures import (
     explorer,
     permalink,
 )
-from playwright.sync_api import expect
 
 __all__ = ["chromium", "context", "demo", "explorer"]  # fixtures
 
@@ -47,7 +47,7 @@ def test_refused_token_is_asked_for_again_with_the_reason(explorer: Explorer, ki
 
 
 def test_reader_sees_an_estimate_fetches_and_is_told_what_it_may_not(explorer: Explorer) -> None:
-    """A token that may only read: fetches by asking for candles; a job is not its to end yet."""
+    """A token that may only read fetches by asking for candles."""
     token = explorer.demo.mint("candles:read", "meta:read")
     end = MAY + 4 * DAY_MS
     explorer.open(permalink("binance perp ETC-USDT 1m", MAY, end), token=token)
@@ -56,7 +56,7 @@ def test_reader_sees_an_estimate_fetches_and_is_told_what_it_may_not(explorer: E
 
     assert explorer.loaded() == (4 * 1440, MAY, end - MINUTE_MS)
     assert explorer.complaints == []
-    explorer.page.get_by_role("link", name="Store").click()
+    explorer.page.get_by_role("link", name="Store", exact=True).click()
     expect(explorer.part("store")).to_contain_text("ETC-USDT")
 
 
@@ -70,7 +70,7 @@ def test_token_without_a_scope_is_told_which(explorer: Explorer) -> None:
 
 
 def test_service_that_is_away_is_told_and_asked_again(explorer: Explorer) -> None:
-    """What is on the screen stays; the page goes on by itself when the service is back."""
+    """The picture stays, and the page goes on when the service is back."""
     explorer.open_series(_ETH, MAY, MAY + 4 * DAY_MS).loaded()
     explorer.page.context.set_offline(True)
     explorer.drag(600)
@@ -122,7 +122,7 @@ def test_address_of_nonsense_is_told_in_words(explorer: Explorer, path: str, wor
 def test_window_without_a_slot_breaks_nothing(
     explorer: Explorer, start: object, end: object
 ) -> None:
-    """Whatever stands for the bounds, the newest candles come in its place, or the slot there."""
+    """Odd bounds show the newest candles, or the one slot there."""
     explorer.open(f"{permalink(_ETH)}&from={start}&to={end}")
 
     explorer.loaded()

@@ -1,4 +1,4 @@
-"""The exchange's limit is never exceeded, and what it says about it is believed by everybody."""
+"""The exchange's limit is never exceeded; every process believes its headers."""
 
 import asyncio
 import time
@@ -27,7 +27,7 @@ WINDOW = {"start": START_MS, "end": START_MS + PAGE_MS}
 async def test_refusal_of_one_process_holds_the_others_back(
     settings: Settings, sandbox: Sandbox
 ) -> None:
-    """After a 429 nobody behind the egress asks until its Retry-After is over; then all goes on."""
+    """After a 429 no process behind the egress asks until its Retry-After is over."""
     patient = settings.model_copy(update={"fetch_deadline_seconds": 20.0})
     async with serving(patient, sandbox) as one, serving(patient, sandbox) as other:
         for client in (one, other):
@@ -139,7 +139,7 @@ async def test_bucket_gives_what_it_holds_and_then_makes_wait(services: Services
 
 
 async def test_tokens_in_hand_are_no_way_around_a_block(services: Services) -> None:
-    """Who got tokens before the exchange said stop waits as everybody does, and loses none."""
+    """A request with tokens waits like all others after a stop, and loses none."""
     budget = Budget(services.database, "binance", "default", Tariff(100, 0.001), share=1.0)
     scheduler = RequestScheduler("binance", budget, slots=2)
     now = asyncio.get_running_loop().time
@@ -171,7 +171,7 @@ async def test_backfill_leaves_enough_for_the_heaviest_request(services: Service
 async def test_what_an_answer_costs_is_settled_whichever_way_it_differs(
     services: Services, sandbox: Sandbox, database: psycopg.Connection, charged: int
 ) -> None:
-    """What was reserved too much is given back; too little leaves a debt."""
+    """Tokens reserved too many are returned; too few leave a debt."""
     budget = Budget(services.database, "hyperliquid", "own", Tariff(100, 0.001), share=1.0)
     scheduler = RequestScheduler("hyperliquid", budget, slots=1)
     async with httpx.AsyncClient(base_url=f"{sandbox.url}/hyperliquid") as client:

@@ -86,7 +86,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """How one exchange is asked, by us and directly."""
+    """The requests for one exchange, through us and directly."""
 
     name: str
     path: str
@@ -227,7 +227,7 @@ def _no_waiting_between_attempts() -> Generator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """What a trial works with."""
+    """The surroundings of a trial."""
 
     exchange: Exchange
     client: httpx.AsyncClient

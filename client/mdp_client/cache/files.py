@@ -65,7 +65,7 @@ Content: TypeAlias = tuple[Schema, list[Piece]]
 
 @dataclass(frozen=True, slots=True)
 class BlockFile:
-    """Where a block lies, and the key that its content must name."""
+    """The place of a block, and the key that its content must name."""
 
     path: Path
     key: str

@@ -28,7 +28,7 @@ _NAMES = (b"exchange", b"market_type", b"symbol", b"interval")
 
 @dataclass(frozen=True, slots=True)
 class CacheFolder:
-    """Where a service's candles lie: plain files, which may be deleted at any time."""
+    """The folder of a service's candles: plain files, deletable at any time."""
 
     path: Path
 

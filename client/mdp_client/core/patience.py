@@ -1,4 +1,4 @@
-"""How long a call goes on trying."""
+"""The patience of a call: how long it goes on trying."""
 
 import random
 from collections.abc import Callable

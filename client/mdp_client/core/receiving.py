@@ -125,20 +125,14 @@ class _Page:
     query: CandleQuery
     answered: Answered | None = None
     summary: Summary | None = None
-    rows: int = 0
     last: int | None = None
 
     def rest(self) -> CandleQuery:
         """Return the query for what has not come yet."""
         if self.answered is None or self.last is None:
             return self.query
-        limit = None if self.query.limit is None else self.query.limit - self.rows
-        return replace(self.query, start=self.last + 1, end=self.answered.end, limit=limit)
-
-    @property
-    def is_full(self) -> bool:
-        """Tell whether the limit is reached, so that there is nothing more to ask for."""
-        return self.query.limit is not None and self.rows >= self.query.limit
+        # The first answer's end is where its limit is reached.
+        return self.query.window(self.last + 1, self.answered.end)
 
     def begin(self, schema: Schema, answered: Answered) -> None:
         """Take what an answer says; of a second one, for the time after the last candle."""
@@ -158,7 +152,6 @@ class _Page:
         if not begin <= first <= last < answered.end:
             raise BrokenBody(detail="the body's candles lie outside the window, or not in order")
         self.last = last
-        self.rows += batch.num_rows
 
 
 def receive(call: Call, wanted: Wanted) -> Flow[Summary]:
@@ -215,9 +208,8 @@ def _page(call: Call, wanted: Wanted) -> Flow[tuple[Summary, str | None]]:
         try:
             yield from _attempt(call, wanted, page)
         except MdpError as error:
-            if not page.is_full:
-                yield Wait(call.patience.pause_after(error))
-                continue
+            yield Wait(call.patience.pause_after(error))
+            continue
         if page.summary and page.answered:
             call.patience.succeed()
             return page.summary, page.answered.next

@@ -87,7 +87,8 @@ class AsyncTransport:
             timeout=httpx.Timeout(request.silence_seconds, pool=None),
         )
         try:
-            return await self._client.send(sent, stream=True)
+            # The answer to a HEAD has no body, and its connection is kept once that was read.
+            return await self._client.send(sent, stream=request.method != "HEAD")
         except httpx.TimeoutException as error:
             raise silence_of(self._config, request.silence_seconds) from error
         except httpx.TransportError as error:

@@ -181,6 +181,8 @@ class _Exchange:
         connection, response = self._connection, self._response
         self._connection = self._response = None
         if connection and response:
+            if response.length == 0:
+                response.read()  # the answer to a HEAD, which has no body
             if response.isclosed():
                 self._transport.keep(connection)
             else:

@@ -69,6 +69,7 @@ class ScriptedServer:
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}"
         self.asked = list[Asked]()
+        self.connections = 0
         self.answer: Answer = lambda _: Reply(404)
         self.is_over = threading.Event()
 
@@ -103,6 +104,7 @@ class _Handler(socketserver.StreamRequestHandler):
     server: _Listener  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def handle(self) -> None:
+        self.server.scripted.connections += 1
         with suppress(OSError):
             while asked := self._read():
                 scripted = self.server.scripted

@@ -54,6 +54,7 @@ class StoreServer:
     def __init__(self, server: ScriptedServer, start: int, minutes: int) -> None:
         self.url = server.url
         self.asked = server.asked
+        self.server = server
         self.store = 1
         self.has_versions = True
         self.epoch = 0

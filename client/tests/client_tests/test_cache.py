@@ -59,6 +59,15 @@ def test_second_call_asks_for_the_version_alone(
     assert again.end == again.settled_until
 
 
+def test_requests_of_a_call_share_a_connection(cached: Both, store: StoreServer) -> None:
+    """The answer to a HEAD has no body to be read before the next request."""
+    rows(cached, BEFORE, FEBRUARY)
+    rows(cached, BEFORE, AFTER)
+
+    assert [each.method for each in store.asked] == ["HEAD", "GET", "HEAD", "GET"]
+    assert store.server.connections == 1
+
+
 def test_only_what_is_lacking_is_asked_for(cached: Both, store: StoreServer) -> None:
     """Files grow by joining, and nothing outside the window is fetched."""
     rows(cached, BEFORE, FEBRUARY)
@@ -253,6 +262,21 @@ def test_file_that_was_cut_is_found(
     february.write_bytes(february.read_bytes()[:length])
 
     assert rows(cached, BEFORE, AFTER) == expected(store, BEFORE, AFTER)
+
+
+def test_file_that_was_moved_is_not_believed(
+    cached: Both, store: StoreServer, tmp_path: Path
+) -> None:
+    """It names the store and the series that it is of."""
+    rows(cached, BEFORE, FEBRUARY)
+    (file,) = files(tmp_path)
+    store.store = 2
+    store.rows[BEFORE] = (BEFORE, 1.0, 2.0, 0.5, 1.75, 9.0)
+    other = file.parents[2].with_name("2") / file.relative_to(file.parents[2])
+    other.parent.mkdir(parents=True)
+    other.write_bytes(file.read_bytes())
+
+    assert rows(cached, BEFORE, FEBRUARY) == expected(store, BEFORE, FEBRUARY)
 
 
 def test_folder_that_can_not_be_written_is_no_trouble(

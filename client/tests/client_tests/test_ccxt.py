@@ -18,7 +18,7 @@ from mdp_client.testing import Service
 from client_tests.scripted import Reply, ScriptedServer
 
 STEPS = {"1m": 60_000, "5m": 300_000, "1h": 3_600_000}
-CALLS = 70
+CALLS = 34
 CALLS_OF_A_BACKTEST = {"binanceusdm": 1000, "hyperliquid": 100, "coinbaseexchange": 100}
 Row = list[float]
 

@@ -73,8 +73,8 @@ def test_progress_renews_the_patience(
     scripted: ScriptedServer, store: StoreServer, connect: Connect
 ) -> None:
     """A job that comes on may take longer than the patience."""
-    Backfills(scripted, store, 10, 20, 30, 100)
-    got = connect(scripted.url, patience=1.5).candles(*SERIES, start=START, end=END)
+    Backfills(scripted, store, 10, 20, 30, 30, 100)
+    got = connect(scripted.url, patience=2.5).candles(*SERIES, start=START, end=END)
 
     assert got.complete
 

@@ -182,7 +182,7 @@ def test_columns_that_change_between_two_parts_are_an_error(
 
 
 @pytest.mark.parametrize(
-    ("reply", "kind"),
+    ("reply", "expected"),
     [
         pytest.param(problem(503, "overloaded"), Overloaded, id="503"),
         pytest.param(problem(503, "a_new_code"), ServiceUnavailable, id="503 of a new code"),
@@ -200,7 +200,7 @@ def test_what_may_pass_is_tried_again_and_then_told(
     store: StoreServer,
     connect: Connect,
     reply: Reply,
-    kind: type[MdpError],
+    expected: type[MdpError],
 ) -> None:
     """After a refusal the answer is whole; where all tries are refused, the refusal is told."""
     rows = store.expected(START, END)
@@ -209,16 +209,16 @@ def test_what_may_pass_is_tried_again_and_then_told(
     got = connect(scripted.url, patience=60).candles(*SERIES, **WINDOW)
     tries = len(scripted.asked)
     scripted.script(reply)
-    with pytest.raises(kind) as refused:
+    with pytest.raises(expected) as refused:
         connect(scripted.url, patience=0.3).candles(*SERIES, **WINDOW)
 
     assert (len(got), tries) == (len(rows), 3)
-    assert type(refused.value) is kind
+    assert type(refused.value) is expected
     assert len(scripted.asked) > tries + 1
 
 
 @pytest.mark.parametrize(
-    ("reply", "kind"),
+    ("reply", "expected"),
     [
         pytest.param(problem(401, "unauthorized"), Unauthorized, id="401"),
         pytest.param(Reply(401, HTML, b"<html>"), Unauthorized, id="401 HTML"),
@@ -231,14 +231,14 @@ def test_what_may_pass_is_tried_again_and_then_told(
     ],
 )
 def test_what_will_not_pass_is_told_at_once(
-    scripted: ScriptedServer, connect: Connect, reply: Reply, kind: type[MdpError]
+    scripted: ScriptedServer, connect: Connect, reply: Reply, expected: type[MdpError]
 ) -> None:
     """No second request is made for it."""
     scripted.script(reply)
 
-    with pytest.raises(kind) as refused:
+    with pytest.raises(expected) as refused:
         connect(scripted.url).candles(*SERIES, **WINDOW)
-    assert type(refused.value) is kind
+    assert type(refused.value) is expected
     assert len(scripted.asked) == 1
 
 
@@ -339,6 +339,15 @@ def test_short_json_is_asked_for_again(scripted: ScriptedServer, connect: Connec
     assert (only.name, len(scripted.asked)) == ("A", 2)
 
 
+def test_page_of_a_stranger_is_told_at_once(scripted: ScriptedServer, connect: Connect) -> None:
+    """Another program answers there, and will the next time."""
+    scripted.script(Reply(200, HTML, b"<html>"))
+
+    with pytest.raises(BadBody, match="is this the service"):
+        connect(scripted.url).exchanges()
+    assert len(scripted.asked) == 1
+
+
 @pytest.mark.parametrize(
     "body", [b"[]", b"{}", b'{"exchanges": [{"name": 1}]}', b'{"exchanges": 7}']
 )
@@ -386,7 +395,7 @@ def test_next_is_followed_unless_the_caller_gives_a_limit(
 
 
 def test_the_limit_counts_over_a_cut(store: StoreServer, connect: Connect) -> None:
-    """What came before the cut counts."""
+    """Rows before the cut count."""
     cuts = iter([100_000])
     store.tamper = lambda _, reply: Reply(200, reply.headers, reply.body, next(cuts, None))
 

@@ -75,7 +75,7 @@ def test_newest_candles_and_limits(client: Both) -> None:
 
 
 @pytest.mark.parametrize(
-    ("series", "options", "kind"),
+    ("series", "options", "expected"),
     [
         (("kraken", "perp", "BTC-USDT", "1h"), {}, UnknownExchange),
         (("binance", "spot", "BTC-USDT", "1h"), {}, UnknownMarketType),
@@ -93,10 +93,10 @@ def test_newest_candles_and_limits(client: Both) -> None:
     ],
 )
 def test_each_refusal_has_its_class(
-    client: Both, series: tuple[str, ...], options: dict[str, object], kind: type[Exception]
+    client: Both, series: tuple[str, ...], options: dict[str, object], expected: type[Exception]
 ) -> None:
     """The class is that of the code, and the text has the service's detail."""
-    with pytest.raises(kind) as refused:
+    with pytest.raises(expected) as refused:
         client.candles(*series, **options)
 
     error = refused.value

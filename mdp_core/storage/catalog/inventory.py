@@ -11,11 +11,10 @@ from typing import LiteralString
 
 from mdp_core.storage.database.database import Database
 
-# How much of each series is covered, in how many parts, from when to when, and when was it last
-# asked for? A page of series is chosen first, since only parts are slow to count. Months, which
-# have no fixed length, are counted where they are of use: taking dates apart is slow. All other
-# intervals are written as Postgres writes a length of time. An absence counts as soon as it is
-# covered, so no slot is unconfirmed.
+# How much of each series is covered, in how many parts, from when to when, how much of that is
+# unconfirmed, and when was it last asked for? A page of series is chosen first, since only parts
+# are slow to count. Months, which have no fixed length, are counted where they are of use: taking
+# dates apart is slow. All other intervals are written as Postgres writes a length of time.
 _COVERED: LiteralString = """
 WITH page AS (
     SELECT symbols.exchange, symbols.market_type, symbols.name, series.id, series.interval,
@@ -36,19 +35,27 @@ WITH page AS (
     LIMIT %(limit)s OFFSET %(offset)s
 )
 SELECT page.exchange, page.market_type, page.name, page.interval,
-       lower(page.coverage), upper(page.coverage), covered.parts, covered.slots, 0 AS unconfirmed,
-       series_usage.last_requested
+       lower(page.coverage), upper(page.coverage), counted.parts, counted.covered,
+       counted.unconfirmed, series_usage.last_requested
 FROM page
 LEFT JOIN series_usage ON series_usage.series_id = page.id
 CROSS JOIN LATERAL (
-    SELECT count(*) AS parts,
-           CASE WHEN page.interval = '1M' THEN sum(
-               12 * (extract(year FROM upper(part)) - extract(year FROM lower(part)))
-               + extract(month FROM upper(part)) - extract(month FROM lower(part)))
-           ELSE extract(epoch FROM sum(upper(part) - lower(part))) / extract(epoch FROM page.one)
-           END::bigint AS slots
-    FROM unnest(page.coverage) AS part
-) AS covered
+    SELECT count(*) FILTER (WHERE is_covered) AS parts,
+           sum(slots) FILTER (WHERE is_covered)::bigint AS covered,
+           coalesce(sum(slots) FILTER (WHERE NOT is_covered), 0)::bigint AS unconfirmed
+    FROM (
+        SELECT part, true AS is_covered FROM unnest(page.coverage) AS part
+        UNION ALL
+        SELECT absences.slots, false FROM absences WHERE absences.series_id = page.id
+    ) AS parts
+    CROSS JOIN LATERAL (
+        SELECT CASE WHEN page.interval = '1M' THEN
+                   12 * (extract(year FROM upper(part)) - extract(year FROM lower(part)))
+                   + extract(month FROM upper(part)) - extract(month FROM lower(part))
+               ELSE extract(epoch FROM upper(part) - lower(part)) / extract(epoch FROM page.one)
+               END AS slots
+    ) AS length
+) AS counted
 ORDER BY page.exchange, page.market_type, page.name, page.one
 """
 
@@ -74,7 +81,7 @@ class Holding:
 
 @dataclass(frozen=True, slots=True)
 class HoldingFilter:
-    """Which series: None or no patterns stand for all, and every pattern may be a glob.
+    """Patterns of series, each a name or a glob; None or an empty one stands for all.
 
     Symbols are matched in any case, by our names or the exchange's.
     """

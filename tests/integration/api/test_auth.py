@@ -1,4 +1,4 @@
-"""Who is let in: every way a token can be wrong, on every route."""
+"""Authorization: every way a token can be wrong, on every route."""
 
 import base64
 import hashlib
@@ -35,7 +35,7 @@ PATH = "/candles/binance/perp/BTC-USDT/1m?start=2024-03-01&end=2024-03-01T00:01"
 
 @pytest.fixture
 def claims() -> dict[str, Any]:
-    """What a good token holds."""
+    """The claims of a good token."""
     return {
         "sub": "somebody",
         "aud": "mdp",
@@ -98,7 +98,7 @@ def _bad_tokens(claims: dict[str, Any], settings: Settings) -> Mapping[str, str]
         "for another audience": spoilt(aud="somebody else"),
         "for no audience": spoilt(aud=None),
         "without an end": spoilt(exp=None),
-        "of nobody": spoilt(sub=None),
+        "without a subject": spoilt(sub=None),
         "of an empty name": spoilt(sub=""),
         "with a scope that is no text": spoilt(scope=["candles:read"]),
         "of an unknown secret": jwt.encode(claims, secrets.token_hex(32), algorithm="HS256"),
@@ -202,7 +202,7 @@ async def test_every_route_but_the_public_ones_refuses_strangers(
 
 
 async def test_documentation_needs_nobody_else(client: httpx.AsyncClient) -> None:
-    """`/docs` loads its script and style from here, and they are there, for anybody."""
+    """`/docs` loads its script and style from here, and they are there without a token."""
     page = await client.get("/docs", headers={"Authorization": ""})
     assets = re.findall(r'(?:src|href)="([^"]+)"', page.text)
 
@@ -213,7 +213,7 @@ async def test_documentation_needs_nobody_else(client: httpx.AsyncClient) -> Non
 
 
 def test_public_paths_are_three() -> None:
-    """Nothing but health and the interface's description is for everybody."""
+    """Only health and the interface's description are public."""
     assert frozenset({"/health", "/docs", "/openapi.json"}) == PUBLIC_PATHS
 
 
@@ -254,7 +254,7 @@ async def test_both_secrets_are_good_during_a_rotation_and_a_retired_one_is_not(
 async def test_public_key_is_no_secret_to_sign_with(
     settings: Settings, sandbox: Sandbox, claims: dict[str, Any]
 ) -> None:
-    """Where RS256 is set its tokens are let in, and nothing that HMAC has signed with the key."""
+    """With RS256 its tokens are let in, and none that HMAC signed with the key."""
     private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     public = private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
@@ -305,7 +305,7 @@ def _routes(routes: Sequence[BaseRoute]) -> Iterator[tuple[str, str]]:
 
 
 def _is_of_documentation(route: BaseRoute) -> bool:
-    """Tell the script and the style of `/docs`, which come with a library, for everybody."""
+    """Tell the script and the style of `/docs`, which come with a library, without a token."""
     return (
         isinstance(route, Mount)
         and isinstance(route.app, StaticFiles)

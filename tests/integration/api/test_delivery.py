@@ -51,7 +51,7 @@ async def test_every_format_says_what_json_says(client: httpx.AsyncClient, name:
 async def test_header_chooses_the_format_and_the_parameter_overrules_it(
     client: httpx.AsyncClient,
 ) -> None:
-    """What can't be had is refused, with what there is."""
+    """An unknown column is refused, naming the known ones."""
     csv = await client.get(BTC, params=DAY, headers={"Accept": "text/csv, */*;q=0.1"})
     json = await client.get(BTC, params={**DAY, "format": "json"}, headers={"Accept": "text/csv"})
     refused = await client.get(BTC, params=DAY, headers={"Accept": "image/png"})
@@ -105,7 +105,7 @@ async def test_any_of_several_lines_of_tags_is_matched(client: httpx.AsyncClient
 async def test_parquet_is_coded_only_for_those_who_take_nothing_else(
     client: httpx.AsyncClient,
 ) -> None:
-    """It is compressed in itself; but to refuse would help nobody."""
+    """It is compressed in itself; refusing would help no client."""
     params = {**DAY, "format": "parquet"}
     usual = await client.get(BTC, params=params, headers={"Accept-Encoding": "gzip"})
     odd = await client.get(BTC, params=params, headers={"Accept-Encoding": "gzip, identity;q=0"})

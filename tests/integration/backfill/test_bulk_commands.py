@@ -191,7 +191,7 @@ def test_backfill_that_did_not_get_all_says_so(
 @pytest.mark.parametrize("server", ["plain"], indirect=True)
 @pytest.mark.usefixtures("sandbox")
 def test_all_that_the_exchange_still_has_is_all(environment: Mapping[str, str]) -> None:
-    """Without --start nobody asked for what was forgotten: the plan names it, and the code is 0."""
+    """Without --start forgotten windows are no loss: the plan names them, exit 0."""
     got = run(environment, "backfill", "hyperliquid", "perp", "ETH", "1h,1h", "--json")
     plan, *_, series, end = [json.loads(line) for line in got.stdout.splitlines()]
 
@@ -365,7 +365,7 @@ async def test_what_is_given_up_while_the_database_is_away_is_named(
 
 @contextmanager
 def _away(database: psycopg.Connection, url: str) -> Generator[None]:
-    """Have nobody reach the database any more; whose session is open already keeps it."""
+    """Refuse new sessions of the database; open ones stay."""
     name = sql.Identifier(database.info.dbname)
     allow = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}")
     elsewhere = make_conninfo(url, dbname="postgres")
@@ -467,4 +467,4 @@ async def test_coverage_of_a_billion_candles_is_told_at_once(
     assert {(each.slots, each.parts) for each in holdings} == {(200_000, 10)}
     assert len(holdings) == SERIES
     assert len(some) == 10
-    assert took < 5  # a fifth of that where nobody else works
+    assert took < 5  # a fifth of that on a quiet machine

@@ -69,7 +69,7 @@ def test_database_out_of_reach_is_said_in_a_line() -> None:
 
 @one_kind_of_database
 def test_missing_schema_is_said_with_the_command_that_makes_it(database_url: str) -> None:
-    """A database that nobody has upgraded yet."""
+    """A database without the schema."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("DROP EXTENSION IF EXISTS timescaledb CASCADE")
         connection.execute("DROP SCHEMA public CASCADE")

@@ -85,7 +85,7 @@ async def test_changed_value_and_deleted_row_are_found_and_mended(
 async def test_window_is_compared_and_nothing_else(
     verify: Command, month: int, database: psycopg.Connection, sandbox: Sandbox
 ) -> None:
-    """What is spoiled outside is not found; what is asked of the exchange lies inside."""
+    """Rows spoilt outside the window are not found; requests stay inside it."""
     del month
     database.execute(_CHANGE)
     sandbox.clear()

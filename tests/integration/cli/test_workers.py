@@ -30,7 +30,7 @@ async def _answers_of(url: str, settings: Settings) -> set[bytes]:
 
 
 def _runs(process: psutil.Process) -> bool:
-    """Tell whether it runs; one that has ended may stay in the table until somebody looks."""
+    """Return whether it runs; an ended one may stay in the table until it is reaped."""
     return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 

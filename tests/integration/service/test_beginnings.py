@@ -1,4 +1,4 @@
-"""Where series begin: asked once, known for ever, and what the question brought is stored."""
+"""History starts: asked once, known for ever, and the probe's rows are stored."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -130,7 +130,7 @@ async def test_forming_day_of_the_probe_is_not_stored(
 async def test_spoilt_probe_stores_nothing_wrong_and_the_rest_comes_with_the_page(
     told: Settings, database: psycopg.Connection, fault: str
 ) -> None:
-    """Days before the spoilt one are stored; the others are asked for when somebody wants them."""
+    """Days before the spoilt one are stored; the others are fetched on request."""
     with standing_sandbox(told) as sandbox:
         truth = traded(daily(sandbox))[:-1]
         sandbox.fault(fault, exchange="hyperliquid")
@@ -171,7 +171,7 @@ def _backfill() -> RequestContext:
     return RequestContext.at(Priority.BACKFILL)
 
 
-# Enough for somebody who waits to ask, and seconds short of what a backfill leaves to others.
+# Enough for an interactive request, and seconds short of what a backfill leaves to others.
 _SCARCE = "UPDATE rate_budgets SET tokens = 50, refilled_at = now() WHERE exchange = 'hyperliquid'"
 
 
@@ -199,7 +199,7 @@ async def test_question_of_somebody_in_no_haste_is_hurried_by_who_waits_for_it(
 async def test_question_that_another_process_keeps_is_not_waited_for_long(
     settings: Settings, sandbox: Sandbox, database: psycopg.Connection
 ) -> None:
-    """That one is in no haste and has no tokens: whoever waits for the answer asks as well."""
+    """The other process has no tokens: the interactive request asks as well."""
     async with (
         opened_services(settings, sandbox) as backfill,
         opened_services(settings, sandbox) as services,

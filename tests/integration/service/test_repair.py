@@ -172,7 +172,7 @@ async def test_null_that_the_exchange_fills_is_no_revision(
 async def test_bad_row_keeps_its_slot_and_no_other(
     repair: Repair, stored: Stored, database: psycopg.Connection, sandbox: Sandbox
 ) -> None:
-    """What can be compared is repaired."""
+    """Pages that can be compared are repaired."""
     before = stored()
     database.execute(_DIFFER)
     sandbox.fault("ohlc_violation", times=1)

@@ -79,7 +79,7 @@ async def test_only_the_community_edition_gets_a_columnstore(
 def test_a_license_that_comes_later_is_made_use_of(
     database_url: str, database: psycopg.Connection
 ) -> None:
-    """What a server without the license has is what an upgrade finds and completes."""
+    """An upgrade completes the tables of a server that had no license."""
     if not has_columnstore(database):
         pytest.skip("this edition has no columnstore")
     database.execute("SELECT remove_compression_policy('candles')")

@@ -83,7 +83,7 @@ def test_every_error_has_a_kind_on_purpose() -> None:
 
 
 def test_branches_have_leaves() -> None:
-    """What stands aside here does so because it is never raised itself."""
+    """The classes left out are never raised themselves."""
     assert all(branch.__subclasses__() for branch in BRANCHES)
 
 
@@ -110,7 +110,7 @@ def test_tree_in_the_docstring_is_the_tree() -> None:
 
 
 def test_unknown_error_is_internal() -> None:
-    """What nobody thought of says nothing about itself."""
+    """An unexpected error says nothing about itself."""
     assert kind_of(ZeroDivisionError("secret")) == ProblemKind(500, "internal_error")
 
 
@@ -218,7 +218,7 @@ async def test_problem_tells_a_program_what_it_may_want(
 async def test_unexpected_error_tells_nothing_but_the_request_id(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """What went wrong is for the log."""
+    """The cause is for the log."""
     response = await answer_to(ZeroDivisionError("the password is 1234"))
 
     assert response.status_code == 500

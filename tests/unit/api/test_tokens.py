@@ -144,11 +144,11 @@ def test_issued_tokens_differ() -> None:
         pytest.param({"nbf": datetime(2100, 1, 1, tzinfo=UTC)}, "not yet valid", id="not yet"),
         pytest.param({"iat": datetime(2100, 1, 1, tzinfo=UTC)}, "not yet valid", id="of tomorrow"),
         pytest.param({"nbf": {}}, "nbf", id="valid from a dict"),
-        pytest.param({"sub": None}, "sub", id="of nobody"),
+        pytest.param({"sub": None}, "sub", id="without a subject"),
         pytest.param({"sub": ""}, "name", id="of an empty name"),
         pytest.param({"sub": " \t"}, "name", id="of a blank name"),
-        pytest.param({"aud": None}, "aud", id="for nobody"),
-        pytest.param({"aud": "other"}, "[Aa]ud", id="for somebody else"),
+        pytest.param({"aud": None}, "aud", id="without an audience"),
+        pytest.param({"aud": "other"}, "[Aa]ud", id="of another audience"),
         pytest.param({"aud": "MDP"}, "[Aa]ud", id="for another spelling"),
         pytest.param({"aud": ["x", "y"]}, "[Aa]ud", id="for others"),
         pytest.param({"aud": []}, "[Aa]ud", id="for an empty list"),
@@ -245,7 +245,7 @@ def test_claims_of_another_token_are_refused() -> None:
 
 
 def test_huge_token_is_refused_unread() -> None:
-    """Even a good one: nobody needs that many scopes."""
+    """Even a good one: no token needs that many scopes."""
     assert_refused(token(scope="a " * 5000), match="too long")
 
 
@@ -394,7 +394,7 @@ def test_key_that_a_token_brings_along_is_not_used(keys: Keys) -> None:
 
 
 def test_public_key_is_no_secret(keys: Keys) -> None:
-    """The classic confusion: everybody has the public key, and could sign HS256 with it."""
+    """The classic confusion: the public key is known, and could sign HS256."""
     payload = {"sub": "mallory", "aud": "mdp", "exp": seconds_from_now(60)}
 
     for secret in (keys.public, keys.public.strip()):

@@ -36,7 +36,7 @@ def test_comparison_equals_that_of_dictionaries(
 
 
 def test_null_is_equal_to_any_number() -> None:
-    """What the exchange fills is no difference, but can be taken; what it leaves out is neither."""
+    """A null that the exchange fills is no difference, but can be taken."""
     number, null = _candles({1: 1.0}), _candles({1: 1.0}, np.nan)
     filled, emptied = compare(null, number), compare(number, null)
 

@@ -166,7 +166,7 @@ def test_no_rows_are_no_candles() -> None:
         pytest.param(KLINE[:9], id="nine columns"),
         pytest.param(KLINE[:11], id="eleven columns"),
         pytest.param([*KLINE, "more"], id="thirteen columns"),
-        pytest.param([*KLINE[:9], None, {}, []], id="columns that nobody reads"),
+        pytest.param([*KLINE[:9], None, {}, []], id="columns that are not read"),
         pytest.param(kline(6, "?"), id="another close time"),
     ],
 )
@@ -255,7 +255,7 @@ def test_trade_count_that_is_none_is_marked(value: object) -> None:
 
 
 def test_short_row_lacks_its_last_numbers() -> None:
-    """What it has is read; a kline without quote volume and trades is one still."""
+    """A kline without quote volume and trades is read."""
     candles = parse_candles([KLINE, KLINE[:6]])
 
     assert candles.volume.tolist() == [102.437, 102.437]

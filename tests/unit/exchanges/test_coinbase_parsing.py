@@ -83,7 +83,7 @@ def test_recorded_hours_are_read_in_our_order_and_units() -> None:
 
 
 def test_no_rows_are_no_candles() -> None:
-    """A window in which nobody traded."""
+    """A window without trades."""
     assert len(parse_candles([])) == 0
 
 
@@ -109,7 +109,7 @@ def test_numbers_may_be_strings() -> None:
 
 
 def test_row_may_have_more_columns() -> None:
-    """What comes after the volume is nobody's business."""
+    """Columns after the volume are ignored."""
     assert [each[:6] for each in rows_of(parse_candles([[*ROW, 7, None]]))] == [
         each[:6] for each in rows_of(parse_candles([ROW]))
     ]
@@ -262,7 +262,7 @@ def test_name_comes_from_the_id() -> None:
 
 @pytest.mark.parametrize("name", ["BTC-USD-PERP", "BTCUSD", "BTC-PERP-INTX", "-USD", ""])
 def test_product_with_an_id_of_a_new_kind_leaves_the_others_on_the_list(name: str) -> None:
-    """What is new is left out; it must not cost the whole exchange."""
+    """An unknown kind is left out; it must not cost the whole exchange."""
     symbols = parse_symbols([product(), product(id=name), product(id="ETH-USD")])
 
     assert [each.name for each in symbols] == ["BTC-USD", "ETH-USD"]

@@ -110,7 +110,7 @@ def test_series_begins_with_the_first_traded_candle_whatever_the_order() -> None
 
 
 def test_slot_whose_rows_disagree_on_trades_is_no_beginning() -> None:
-    """One of two rows says that nobody traded: the next traded candle is the first."""
+    """One of two rows has no trades: the next traded candle is the first."""
     rows = [row(t=0, v="0.0", n=0), row(t=0, v="1.0", n=1), row(t=3_600_000)]
     kept = _from_first_traded(parse_candles(rows, "kPEPE", "1h"))
 
@@ -123,7 +123,7 @@ def test_no_rows_are_no_candles() -> None:
 
 
 def test_row_may_have_more_than_is_needed() -> None:
-    """New keys are nobody's business."""
+    """New keys are ignored."""
     more = parse_candles([row(q="1", extra=None)], "kPEPE", "1h")
 
     assert [each[:6] for each in rows_of(more)] == [
@@ -257,7 +257,7 @@ def test_only_perpetuals_of_the_main_dex_are_listed() -> None:
 
 
 def test_coin_without_decimals_has_no_step() -> None:
-    """What is not told is not known."""
+    """A missing value is unknown."""
     (symbol,) = parse_symbols(meta({"name": "BTC"}))
 
     assert symbol.step_size is None

@@ -68,5 +68,5 @@ def test_date_without_the_exchanges_own_is_compared_with_ours() -> None:
     ],
 )
 def test_error_body_is_told_in_its_own_words(payload: object, words: str | None) -> None:
-    """What is no error has none."""
+    """A body without an error has none."""
     assert refusal_in(payload) == words

@@ -163,7 +163,7 @@ def test_quiet_minutes_are_flat_rows_where_they_are_published() -> None:
 
 
 def test_quiet_minutes_have_no_row_where_they_are_not_published() -> None:
-    """Where the exchange publishes trades only, such a slot is absent."""
+    """Such a slot is absent where the exchange publishes trades only."""
     rows = series(replace(MARKET, quiet=0.5, publishes_quiet=False)).first(
         TimeSpan(BORN, BORN + 1_000 * MINUTE), 1_000, NOW
     )

@@ -78,7 +78,7 @@ class Demo:
             return answer.json() if answer.content else None
 
     def candle_requests(self, symbol: str) -> list[Mapping[str, Any]]:
-        """Return the requests to Binance for candles of a symbol since the log was cleared."""
+        """Return Binance's candle requests for a symbol since the log was cleared."""
         return [
             entry
             for entry in self.sandbox("GET", "/_sandbox/requests")
@@ -102,7 +102,7 @@ _MDP = str(Path(sys.executable).parent / "mdp")
 
 @pytest.fixture(scope="module")
 def demo() -> Generator[Demo]:
-    """A demo for a module's tests, replaying the real candles of the shared folder if any."""
+    """A demo for a module's tests, on the real candles of the shared folder."""
     with running_demo() as running:
         yield running
 
@@ -150,7 +150,7 @@ def _wait_for(holds: Callable[[], bool], seconds: float = _START_SECONDS) -> Non
 
 @pytest.fixture(scope="module")
 def chromium() -> Generator[Browser]:
-    """Debian's Chromium; a module's own, since Playwright occupies the thread while it runs."""
+    """Debian's Chromium, for one module: Playwright occupies the thread meanwhile."""
     program = os.environ.get("MDP_TEST_CHROMIUM") or shutil.which("chromium")
     if program is None:
         pytest.skip("no Chromium: apt-get install chromium, or set MDP_TEST_CHROMIUM")
@@ -164,7 +164,7 @@ def chromium() -> Generator[Browser]:
 
 @dataclass(slots=True)
 class Explorer:
-    """The page in one tab: where its parts are, and everything it asked for and complained of."""
+    """The page in one tab: its parts, its requests and its complaints."""
 
     demo: Demo
     page: Page

@@ -12,6 +12,10 @@ _COVER = "UPDATE series SET coverage = %(ranges)s::tstzmultirange WHERE id = %(i
 _USE = """
 INSERT INTO series_usage (series_id, last_requested, requests) VALUES (%s, '2024-06-01Z', 1)
 """
+_DOUBT = """
+INSERT INTO absences (series_id, slots, next_due_at)
+VALUES (%s, '[2024-01-02Z, 2024-01-02 03:00Z)', now())
+"""
 _DAYS = "{[2024-01-01Z, 2024-01-03Z), [2024-01-05Z, 2024-01-06Z)}"
 _STORED = [
     ("binance", "perp", "1000PEPE-USDT", "1m"),
@@ -70,6 +74,18 @@ async def test_series_are_told_with_their_slots(
     assert [each["last_requested"] for each in body["series"]].count(None) == 4
 
 
+async def test_unconfirmed_slots_are_counted_apart(
+    client: httpx.AsyncClient, database: psycopg.Connection, stored: Sequence[int]
+) -> None:
+    """They are covered too, in as many slots as the interval has there."""
+    for series_id in stored[1:3]:
+        database.execute(_DOUBT, [series_id])
+    body = (await client.get("/coverage", params={"symbol": "BTC-USDT"})).json()
+
+    slots = [(each["covered_slots"], each["unconfirmed_slots"]) for each in body["series"]]
+    assert slots == [(3 * 1440, 180), (3 * 24, 3)]
+
+
 @pytest.mark.usefixtures("stored")
 async def test_pages_hold_each_series_once(client: httpx.AsyncClient) -> None:
     """`next` is an absolute path, keeps the filters, and ends with the last page."""
@@ -108,7 +124,7 @@ async def test_pages_hold_each_series_once(client: httpx.AsyncClient) -> None:
 async def test_filters_are_names_or_globs(
     client: httpx.AsyncClient, filters: dict[str, str], expected: list[tuple[str, ...]]
 ) -> None:
-    """Symbols in any case and by either name; a minute is no month; odd letters are letters."""
+    """Symbols in any case and by either name; odd characters stand for themselves."""
     answer = await client.get("/coverage", params=filters)
 
     assert answer.status_code == 200
@@ -141,7 +157,7 @@ async def test_inventory_needs_the_scope_of_metadata(
 
 
 async def test_series_asked_for_is_told_as_the_store_knows_it(client: httpx.AsyncClient) -> None:
-    """What a request fetched is listed with the bounds that `/coverage` of the series has."""
+    """A fetched series is listed with the bounds of its own `/coverage`."""
     path = "binance/perp/BTC-USDT/1h"
     window = {"start": "2024-05-01", "end": "2024-05-02"}
     await client.get(f"/candles/{path}", params=window)

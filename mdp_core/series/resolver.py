@@ -14,6 +14,9 @@ from rapidfuzz import fuzz, process
 from mdp_core.domain.intervals import Interval
 from mdp_core.domain.series import Series, Symbol
 from mdp_core.errors import (
+    AmbiguousSymbol,
+    BadPayload,
+    ExchangeError,
     MdpError,
     UnknownExchange,
     UnknownMarketType,
@@ -22,6 +25,7 @@ from mdp_core.errors import (
     copied,
 )
 from mdp_core.exchanges.base import ExchangeAdapter
+from mdp_core.exchanges.parsing import SymbolList
 from mdp_core.ratelimit.context import DEFAULT_CONTEXT, RequestContext
 from mdp_core.ratelimit.priority import Priority
 from mdp_core.series.history_start import HistoryStarts
@@ -294,11 +298,14 @@ class SeriesResolver:
 
     async def refresh_symbols(
         self, adapter: ExchangeAdapter, context: RequestContext = DEFAULT_CONTEXT
-    ) -> int | None:
-        """Make the catalog equal the exchange's list, unless that would lose much of it.
+    ) -> int:
+        """Make the catalog equal the exchange's list; give how many symbols that has.
 
-        Returns:
-            How many symbols are listed; None: the list was refused.
+        Symbols whose entries can't be read stay as they are.
+
+        Raises:
+            BadPayload: The list is empty, or would lose too much of what was listed.
+            ExchangeError: The exchange could not be asked.
         """
         facts = adapter.facts
         symbols = await adapter.bound(context).fetch_symbols()
@@ -309,14 +316,16 @@ class SeriesResolver:
             if listing.symbol.active
         ]
         lost = [native for native in active if native not in listed]
-        if len(lost) > _LARGEST_LOSS * len(active):
+        if not symbols or len(lost) > _LARGEST_LOSS * len(active):
             extra = {"exchange": facts.name, "active": len(active), "lost": len(lost)}
-            _log.error("list of symbols refused: too many would become inactive", extra=extra)
-            return None
+            _log.error("list of symbols refused", extra=extra)
+            what = f"answered a list of {len(symbols)} symbols, without {len(lost)} of the "
+            raise BadPayload(facts.name, f"{what}{len(active)} that were active: it is refused")
         offered = {i: (o.native, o.grid) for i, o in facts.intervals.items()}
         await self._catalog.save_exchange(facts.name, facts.title)
         await self._catalog.save_intervals(facts.name, facts.market_type, offered)
-        await self._catalog.save_symbols(facts.name, facts.market_type, symbols)
+        malformed = symbols.malformed if isinstance(symbols, SymbolList) else frozenset[str]()
+        await self._catalog.save_symbols(facts.name, facts.market_type, symbols, malformed)
         self._listings.pop(adapter, None)
         return len(symbols)
 
@@ -326,10 +335,15 @@ class SeriesResolver:
         listings = await self._believed_listings(adapter)
         if found := _find(adapter, text, listings):
             return found
-        await self._refresh_at_times(adapter, context)
+        try:
+            await self._refresh_at_times(adapter, context)
+        except ExchangeError:
+            _check_unambiguous(adapter, text, listings)
+            raise
         listings = await self._believed_listings(adapter)
         if found := _find(adapter, text, listings):
             return found
+        _check_unambiguous(adapter, text, listings)
         raise UnknownSymbol(adapter.facts.name, text, _near(text, listings))
 
     async def _refresh_at_times(self, adapter: ExchangeAdapter, context: RequestContext) -> None:
@@ -371,7 +385,20 @@ def _find(adapter: ExchangeAdapter, text: str, listings: Sequence[Listing]) -> L
 
 
 def _find_name(text: str, listings: Sequence[Listing]) -> Listing | None:
-    """Find by canonical name, then by native id, then by either without regard to case."""
+    """Find the only symbol of that name."""
+    owners = next((each for each in _owners(text, listings) if len(each) == 1), ())
+    return next(iter(owners), None)
+
+
+def _check_unambiguous(adapter: ExchangeAdapter, text: str, listings: Sequence[Listing]) -> None:
+    """Raise `AmbiguousSymbol` where no symbol is the only one of that name, and several have it."""
+    if several := next((owners for owners in _owners(text, listings) if owners), None):
+        natives = sorted(each.symbol.native for each in several)
+        raise AmbiguousSymbol(adapter.facts.name, text, natives)
+
+
+def _owners(text: str, listings: Sequence[Listing]) -> list[list[Listing]]:
+    """Find by canonical name, by native id, and by either without regard to case."""
     folded = text.casefold()
     tests = (
         [each for each in listings if each.symbol.name == text],
@@ -382,12 +409,8 @@ def _find_name(text: str, listings: Sequence[Listing]) -> Listing | None:
             if folded in (each.symbol.name.casefold(), each.symbol.native.casefold())
         ],
     )
-    for matches in tests:
-        # A relisted pair stands there twice: the active one owns the name.
-        owners = [each for each in matches if each.symbol.active] or matches
-        if len(owners) == 1:
-            return owners[0]
-    return None
+    # A relisted pair stands there twice: the active one owns the name.
+    return [[each for each in matches if each.symbol.active] or matches for matches in tests]
 
 
 def _near(text: str, listings: Sequence[Listing]) -> list[str]:

@@ -266,3 +266,18 @@ async def test_clock_that_is_set_elsewhere_shifts_the_clock_of_the_database_too(
             series.id, [Window(in_reach.end, in_reach.end + timedelta(hours=9))], Candles.empty()
         )
     await store.aclose()
+
+
+async def test_clock_that_is_set_is_not_taken_for_the_exchanges(
+    settings: Settings, sandbox: Sandbox
+) -> None:
+    """After a resume or a correction the exchange is asked again before anything is concluded."""
+    async with bench(settings, sandbox, "binance") as service:
+        assert (await service.ask(limit=5)).status_code == 200
+        assert (await service.ask(limit=5)).status_code == 200
+        assert len(time_requests(sandbox)) == 1
+        service.reader._clock = Clock(EPOCH + timedelta(hours=5))  # noqa: SLF001
+        assert_skew(await service.ask(limit=5), "set")
+        assert len(time_requests(sandbox)) == 2
+        service.reader._clock = Clock()  # noqa: SLF001
+        assert (await service.ask(limit=5)).status_code == 200

@@ -8,18 +8,20 @@ FROM python:3.12-slim AS build
 ENV PIP_ONLY_BINARY=:all: PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_ROOT_USER_ACTION=ignore SOURCE_DATE_EPOCH=315532800
 WORKDIR /src
-COPY requirements.lock requirements-build.lock ./
+COPY requirements.lock requirements-build.lock requirements-page.lock ./
 RUN python -m venv /opt/build \
     && /opt/build/bin/pip install --require-hashes -r requirements-build.lock
 RUN python -m venv --without-pip /opt/mdp \
     && python -m pip --python /opt/mdp/bin/python install --require-hashes -r requirements.lock
+RUN python -m pip install --no-deps --no-compile --require-hashes --target /page -r requirements-page.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY api api
 COPY db db
 COPY mdp_core mdp_core
 COPY scripts scripts
 COPY syncer syncer
-RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /dist . \
+RUN python scripts/dev/page_files.py /page api/static/third_party \
+    && /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /dist . \
     && python -m pip --python /opt/mdp/bin/python install --no-deps --no-index /dist/*.whl
 
 FROM python:3.12-slim

@@ -8,18 +8,25 @@ COMPILE := $(PIP_COMPILE) pyproject.toml
 
 .PHONY: setup setup-dev demo run test soak check format bench image-trial lock
 
-setup: .venv/.ready
-setup-dev: .venv/.ready-dev
+setup: .venv/.ready .venv/.ready-page
+setup-dev: .venv/.ready-dev .venv/.ready-page
 
-.venv/.ready: pyproject.toml requirements-local.lock
+.venv/.ready: pyproject.toml requirements-local.lock client/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "python3 must be 3.11 or newer")'
 	$(PYTHON) -m venv .venv
 	$(PIP) --require-hashes -r requirements-local.lock
-	$(PIP) --no-deps --no-build-isolation -e .
+	$(PIP) --no-deps --no-build-isolation -e . -e ./client
 	@touch $@
 
 .venv/.ready-dev: .venv/.ready requirements-dev.lock
 	$(PIP) --require-hashes -r requirements-dev.lock
+	@touch $@
+
+# The explorer page's chart, which is not in the repository: by package and hash, one file of it.
+.venv/.ready-page: .venv/.ready requirements-page.lock scripts/dev/page_files.py
+	rm -rf .venv/page
+	$(PIP) --no-deps --no-compile --require-hashes --target .venv/page -r requirements-page.lock
+	$(BIN)/python scripts/dev/page_files.py .venv/page api/static/third_party
 	@touch $@
 
 demo: setup

@@ -1,4 +1,4 @@
-"""The HTTP application. Nothing is built at import time: the lifespan opens and closes it all."""
+"""The HTTP application; its lifespan opens and closes everything that it uses."""
 
 import asyncio
 import gc
@@ -16,10 +16,11 @@ from api.middleware.head import Head
 from api.middleware.limits import Guard
 from api.middleware.request_id import RequestId
 from api.openapi.document import complete_description
+from api.page import add_page
 from api.responses.block_cache import BodyMemory, split_memory
 from api.responses.block_loader import Blocks
 from api.responses.formats import warm_up
-from api.routers import backfills, candles, coverage, health, latest, meta
+from api.routers import backfills, candles, coverage, health, inventory, latest, meta
 from mdp_core.settings import Settings
 from mdp_core.wiring import Services, open_services
 
@@ -36,8 +37,8 @@ the header `Allow`.
 """
 
 
-class State(TypedDict):
-    """What every request finds in `request.state`."""
+class RequestState(TypedDict):
+    """The objects that every request finds in `request.state`."""
 
     services: Services
     verifier: TokenVerifier
@@ -47,7 +48,7 @@ class State(TypedDict):
 
 @asynccontextmanager
 async def open_from_environment() -> AsyncGenerator[Services]:
-    """Open the services that the environment describes, for a process that does nothing else."""
+    """Open the services that the environment describes, for a dedicated process."""
     async with open_services(Settings(), name="mdp-api") as services:  # pyright: ignore[reportCallIssue]
         # What is there now stays; to look through it for garbage was a fifth of a hit (measured).
         gc.collect()
@@ -63,7 +64,7 @@ def create_app(open_: OpenServices = open_from_environment) -> FastAPI:
     """
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncGenerator[State]:
+    async def lifespan(_: FastAPI) -> AsyncGenerator[RequestState]:
         await asyncio.to_thread(warm_up)
         async with open_() as services:
             settings = services.settings
@@ -71,7 +72,7 @@ def create_app(open_: OpenServices = open_from_environment) -> FastAPI:
             at_once = max(settings.pool_size // 2, 1)
             blocks = Blocks(services.candles, of_blocks, at_once=at_once)
             async with aclosing(blocks):
-                yield State(
+                yield RequestState(
                     services=services,
                     verifier=TokenVerifier(settings),
                     blocks=blocks,
@@ -91,7 +92,8 @@ def create_app(open_: OpenServices = open_from_environment) -> FastAPI:
     app.add_middleware(Guard)
     app.add_middleware(RequestId)
     add_error_handlers(app)
-    for module in (candles, latest, coverage, backfills, meta, health):
+    for module in (candles, latest, coverage, inventory, backfills, meta, health):
         app.include_router(module.router)
+    add_page(app)
     complete_description(app)
     return app

@@ -1,12 +1,14 @@
-"""Who is asking, and what may they do: tokens are made and verified here."""
+"""Tokens: made, verified, and checked for the scopes that a route needs."""
 
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 
 import jwt
+from cachetools import LRUCache
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -20,7 +22,7 @@ from mdp_core.settings import TokenSettings
 
 SCOPES = ("candles:read", "meta:read", "backfill:write", "admin")
 
-# What anybody may see. Every other route needs a token, whether or not it says so.
+# Open to every client. Every other route needs a token, whether or not it says so.
 PUBLIC_PATHS = frozenset({"/health", "/docs", "/openapi.json"})
 
 _Key: TypeAlias = str | RSAPublicKey | EllipticCurvePublicKey
@@ -29,6 +31,7 @@ _LONGEST_TOKEN = 8192
 # A signature is checked once: that costs more than finding candles in memory does.
 _MOST_REMEMBERED = 1_000
 _REQUIRED_CLAIMS = ["exp", "sub", "aud"]
+_PRINCIPAL = "mdp.principal"
 
 
 class Unauthorized(Exception):
@@ -45,7 +48,7 @@ class MissingKey(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who is asking, and the scopes that were given to them."""
+    """The caller's subject, and the scopes that were given to it."""
 
     subject: str
     scopes: frozenset[str]
@@ -53,7 +56,7 @@ class Principal:
 
 @dataclass(frozen=True, slots=True)
 class _Verified:
-    """What a good token says; it is good before `expires` (epoch seconds)."""
+    """The claims of a good token; it is good before `expires` (epoch seconds)."""
 
     principal: Principal
     expires: int
@@ -62,33 +65,37 @@ class _Verified:
 class TokenVerifier:
     """Verifies tokens with the keys and the one algorithm of the settings.
 
+    Args:
+        settings: Algorithm, audience and keys.
+        now: Epoch seconds; decides whether a token that was verified before has expired.
+
     Raises:
         MissingKey: There is no key.
     """
 
-    def __init__(self, settings: TokenSettings) -> None:
+    def __init__(self, settings: TokenSettings, now: Callable[[], float] = time.time) -> None:
+        self._now = now
         self._algorithm = settings.jwt_algorithm
         self._audience = settings.jwt_audience
         self._keys = _verification_keys(settings)
-        self._verified: dict[str, _Verified] = {}
+        self._remembered: LRUCache[str, _Verified] = LRUCache(_MOST_REMEMBERED)
 
     def verify(self, token: str) -> Principal:
-        """Tell whose token it is.
+        """Return the principal that a token proves.
 
         Raises:
             Unauthorized: It is not signed by a key of ours with our algorithm, it is not for this
                 audience, it is expired or not yet valid, or it lacks a claim.
         """
-        known = self._verified.get(token)
-        if known and time.time() < known.expires:
-            return known.principal
-        if len(token) > _LONGEST_TOKEN:
-            message = "the token is too long"
+        verified = self._remembered.get(token)
+        if verified is None:
+            if len(token) > _LONGEST_TOKEN:
+                message = "the token is too long"
+                raise Unauthorized(message)
+            verified = self._remembered[token] = self._verify(token)
+        if verified.expires <= self._now():
+            message = "the token is not valid: it has expired"
             raise Unauthorized(message)
-        verified = self._verify(token)
-        if len(self._verified) >= _MOST_REMEMBERED:
-            self._verified.clear()
-        self._verified[token] = verified
         return verified.principal
 
     def _verify(self, token: str) -> _Verified:
@@ -142,32 +149,38 @@ def issue_token(
 class _Authorize(HTTPBearer):
     """The check of the token that every request has to pass, as OpenAPI describes it.
 
-    One dependency and a coroutine: each dependency more takes FastAPI as long as the check itself,
-    and a plain function would be sent to a thread, at many times its cost.
+    The application depends on it, so that a new route is closed by default, and each route again
+    with its scopes: the token is verified once a request. A coroutine, because FastAPI sends plain
+    functions to a thread at many times their cost.
     """
 
     @override
     async def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, request: Request, needed: SecurityScopes
     ) -> Principal | None:
-        """Let the request through if its token is good and holds the scopes that the route needs.
+        """Check that the token is good and holds the scopes that the route needs.
 
         Raises:
             Unauthorized, Forbidden: It is not, or it doesn't.
         """
         if request.scope["path"] in PUBLIC_PATHS:
             return None
-        credentials = await super().__call__(request)
-        if credentials is None:
-            message = "this needs a token: send the header `Authorization: Bearer <token>`"
-            raise Unauthorized(message)
-        verifier: TokenVerifier = request.state.verifier
-        principal = verifier.verify(credentials.credentials)
+        principal: Principal | None = request.scope.get(_PRINCIPAL)
+        if principal is None:
+            principal = request.scope[_PRINCIPAL] = await self._verified(request)
         lacking = [scope for scope in needed.scopes if scope not in principal.scopes]
         if lacking:
             message = f"the token lacks the scope {' '.join(lacking)}"
             raise Forbidden(message)
         return principal
+
+    async def _verified(self, request: Request) -> Principal:
+        credentials = await super().__call__(request)
+        if credentials is None:
+            message = "this needs a token: send the header `Authorization: Bearer <token>`"
+            raise Unauthorized(message)
+        verifier: TokenVerifier = request.state.verifier
+        return verifier.verify(credentials.credentials)
 
 
 authorize = _Authorize(

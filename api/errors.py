@@ -1,4 +1,4 @@
-"""From errors to the one problem body (RFC 9457); statuses and codes stand here only."""
+"""Map errors to the one problem body (RFC 9457); the only table of statuses."""
 
 import logging
 import math
@@ -24,67 +24,65 @@ PROBLEM_TYPE = "application/problem+json"
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class ProblemKind:
     """The status and the stable code under which a client knows an error."""
 
     status: int
     code: str
 
 
-KINDS: dict[type[Exception], Kind] = {
-    errors.InvalidParameter: Kind(422, "invalid_parameter"),
-    errors.InvalidWindow: Kind(422, "invalid_window"),
-    errors.NothingClosed: Kind(422, "invalid_window"),
-    errors.LimitTooLarge: Kind(422, "limit_too_large"),
-    errors.WindowTooLarge: Kind(422, "window_too_large"),
-    errors.HistoryUnavailable: Kind(422, "history_unavailable"),
-    errors.UnknownExchange: Kind(404, "unknown_exchange"),
-    errors.UnknownMarketType: Kind(404, "unknown_market_type"),
-    errors.UnknownSymbol: Kind(404, "unknown_symbol"),
-    errors.UnsupportedInterval: Kind(404, "unsupported_interval"),
-    errors.NoCandle: Kind(404, "not_found"),
-    errors.NeverTraded: Kind(404, "not_found"),
-    errors.UnknownBackfill: Kind(404, "not_found"),
-    errors.ExchangeRejected: Kind(502, "upstream_rejected"),
-    errors.BadPayload: Kind(502, "upstream_bad_data"),
-    errors.BadRows: Kind(502, "upstream_bad_data"),
-    errors.ExchangeUnavailable: Kind(503, "upstream_unavailable"),
-    errors.RateLimited: Kind(503, "rate_limited"),
-    errors.NoSyncer: Kind(503, "syncer_unavailable"),
-    errors.Overloaded: Kind(503, "overloaded"),
-    errors.StoreUnavailable: Kind(503, "store_unavailable"),
-    errors.SchemaMissing: Kind(503, "store_unavailable"),
-    errors.SeriesRepaired: Kind(503, "store_unavailable"),
-    Unauthorized: Kind(401, "unauthorized"),
-    Forbidden: Kind(403, "forbidden"),
-    NotAcceptable: Kind(406, "not_acceptable"),
+_STATUSES: dict[type[errors.MdpError], int] = {
+    errors.InvalidParameter: 422,
+    errors.InvalidWindow: 422,
+    errors.NothingClosed: 422,
+    errors.LimitTooLarge: 422,
+    errors.WindowTooLarge: 422,
+    errors.HistoryUnavailable: 422,
+    errors.UnknownExchange: 404,
+    errors.UnknownMarketType: 404,
+    errors.UnknownSymbol: 404,
+    errors.UnsupportedInterval: 404,
+    errors.NoCandle: 404,
+    errors.NeverTraded: 404,
+    errors.UnknownBackfill: 404,
+    errors.ExchangeRejected: 502,
+    errors.BadPayload: 502,
+    errors.BadRows: 502,
+    errors.ExchangeUnavailable: 503,
+    errors.ClockSkew: 503,
+    errors.RateLimited: 503,
+    errors.NoSyncer: 503,
+    errors.Overloaded: 503,
+    errors.StoreUnavailable: 503,
+    errors.SchemaMissing: 503,
+    errors.SeriesRepaired: 503,
 }
-BODY_TOO_LARGE = Kind(413, "body_too_large")
-TARGET_TOO_LONG = Kind(414, "uri_too_long")
-HEADERS_TOO_LARGE = Kind(431, "headers_too_large")
-INTERNAL = Kind(500, "internal_error")
-_OF_STATUS = {
-    404: Kind(404, "not_found"),
-    405: Kind(405, "method_not_allowed"),
+KINDS: dict[type[Exception], ProblemKind] = {
+    **{error: ProblemKind(status, error.code) for error, status in _STATUSES.items()},
+    Unauthorized: ProblemKind(401, "unauthorized"),
+    Forbidden: ProblemKind(403, "forbidden"),
+    NotAcceptable: ProblemKind(406, "not_acceptable"),
+}
+BODY_TOO_LARGE = ProblemKind(413, "body_too_large")
+TARGET_TOO_LONG = ProblemKind(414, "uri_too_long")
+HEADERS_TOO_LARGE = ProblemKind(431, "headers_too_large")
+INTERNAL = ProblemKind(500, "internal_error")
+_STATUS_KINDS = {
+    404: ProblemKind(404, "not_found"),
+    405: ProblemKind(405, "method_not_allowed"),
     413: BODY_TOO_LARGE,
 }
 
 
-def every_kind() -> frozenset[Kind]:
-    """Give all that a client can meet."""
-    of_requests = {TARGET_TOO_LONG, HEADERS_TOO_LARGE, INTERNAL, *_OF_STATUS.values()}
+def every_kind() -> frozenset[ProblemKind]:
+    """Return every kind that a client can meet."""
+    of_requests = {TARGET_TOO_LONG, HEADERS_TOO_LARGE, INTERNAL, *_STATUS_KINDS.values()}
     return frozenset({*KINDS.values(), *of_requests})
 
 
-def kind_of(error: Exception) -> Kind:
-    """Give the kind of an error: its class's, or that of the nearest class above it."""
+def kind_of(error: Exception) -> ProblemKind:
+    """Return the kind of the nearest class of an error that has one."""
     return next((KINDS[kind] for kind in type(error).__mro__ if kind in KINDS), INTERNAL)
-
-
-def code_named(error: str) -> str:
-    """Give the code of an error of which only the class's name was kept."""
-    codes = {kind.__name__: each.code for kind, each in KINDS.items()}
-    return codes.get(error, INTERNAL.code)
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -128,7 +126,7 @@ def _parameter(problem: Mapping[str, Any]) -> str:
 
 async def _answer_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for it only
-    kind = _OF_STATUS.get(error.status_code, Kind(error.status_code, "http_error"))
+    kind = _STATUS_KINDS.get(error.status_code, ProblemKind(error.status_code, "http_error"))
     return problem(request, kind, str(error.detail), dict(error.headers or {}))
 
 
@@ -136,22 +134,25 @@ def details_of(error: Exception) -> dict[str, Any]:
     """Give what a program may want to know beyond the text; times in ms."""
     match error:
         case errors.UnknownSymbol(near=near):
-            return {"near": near}
+            details = {"near": near}
         case errors.UnsupportedInterval(supported=supported):
-            return {"supported": supported}
+            details = {"supported": supported}
         case errors.HistoryUnavailable(earliest=earliest):
-            return {"earliest": to_ms(earliest)}
+            details = {"earliest": to_ms(earliest)}
+        case errors.ClockSkew(their_time=theirs, our_time=ours):
+            details = {"their_time": to_ms(theirs), "our_time": to_ms(ours)}
         case errors.BadRows(times=times):
-            return {"times": [to_ms(time) for time in times]}
+            details = {"times": [to_ms(time) for time in times]}
         case errors.UnknownExchange(known=known) | errors.UnknownMarketType(known=known):
-            return {"known": known}
+            details = {"known": known}
         case _:
-            return {}
+            details = {}
+    return details
 
 
 def problem(
     request: Request,
-    kind: Kind,
+    kind: ProblemKind,
     detail: str,
     headers: dict[str, str] | None = None,
     extra: dict[str, Any] | None = None,
@@ -169,7 +170,7 @@ def problem(
     return Response(orjson.dumps(body), kind.status, headers, media_type=PROBLEM_TYPE)
 
 
-def problem_body(kind: Kind, detail: str, request_id: str) -> dict[str, Any]:
+def problem_body(kind: ProblemKind, detail: str, request_id: str) -> dict[str, Any]:
     """Give the members that every problem body has."""
     return {
         "type": "about:blank",

@@ -1,8 +1,8 @@
-"""The headers that keep browsers from taking an answer for something else."""
+"""Security headers: browsers must not take an answer for something else."""
 
 from collections.abc import Mapping
 
-_OF_ALL = {
+_COMMON_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
@@ -14,10 +14,10 @@ _FIRST_ERROR = 400
 
 
 def security_headers(path: str, status: int) -> Mapping[str, str]:
-    """Give the headers of an answer that has said nothing else.
+    """Return the headers of an answer that sets none of them itself.
 
-    An error is never to be kept by anybody, anything else not to be believed later.
+    Errors are `no-store`; other responses must be revalidated.
     """
     policy = _DOCS_POLICY if path == _DOCS else _NOTHING
     caching = "no-store" if status >= _FIRST_ERROR else "private, no-cache"
-    return {**_OF_ALL, "Content-Security-Policy": policy, "Cache-Control": caching}
+    return {**_COMMON_HEADERS, "Content-Security-Policy": policy, "Cache-Control": caching}

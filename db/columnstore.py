@@ -1,4 +1,4 @@
-"""Old chunks of candles in columns: a quarter of the bytes, where TimescaleDB's license allows it.
+"""The columnstore for old chunks, where TimescaleDB's license allows it.
 
 The license is a setting of the server that may change, so this is no migration, but is made sure of
 after the migrations, each time. The Apache edition and plain Postgres are left alone.
@@ -36,7 +36,7 @@ _ADD_POLICY: LiteralString = "SELECT add_compression_policy('candles', INTERVAL 
 
 
 def ensure_columnstore(connection: Connection[TupleRow]) -> None:
-    """Have old chunks of `candles` moved to the columnstore, where the license allows it.
+    """Enable the columnstore policy of `candles`, where the license allows it.
 
     Filling and repairing what is there goes on as before: rows that come late lie beside the
     columns until the policy takes them in.

@@ -2,7 +2,7 @@
 
 Roles belong to the server, not to a database, and may come and go without a migration: so this is
 no migration, but is made sure of after the migrations, each time. The owner of the tables is
-whoever upgrades. Where that user may not make roles, an administrator has to, and is told how.
+the user who upgrades. Where that user may not make roles, an administrator has to, and is told how.
 """
 
 import logging
@@ -28,15 +28,15 @@ _EXISTING: LiteralString = "SELECT rolname FROM pg_roles WHERE rolname = ANY(%s)
 # Where are the tables?
 _PLACE: LiteralString = "SELECT current_database(), current_schema()"
 
-# May everybody make temporary tables in this database?
-_EVERYBODY_MAKES_TABLES: LiteralString = """
+# May every role make temporary tables in this database?
+_PUBLIC_MAKES_TABLES: LiteralString = """
 SELECT EXISTS (
     SELECT FROM pg_database, aclexplode(coalesce(datacl, acldefault('d', datdba))) AS given
     WHERE datname = current_database() AND grantee = 0 AND given.privilege_type = 'TEMPORARY')
 """
 
-# May everybody make large objects in this database?
-_EVERYBODY_MAKES_OBJECTS: LiteralString = """
+# May every role make large objects in this database?
+_PUBLIC_MAKES_OBJECTS: LiteralString = """
 SELECT EXISTS (
     SELECT FROM pg_proc, aclexplode(coalesce(proacl, acldefault('f', proowner))) AS given
     WHERE pronamespace = 'pg_catalog'::regnamespace AND grantee = 0
@@ -51,18 +51,18 @@ WHERE setrole = %s::regrole AND setdatabase = 0
 
 _CREATE = sql.SQL("CREATE ROLE {role} NOLOGIN")
 _LET_LOGIN = sql.SQL("ALTER ROLE {role} LOGIN PASSWORD {verifier}")
-_LET_IN = (
+_GRANTS = (
     sql.SQL("GRANT CONNECT ON DATABASE {database} TO {roles}"),
     sql.SQL("GRANT USAGE ON SCHEMA {schema} TO {roles}"),
 )
 _LET_WRITE = sql.SQL("GRANT SELECT, INSERT, UPDATE, DELETE ON {tables} TO {role}")
 _LET_READ = sql.SQL("GRANT SELECT ON {tables} TO {role}")
 
-# What everybody may do in a new database, and nobody needs here: both fill disks.
-_TAKE_AWAY: tuple[tuple[LiteralString, sql.SQL], ...] = (
-    (_EVERYBODY_MAKES_TABLES, sql.SQL("REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC")),
+# Rights of every role in a new database that no role needs here: both fill disks.
+_REVOKES: tuple[tuple[LiteralString, sql.SQL], ...] = (
+    (_PUBLIC_MAKES_TABLES, sql.SQL("REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC")),
     (
-        _EVERYBODY_MAKES_OBJECTS,
+        _PUBLIC_MAKES_OBJECTS,
         sql.SQL(
             "REVOKE EXECUTE ON FUNCTION lo_creat(integer), lo_create(oid),"
             " lo_from_bytea(oid, bytea), lo_import(text), lo_import(text, oid) FROM PUBLIC"
@@ -121,15 +121,15 @@ def _let_log_in(connection: Connection[TupleRow], role: str, password: str) -> N
 
 def _let_in(connection: Connection[TupleRow], roles: list[str]) -> None:
     names, where = sql.SQL(", ").join(map(sql.Identifier, roles)), _place(connection)
-    for pattern in _LET_IN:
+    for pattern in _GRANTS:
         statement = pattern.format(roles=names, **where)
         _try(connection, statement, statement.as_string(connection))
 
 
 def _take_away(connection: Connection[TupleRow]) -> None:
-    """Take from everybody what is not for these roles; no role can be refused it alone."""
+    """Revoke from PUBLIC the rights that are not for these roles."""
     where = _place(connection)
-    for question, pattern in _TAKE_AWAY:
+    for question, pattern in _REVOKES:
         if connection.execute(question).fetchone() == (True,):
             statement = pattern.format(**where)
             _try(connection, statement, statement.as_string(connection))
@@ -159,7 +159,7 @@ def _grant(
 
 
 def _try(connection: Connection[TupleRow], statement: sql.Composed, what: str) -> None:
-    """Execute a statement; where that is not allowed, tell who reads the log what to ask for."""
+    """Execute a statement; where it is not allowed, log what an operator must run."""
     refused: list[str | None] = []
 
     def heed(notice: errors.Diagnostic) -> None:

@@ -19,16 +19,25 @@ from db.columnstore import ensure_columnstore
 from db.roles import ensure_roles
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
-# Whoever upgrades holds this lock: services that start together upgrade once.
+# The upgrade holds this lock: services that start together upgrade once.
 _LOCK = text("SELECT pg_advisory_xact_lock(hashtext('mdp.upgrade'))")
+# The store has another number than ever before, and one that every JSON parser reads exactly.
+_RENUMBER = text("""
+UPDATE store SET id = mod(id + 1 + floor(random() * (2 ^ 48 - 1))::bigint, (2 ^ 48)::bigint)
+""")
 
 
 class UpgradeError(Exception):
     """The database can't be had, or its user may not do that."""
 
 
-def upgrade(url: str, passwords: Mapping[str, str] = MappingProxyType({})) -> None:
-    """Bring the database at a `postgresql://` URL to the newest schema, in one transaction.
+def upgrade(
+    url: str,
+    passwords: Mapping[str, str] = MappingProxyType({}),
+    *,
+    is_restored: bool = False,
+) -> None:
+    """Upgrade the database at a `postgresql://` URL to the newest schema.
 
     Then, in the same transaction, give it what depends on the server and may change without a
     migration: the columnstore and the roles.
@@ -36,6 +45,8 @@ def upgrade(url: str, passwords: Mapping[str, str] = MappingProxyType({})) -> No
     Args:
         url: Of the user who owns the tables, or will.
         passwords: Of the roles (`db.roles`) that may log in.
+        is_restored: Whether the data come from a backup: no version of what was stored since it was
+            made may be met again, so the store gets another number.
 
     Raises:
         UpgradeError: The server says no, or nothing; the database is as it was.
@@ -49,6 +60,8 @@ def upgrade(url: str, passwords: Mapping[str, str] = MappingProxyType({})) -> No
     try:
         with engine.begin() as connection:
             _upgrade(connection, passwords)
+            if is_restored:
+                connection.execute(_RENUMBER)
     except (OperationalError, ProgrammingError, psycopg.OperationalError) as error:
         message = f"the database can't be upgraded: {error.__cause__ or error}"
         raise UpgradeError(message) from error

@@ -1,4 +1,4 @@
-"""What can go wrong, as the core says it. The core knows no status codes: `api/errors.py` maps.
+"""Errors of the core. It knows no HTTP: `api/errors.py` has the statuses.
 
     MdpError
     ├── InvalidQuery
@@ -20,22 +20,29 @@
     │   ├── BadPayload                 it answered what can't be read
     │   ├── BadRows                    it sent rows that can't be right
     │   ├── ExchangeUnavailable        it can't be had now; `retry_after_seconds`
+    │   │   └── ClockSkew              clocks are apart: what is closed can't be told
     │   └── RateLimited                its limit, or our budget for it, is used up for now
-    ├── NoSyncer                       nobody would work on the job
+    ├── NoSyncer                       no syncer would work on the job
     ├── Overloaded                     this service has too much to do
     └── StoreUnavailable               the database can't be had now
         ├── SchemaMissing              it has not the tables that this version works with
         └── SeriesRepaired             its candles were replaced while they were read
 
 Errors carry their data as attributes and build their own message: what is wrong, what to do.
+`code` is stable: clients know an error by it, and it is stored.
 """
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import ClassVar
+
+_SKEW_RETRY_SECONDS = 5.0  # how often an exchange's clock is read again while it is in doubt
 
 
 class MdpError(Exception):
     """Anything this service raises on purpose."""
+
+    code: ClassVar[str] = "internal_error"
 
 
 class InvalidQuery(MdpError):  # noqa: D101 - a branch of the tree
@@ -45,9 +52,13 @@ class InvalidQuery(MdpError):  # noqa: D101 - a branch of the tree
 class InvalidParameter(InvalidQuery):
     """A parameter is not of the form that the endpoint takes."""
 
+    code = "invalid_parameter"
+
 
 class InvalidWindow(InvalidQuery):
     """The bounds make no window."""
+
+    code = "invalid_window"
 
     def __init__(self, start: datetime, end: datetime) -> None:
         super().__init__(
@@ -69,6 +80,8 @@ class NothingClosed(InvalidWindow):
 class LimitTooLarge(InvalidQuery):
     """More rows were asked for than one answer holds."""
 
+    code = "limit_too_large"
+
     def __init__(
         self,
         limit: int,
@@ -85,6 +98,8 @@ class LimitTooLarge(InvalidQuery):
 class WindowTooLarge(InvalidQuery):
     """Too much of the window would have to be fetched within one request."""
 
+    code = "window_too_large"
+
     def __init__(self, pages: int, maximum: int) -> None:
         super().__init__(
             f"{pages} pages would have to be fetched for this window, and one request fetches at "
@@ -96,6 +111,8 @@ class WindowTooLarge(InvalidQuery):
 
 class HistoryUnavailable(InvalidQuery):
     """The exchange has forgotten what was asked for, and the store never had it."""
+
+    code = "history_unavailable"
 
     def __init__(self, exchange: str, earliest: datetime) -> None:
         super().__init__(
@@ -109,6 +126,8 @@ class HistoryUnavailable(InvalidQuery):
 class UnknownExchange(MdpError):
     """No adapter has that name."""
 
+    code = "unknown_exchange"
+
     def __init__(self, exchange: str, known: Sequence[str]) -> None:
         super().__init__(f"unknown exchange {exchange!r}: one of {', '.join(known)}")
         self.known = tuple(known)
@@ -116,6 +135,8 @@ class UnknownExchange(MdpError):
 
 class UnknownMarketType(MdpError):
     """The exchange has no such market type here."""
+
+    code = "unknown_market_type"
 
     def __init__(self, exchange: str, market_type: str, known: Sequence[str]) -> None:
         super().__init__(
@@ -127,6 +148,8 @@ class UnknownMarketType(MdpError):
 class UnknownSymbol(MdpError):
     """The exchange lists no such symbol."""
 
+    code = "unknown_symbol"
+
     def __init__(self, exchange: str, symbol: str, near: Sequence[str]) -> None:
         hint = f"; near it: {', '.join(near)}" if near else ""
         super().__init__(f"unknown symbol {symbol!r} on {exchange}: write BASE-QUOTE{hint}")
@@ -136,6 +159,8 @@ class UnknownSymbol(MdpError):
 class UnsupportedInterval(MdpError):
     """The exchange publishes no candles of that interval."""
 
+    code = "unsupported_interval"
+
     def __init__(self, exchange: str, interval: str, supported: Sequence[str]) -> None:
         super().__init__(f"{exchange} has no interval {interval!r}: one of {', '.join(supported)}")
         self.supported = tuple(supported)
@@ -144,12 +169,14 @@ class UnsupportedInterval(MdpError):
 class NoCandle(MdpError):
     """The one candle that was asked for does not exist, or not near enough."""
 
+    code = "not_found"
+
     def __init__(self, series: str, where: str) -> None:
         super().__init__(f"{series} has no candle {where}: ask /candles for an older window")
 
 
 class NeverTraded(NoCandle):
-    """The symbol is listed, and nobody has traded it yet."""
+    """The symbol is listed, and has not traded yet."""
 
     def __init__(self) -> None:
         MdpError.__init__(self, "the exchange has no candle of it so far")
@@ -157,6 +184,8 @@ class NeverTraded(NoCandle):
 
 class UnknownBackfill(MdpError):
     """No fill job has that id."""
+
+    code = "not_found"
 
     def __init__(self, job: int) -> None:
         super().__init__(f"there is no job {job}: GET /backfills lists them")
@@ -168,18 +197,26 @@ class ExchangeError(MdpError):
     def __init__(self, exchange: str, what: str) -> None:
         super().__init__(f"{exchange} {what}")
         self.exchange = exchange
+        self.path = ""
+        """The path that was asked for, where that is known."""
 
 
 class ExchangeRejected(ExchangeError):
     """The exchange refused the request; the same request will be refused again."""
 
+    code = "upstream_rejected"
+
 
 class BadPayload(ExchangeError):
     """The exchange's answer has not the shape that its protocol promises."""
 
+    code = "upstream_bad_data"
+
 
 class BadRows(ExchangeError):
-    """The exchange sent rows that can't be right; the good rows beside them are stored."""
+    """The exchange sent rows that can't be right; the good ones are stored."""
+
+    code = "upstream_bad_data"
 
     def __init__(self, exchange: str, times: Sequence[datetime], reason: str) -> None:
         first = times[0].isoformat()
@@ -194,13 +231,42 @@ class BadRows(ExchangeError):
 class ExchangeUnavailable(ExchangeError):
     """The exchange can't be reached or is out of order."""
 
+    code = "upstream_unavailable"
+
     def __init__(self, exchange: str, what: str, retry_after_seconds: float = 1.0) -> None:
         super().__init__(exchange, f"{what}: try again in {retry_after_seconds:.0f} s")
         self.retry_after_seconds = retry_after_seconds
 
 
+class ClockSkew(ExchangeUnavailable):
+    """Two clocks are too far apart to tell what is closed beyond the earlier one.
+
+    `exchange` names the one that is compared with this service's; it may be the database.
+    """
+
+    code = "clock_skew"
+
+    def __init__(self, exchange: str, their_time: datetime, our_time: datetime) -> None:
+        super().__init__(
+            exchange,
+            f"shows {their_time.isoformat()} where this service's clock shows "
+            f"{our_time.isoformat()}: what lies beyond the earlier of both can't be told until "
+            "they agree; check the clock of this machine, and ask for older candles",
+            _SKEW_RETRY_SECONDS,
+        )
+        self.their_time = their_time
+        self.our_time = our_time
+
+    @property
+    def earlier(self) -> datetime:
+        """The earlier of both times."""
+        return min(self.their_time, self.our_time)
+
+
 class RateLimited(ExchangeError):
-    """The exchange's limit, or our own budget below it, leaves nothing for this request."""
+    """The exchange's limit, or our budget below it, leaves no room for this request."""
+
+    code = "rate_limited"
 
     def __init__(self, exchange: str, retry_after_seconds: float) -> None:
         super().__init__(
@@ -210,7 +276,9 @@ class RateLimited(ExchangeError):
 
 
 class NoSyncer(MdpError):
-    """There is more to fetch than one request may, and no syncer lives that would do it."""
+    """More must be fetched than one request may, and no syncer is alive to do it."""
+
+    code = "syncer_unavailable"
 
     retry_after_seconds = 30.0
 
@@ -224,11 +292,15 @@ class NoSyncer(MdpError):
 class Overloaded(MdpError):
     """Too many requests wait already."""
 
+    code = "overloaded"
+
     retry_after_seconds = 1.0
 
 
 class StoreUnavailable(MdpError):
     """The database can't be reached or did not answer in time."""
+
+    code = "store_unavailable"
 
     def __init__(self, what: str) -> None:
         super().__init__(f"the store is unavailable ({what}): try again shortly")

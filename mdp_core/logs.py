@@ -55,7 +55,7 @@ def log_config(level: str, log_format: str, *, is_terminal: bool) -> dict[str, A
 
 @contextmanager
 def log_fields(**fields: object) -> Generator[dict[str, Any]]:
-    """Collect what `note` says while the context lasts; every line meanwhile has `request_id`."""
+    """Collect the fields of `note` while the context lasts; lines have `request_id`."""
     token = _fields.set(dict(fields))
     try:
         yield _fields.get() or {}

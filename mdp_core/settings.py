@@ -1,4 +1,4 @@
-"""Everything that a deployer can set, from the environment. Nothing is read at import time."""
+"""All settings, from the environment; nothing is read at import time."""
 
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
@@ -66,7 +66,7 @@ def problems_of(error: ValidationError, prefix: str = "MDP_") -> list[str]:
 
 
 class ExchangeSettings(BaseSettings):
-    """What can be set per exchange, as `MDP_<EXCHANGE>_<FIELD>`; None leaves the adapter's fact."""
+    """Settings of an exchange, `MDP_<EXCHANGE>_<FIELD>`; None: the adapter's fact."""
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid", env_ignore_empty=True)
 
@@ -91,12 +91,12 @@ _CONFIG = SettingsConfigDict(
     extra="forbid",
     populate_by_name=True,
     hide_input_in_errors=True,  # a refused secret is a secret still
-    env_ignore_empty=True,  # Compose hands over empty what nobody has set
+    env_ignore_empty=True,  # Compose hands over empty variables that are not set
 )
 
 
 class LogSettings(BaseSettings):
-    """What a process says of itself, on stderr."""
+    """Level and format of the log, on stderr."""
 
     model_config = _CONFIG
 
@@ -107,7 +107,7 @@ class LogSettings(BaseSettings):
 
 
 class DatabaseSettings(BaseSettings):
-    """Where the database is."""
+    """The address of the database."""
 
     model_config = _CONFIG
 
@@ -116,7 +116,7 @@ class DatabaseSettings(BaseSettings):
 
 
 class UpgradeSettings(DatabaseSettings):
-    """What `mdp db upgrade` needs: the database, as its owner, and who else may log in."""
+    """Settings of `mdp db upgrade`: the owner's URL and the roles' passwords."""
 
     service_password: _Secret | None = None
     """Of the role `mdp_service`, which the services log in as; None leaves it as it is."""
@@ -125,7 +125,7 @@ class UpgradeSettings(DatabaseSettings):
 
 
 class TokenSettings(BaseSettings):
-    """How tokens are made and verified; only serving and making tokens need it."""
+    """Keys and algorithm of tokens; only serving and making tokens need them."""
 
     model_config = _CONFIG
 
@@ -167,13 +167,15 @@ class Settings(DatabaseSettings, TokenSettings, LogSettings):
     """Candles in one answer at the most."""
     max_pages: int = Field(default=100, ge=1)
     """Pages that one request fetches at the most."""
+    clock_tolerance_seconds: float = Field(default=120, gt=0, allow_inf_nan=False)
+    """By how much an exchange's clock and ours may differ."""
     concurrent_pages: int = Field(default=8, ge=1)
     """Pages of one exchange that a process fetches at once."""
     max_waiting: int = Field(default=500, ge=200)
     """Requests that wait for pages of one exchange at the most, in one process."""
 
     hot: str = ""
-    """EXCHANGE:SYMBOLS:INTERVALS …: series that the syncer keeps warm, whoever asks for them."""
+    """EXCHANGE:SYMBOLS:INTERVALS …: series that the syncer always keeps warm."""
     keep: str = ""
     """The same: series of which nothing may be lost that the exchange forgets in time."""
     block_memory_mb: int = Field(default=256, ge=0)

@@ -16,6 +16,7 @@ from mdp_core.backfill.jobs import Backfills
 from mdp_core.backfill.planning import Planning
 from mdp_core.exchanges.base import ExchangeAdapter, ExchangeFacts
 from mdp_core.exchanges.clock import Delays, ExchangeClock
+from mdp_core.exchanges.clock_reading import ClockReader
 from mdp_core.exchanges.http import ExchangeHttp, tell_of_retries
 from mdp_core.fill.fetcher import PageFetcher
 from mdp_core.fill.filler import Bounds, PageFiller
@@ -28,22 +29,23 @@ from mdp_core.series.resolver import SeriesResolver
 from mdp_core.service.candles import CandleService
 from mdp_core.service.coverage import Coverage
 from mdp_core.service.latest import LatestCandles
+from mdp_core.service.mending import Mender
 from mdp_core.service.repair import Repair
+from mdp_core.service.stored_pages import PageComparer
+from mdp_core.service.verify import Verify
 from mdp_core.settings import ExchangeSettings, Settings
 from mdp_core.storage.candles.candle_reader import CandleReader
 from mdp_core.storage.candles.candle_store import CandleStore
 from mdp_core.storage.candles.claims import Claims
 from mdp_core.storage.catalog.catalog import Catalog
 from mdp_core.storage.catalog.usage import Usage
+from mdp_core.storage.database.clock_offsets import ClockOffsets
 from mdp_core.storage.database.database import Database, open_database, open_replica
 from mdp_core.storage.database.replica import ReadServers
 from mdp_core.storage.jobs.backfills import BackfillStore
 from mdp_core.storage.jobs.job_runs import JobRuns
 
 ENTRY_POINT_GROUP = "mdp.exchanges"
-
-# Of a request's time: whoever waits for tokens is told so before the request itself gives up.
-_PATIENT_PART = 0.9
 
 Adapters = dict[tuple[str, str], type[ExchangeAdapter]]
 
@@ -68,6 +70,7 @@ class Services:
     backfills: Backfills
     history_search: HistorySearch
     repair: Repair
+    verify: Verify
     servers: ReadServers
 
 
@@ -106,7 +109,9 @@ async def open_services(
                 statement_timeout_seconds=settings.statement_timeout_seconds,
             )
         )
-        shared = _Shared(settings, database, CandleStore(database), Claims(database))
+        shared = _Shared(
+            settings, database, CandleStore(database, settings.clock), Claims(database)
+        )
         await stack.enter_async_context(aclosing(shared.store))
         await stack.enter_async_context(aclosing(shared.claims))
         markets = {
@@ -130,6 +135,7 @@ async def open_services(
         )
         bulk = BulkFill(service, shared.store, markets)
         planning = Planning(bulk, metadata)
+        comparer, mender = PageComparer(shared.store, metadata, markets), Mender(shared.store)
         yield Services(
             settings,
             database,
@@ -152,7 +158,8 @@ async def open_services(
             planning,
             Backfills(jobs, bulk, planning, metadata, runs, settings.clock),
             HistorySearch(service, shared.store, metadata, markets),
-            Repair(shared.store, metadata, markets),
+            Repair(comparer, mender),
+            Verify(comparer, mender),
             servers,
         )
 
@@ -218,7 +225,10 @@ async def _open_market(
         deadline = settings.fetch_deadline_seconds
         adapter = kind(ExchangeHttp(facts.name, client, scheduler, deadline_seconds=deadline))
         ranges = ProvisionalCache(facts.poll_seconds)
-        exchange_clock = ExchangeClock(adapter, settings.clock, _delays(facts, own))
+        tolerance = timedelta(seconds=settings.clock_tolerance_seconds)
+        offsets = ClockOffsets(shared.database)
+        reader = ClockReader(adapter, settings.clock, offsets, tolerance)
+        exchange_clock = ExchangeClock(facts, reader, _delays(facts, own))
         fetcher = PageFetcher(adapter, exchange_clock, shared.store, ranges)
         filler = PageFiller(shared.store, fetcher, scheduler, shared.claims, _bounds(settings))
         async with aclosing(exchange_clock), aclosing(filler):
@@ -229,7 +239,6 @@ async def _open_market(
 def _bounds(settings: Settings) -> Bounds:
     return Bounds(
         waiting=settings.max_waiting,
-        patience_seconds=settings.request_deadline_seconds * _PATIENT_PART,
         claim_seconds=settings.attempt_timeout_seconds,
     )
 

@@ -1,4 +1,4 @@
-"""The syncer: scheduled runs, takeover, fill jobs and a heartbeat, until it is told to stop."""
+"""The syncer: scheduled runs, takeover, fill jobs and a heartbeat."""
 
 import asyncio
 import logging
@@ -8,14 +8,12 @@ import signal
 import socket
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
-from datetime import UTC
+from datetime import UTC, datetime
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from mdp_core.domain.clock import Clock
 from mdp_core.errors import MdpError
-from mdp_core.ratelimit.priority import Priority
-from mdp_core.ratelimit.scheduler import at_priority
 from mdp_core.settings import Settings
 from mdp_core.storage.jobs.job_runs import HEARTBEAT_SECONDS, JobRuns
 from mdp_core.wiring import Services, open_services
@@ -27,6 +25,8 @@ from syncer.scheduled_jobs import scheduled_jobs
 _log = logging.getLogger(__name__)
 
 _real_time = Clock()
+# A run that is so much late was missed.
+_ON_TIME_SECONDS = 60
 
 
 async def serve_syncer(settings: Settings) -> None:
@@ -48,11 +48,11 @@ async def serve_syncer(settings: Settings) -> None:
 async def running_syncer(services: Services) -> AsyncGenerator[str]:
     """Run a syncer while the context is open; give its name.
 
-    At the end nothing of it runs any more, and what it had claimed may be taken over at once. What
-    it can't go on after cancels the context, and is raised: somebody is to start another.
+    At the end nothing of it runs any more, and its claims may be taken over at once. An error that
+    it can't go on after cancels the context and is raised: a supervisor is to start another.
 
     Raises:
-        ExceptionGroup: Something failed that nobody foresaw.
+        ExceptionGroup: An unexpected failure.
         InvalidParameter: `MDP_HOT` or `MDP_KEEP` makes no sense.
         StoreUnavailable: The database does not answer.
     """
@@ -86,8 +86,7 @@ def _begin(
 ) -> list[asyncio.Task[None]]:
     """Begin what goes on as long as the syncer: it ends if any of that does."""
     workers = [JobWorker(services, adapter) for adapter in services.metadata.markets(None, None)]
-    with at_priority(Priority.BACKFILL):
-        working = [group.create_task(worker.run()) for worker in workers]
+    working = [group.create_task(worker.run()) for worker in workers]
     return [
         group.create_task(_live(services.runs, name)),
         group.create_task(runner.take_over(jobs)),
@@ -96,7 +95,7 @@ def _begin(
 
 
 def _scheduler(jobs: Sequence[ScheduledJob], runner: Runner) -> AsyncIOScheduler:
-    """Have every job run at once, for what was due while no syncer ran, and then on schedule."""
+    """Schedule every job: at once for runs that were missed, then when due."""
     scheduler = AsyncIOScheduler(timezone=UTC)
     for job in jobs:
         scheduler.add_job(  # pyright: ignore[reportUnknownMemberType]
@@ -106,12 +105,18 @@ def _scheduler(jobs: Sequence[ScheduledJob], runner: Runner) -> AsyncIOScheduler
             name=job.name,
             max_instances=2,  # the runner has each run once, and says nothing of one that lasts
             coalesce=True,
-            misfire_grace_time=None,  # however late: a run does what is due when it runs
-            next_run_time=job.schedule.next_start(_real_time()) if job.at_start else _real_time(),
+            # However late, a run does the work that is due when it runs.
+            misfire_grace_time=_ON_TIME_SECONDS if job.only_on_time else None,
+            next_run_time=_first_run(job),
         )
         if job.at_start:
             scheduler.add_job(runner.run_now, args=[job], misfire_grace_time=None)  # pyright: ignore[reportUnknownMemberType]
     return scheduler
+
+
+def _first_run(job: ScheduledJob) -> datetime:
+    is_missed_run_wanted = not (job.at_start or job.only_on_time)
+    return _real_time() if is_missed_run_wanted else job.schedule.next_start(_real_time())
 
 
 async def _live(runs: JobRuns, name: str) -> None:

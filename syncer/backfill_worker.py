@@ -24,9 +24,9 @@ from mdp_core.errors import (
     UnsupportedInterval,
 )
 from mdp_core.exchanges.base import ExchangeAdapter
+from mdp_core.ratelimit.context import RequestContext
 from mdp_core.ratelimit.priority import Priority
-from mdp_core.ratelimit.scheduler import at_priority
-from mdp_core.storage.jobs.backfills import Job, State, UnavailableWindow
+from mdp_core.storage.jobs.backfills import Job, JobState, UnavailableWindow
 from mdp_core.wiring import Services
 
 _log = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ class JobWorker:
                 await asyncio.sleep(_POLL_SECONDS)
 
     async def work_once(self) -> bool:
-        """Work on the oldest open job as far as that goes; tell whether it came to its end.
+        """Work on the oldest open job; return whether the job has ended.
 
         Raises:
             StoreUnavailable: The database does not answer.
@@ -101,7 +101,7 @@ class JobWorker:
         except Exception as error:  # noqa: BLE001 - the top of a job: the others must go on
             _log.exception("job %s failed", job.id)
             reason = f"{type(error).__name__}: {error}"
-            await jobs.end(job.id, State.FAILED, reason)
+            await jobs.end(job.id, JobState.FAILED, reason)
         self._rests.pop(job.id, None)
         return True
 
@@ -115,31 +115,30 @@ class JobWorker:
         try:
             series = await self._begun(job)
         except _HOPELESS as error:
-            await self._services.jobs.end(job.id, State.FAILED, str(error))
+            await self._services.jobs.end(job.id, JobState.FAILED, str(error))
             return
         await self._services.backfills.narrow(job, series)
         await self._work(job.id, series)
 
     async def _begun(self, job: Job) -> Series:
-        """Give the job's series once it is known that its history begins before the window does.
+        """Return the job's series once its history is known to have begun.
 
         Raises:
             NeverTraded: It has not begun.
             MdpError: The exchange could not be asked.
         """
-        backfills = self._services.backfills
-        with at_priority(Priority.BACKFILL):
-            series = await backfills.series(job)
-            if series.history_start is not None:
-                return series
-            since = job.window.start
-            is_begun = (
-                not self._facts.supports_first_candle
-                and await self._services.history_search.find(series, since)
-            )
-            if not is_begun:
-                raise NeverTraded
-            return await backfills.series(job)
+        backfills, context = self._services.backfills, RequestContext.at(Priority.BACKFILL)
+        series = await backfills.series(job, context)
+        if series.history_start is not None:
+            return series
+        since = job.window.start
+        is_begun = (
+            not self._facts.supports_first_candle
+            and await self._services.history_search.find(series, since)
+        )
+        if not is_begun:
+            raise NeverTraded
+        return await backfills.series(job, context)
 
     async def _work(self, job_id: int, series: Series) -> None:
         bulk, order, refusals = self._services.bulk, Apart(), Refusals()
@@ -154,7 +153,7 @@ class JobWorker:
             chunk = bulk.choose(series, left, order)
             filled = await self._fill(job_id, series, chunk)
             if refusal := refusals.heed(filled, chunk):
-                await self._services.jobs.end(job_id, State.FAILED, str(refusal))
+                await self._services.jobs.end(job_id, JobState.FAILED, str(refusal))
             if filled.delay:
                 raise filled.delay
             self._rests.pop(job_id, None)
@@ -177,14 +176,14 @@ def _losses(lost: Sequence[Missing], within: Window) -> list[UnavailableWindow]:
         if not isinstance(each.error, HistoryUnavailable)
     ]
     return [
-        UnavailableWindow(part, type(error).__name__, str(error))
+        UnavailableWindow(part, error.code, str(error))
         for part, error in parts
         if not part.is_empty
     ]
 
 
-def _verdict(job: Job) -> tuple[State, str | None]:
+def _verdict(job: Job) -> tuple[JobState, str | None]:
     if not job.losses:
-        return State.DONE, None
+        return JobState.DONE, None
     first = job.losses[0]
-    return State.FAILED, f"{len(job.losses)} window(s) could not be had: {first.detail}"
+    return JobState.FAILED, f"{len(job.losses)} window(s) could not be had: {first.detail}"

@@ -1,4 +1,4 @@
-"""What `MDP_HOT` and `MDP_KEEP` name: checked at the start, looked up whenever it is needed."""
+"""The series of `MDP_HOT` and `MDP_KEEP`: checked at start, resolved on use."""
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from mdp_core.errors import InvalidParameter, MdpError
 from mdp_core.exchanges.base import ExchangeAdapter, ExchangeFacts
+from mdp_core.ratelimit.context import RequestContext
 from mdp_core.series.resolver import SeriesResolver
 from mdp_core.series.selection import Selection, Selector, SeriesName, parse_selections
 
@@ -82,9 +83,13 @@ class Configured:
     """Finds the series of one market that are configured."""
 
     def __init__(
-        self, metadata: SeriesResolver, adapter: ExchangeAdapter, configured: Sequence[Selection]
+        self,
+        metadata: SeriesResolver,
+        adapter: ExchangeAdapter,
+        configured: Sequence[Selection],
+        context: RequestContext,
     ) -> None:
-        self._selector = Selector(metadata)
+        self._selector = Selector(metadata, context)
         name, market_type = adapter.facts.name, adapter.facts.market_type
         self._parts = [
             replace(each, market_type=market_type, symbols=(symbol,))
@@ -94,7 +99,7 @@ class Configured:
         ]
 
     async def names(self) -> tuple[list[SeriesName], list[MdpError]]:
-        """Give each series once, in the order of the configuration, and what could not be found.
+        """Return each series once, in configured order, and the names not found.
 
         A symbol that isn't listed, or a glob that nothing matches, costs the others nothing.
         """

@@ -1,4 +1,4 @@
-"""What a run tells of the series that failed."""
+"""The summary of the series that failed in a run."""
 
 from collections.abc import Sequence
 

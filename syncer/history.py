@@ -1,11 +1,11 @@
-"""Where histories begin, of the series that are kept and whose exchange can't be asked."""
+"""The search for history starts that no exchange tells."""
 
 import time
 
 from mdp_core.errors import MdpError
 from mdp_core.exchanges.base import ExchangeAdapter
+from mdp_core.ratelimit.context import RequestContext
 from mdp_core.ratelimit.priority import Priority
-from mdp_core.ratelimit.scheduler import at_priority
 from mdp_core.storage.jobs.job_runs import RunResult
 from mdp_core.wiring import Services
 from syncer.failures import describe
@@ -24,13 +24,10 @@ class HistoryStartSearch:
 
     async def run(self) -> RunResult:
         """Find what is not known; what fails is tried again by the next run."""
-        with at_priority(Priority.BACKFILL):
-            return await self._run()
-
-    async def _run(self) -> RunResult:
-        found = 0
+        found, context = 0, RequestContext.at(Priority.BACKFILL)
         errors: list[MdpError] = []
-        for series in await self._services.metadata.without_history_start(self._adapter):
+        resolver = self._services.metadata
+        for series in await resolver.without_history_start(self._adapter, context):
             if time.monotonic() < self._in_vain_until.get(series.id, 0.0):
                 continue
             try:

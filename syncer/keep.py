@@ -10,8 +10,8 @@ from mdp_core.domain.series import Series
 from mdp_core.domain.windows import Window
 from mdp_core.errors import HistoryUnavailable, MdpError
 from mdp_core.exchanges.base import ExchangeAdapter
+from mdp_core.ratelimit.context import RequestContext
 from mdp_core.ratelimit.priority import Priority
-from mdp_core.ratelimit.scheduler import at_priority
 from mdp_core.series.selection import Selection
 from mdp_core.storage.jobs.job_runs import RunResult
 from mdp_core.wiring import Services
@@ -25,7 +25,7 @@ _TOLERATED_PART = 4
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """How many slots more are known of a series, and why others can't be."""
+    """The slots gained for a series, and the reason why others can't be had."""
 
     slots: int
     lost: Sequence[MdpError]
@@ -40,23 +40,23 @@ class Keeper:
         self._services = services
         self._adapter = adapter
         facts = adapter.facts
-        self._configured = Configured(services.metadata, adapter, configured)
+        self._context = RequestContext.at(Priority.BACKFILL)
+        self._configured = Configured(services.metadata, adapter, configured, self._context)
         self._market = services.markets[facts.name, facts.market_type]
 
     async def run(self) -> RunResult:
         """Fill what has come to be at risk; rows are the slots that are known since."""
         rows = 0
         errors: list[MdpError] = []
-        with at_priority(Priority.BACKFILL):
-            names, unknown = await self._configured.names()
-            for name in names:
-                try:
-                    kept = await self._keep(await self._services.backfills.series(name))
-                except MdpError as error:
-                    errors.append(error)
-                else:
-                    rows += kept.slots
-                    errors += kept.lost[:1]
+        names, unknown = await self._configured.names()
+        for name in names:
+            try:
+                kept = await self._keep(await self._services.backfills.series(name, self._context))
+            except MdpError as error:
+                errors.append(error)
+            else:
+                rows += kept.slots
+                errors += kept.lost[:1]
         return RunResult(rows, error=describe([*unknown, *errors]))
 
     async def _keep(self, series: Series) -> _Kept:
@@ -75,7 +75,7 @@ class Keeper:
         return _Kept(_missing(series, before) - _missing(series, after), lost)
 
     async def _remembered(self, series: Series) -> Window:
-        watermarks = await self._market.watermarks(series, None)
+        watermarks = await self._market.watermarks(series, None, self._context)
         end = min(watermarks.grace_start, watermarks.settled_until)
         return Window(min(watermarks.retention_start, end), end)
 
@@ -86,7 +86,7 @@ class Keeper:
 
 
 def _is_forgotten(lost: Missing) -> bool:
-    """Tell whether it went while what is newer was being fetched: a new series is kept from now."""
+    """Return whether it was forgotten while newer slots were being fetched."""
     return isinstance(lost.error, HistoryUnavailable)
 
 

@@ -1,4 +1,4 @@
-"""Runs of jobs: claimed, kept alive, brought to an end, and taken over where somebody died."""
+"""Runs of jobs: claimed, kept alive, ended, and taken over from dead syncers."""
 
 import asyncio
 import logging
@@ -10,8 +10,6 @@ from typing import Any
 
 from mdp_core.domain.clock import Clock
 from mdp_core.errors import MdpError
-from mdp_core.ratelimit.priority import Priority
-from mdp_core.ratelimit.scheduler import at_priority
 from mdp_core.storage.jobs.job_runs import HEARTBEAT_SECONDS, JobRuns, RunKey, RunResult
 from syncer.schedule import Schedule
 
@@ -28,6 +26,7 @@ class ScheduledJob:
     `jitter_seconds` is how much later at the most it is started, so that syncers don't all try at
     once. `run` may be called by any syncer, and again after one that died in the middle. With
     `at_start` every syncer runs it once more when it starts: it may have been told other things.
+    With `only_on_time` a run that was missed is left out.
     """
 
     name: str
@@ -35,10 +34,11 @@ class ScheduledJob:
     jitter_seconds: float
     run: Callable[[], Coroutine[Any, Any, RunResult]]
     at_start: bool = False
+    only_on_time: bool = False
 
 
 class Runner:
-    """Runs jobs in this process, each once at a time, and only those runs that it has claimed."""
+    """A runner of jobs: one run of each at a time, only runs that it has claimed."""
 
     def __init__(self, runs: JobRuns, worker: str) -> None:
         self._runs = runs
@@ -104,12 +104,8 @@ class Runner:
             _log.warning("%s: %s", job.name, result.error, extra={"job": job.name})
 
     async def _alive(self, job: ScheduledJob, key: RunKey) -> RunResult:
-        """Run it, saying every few seconds that it lives; stop if somebody has taken it over.
-
-        Whatever it asks waits behind those who wait for an answer.
-        """
-        with at_priority(Priority.WARMING):
-            running = asyncio.create_task(job.run())
+        """Run it with a heartbeat every few seconds; stop if it was taken over."""
+        running = asyncio.create_task(job.run())
         beating = asyncio.create_task(self._beat(key))
         try:
             await asyncio.wait({running, beating}, return_when=asyncio.FIRST_COMPLETED)
@@ -125,7 +121,7 @@ class Runner:
             await asyncio.gather(running, beating, return_exceptions=True)
 
     async def _beat(self, key: RunKey) -> None:
-        """Beat until the run is somebody else's."""
+        """Send heartbeats until another syncer has the run."""
         is_ours = True
         while is_ours:
             await asyncio.sleep(HEARTBEAT_SECONDS)

@@ -45,7 +45,7 @@ class Schedule:
 
 
 class ScheduleTrigger(BaseTrigger):
-    """Has APScheduler follow a schedule; up to `jitter` seconds later keep syncers apart."""
+    """APScheduler's trigger for a schedule; jitter keeps syncers apart."""
 
     def __init__(self, schedule: Schedule, jitter: float) -> None:
         self._schedule = schedule

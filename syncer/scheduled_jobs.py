@@ -1,4 +1,4 @@
-"""What is run on schedule, and when."""
+"""The jobs that run on schedule."""
 
 import asyncio
 import logging
@@ -8,12 +8,15 @@ from typing import TypeVar
 
 from mdp_core.errors import MdpError
 from mdp_core.exchanges.base import ExchangeAdapter
+from mdp_core.ratelimit.context import RequestContext
+from mdp_core.ratelimit.priority import Priority
 from mdp_core.series.selection import Selection
 from mdp_core.storage.jobs.job_runs import RunResult
 from mdp_core.wiring import Services
 from syncer.configured import read_hot, read_keep
 from syncer.history import HistoryStartSearch
 from syncer.keep import Keeper
+from syncer.nightly_check import NightlyCheck
 from syncer.runner import ScheduledJob
 from syncer.schedule import Schedule
 from syncer.warm import Warming
@@ -29,6 +32,9 @@ _KEEP_EVERY = timedelta(hours=1)
 _RETRY_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0, *[30.0] * 16)
 _FORGET_EVERY = timedelta(hours=1)
 _HISTORY_DAYS = 7.0
+_REVISION_DAYS = 365.0
+_VERIFY_EVERY = timedelta(days=1)
+_VERIFY_AT = timedelta(hours=3)
 # Clocks differ a little: a moment after a candle has settled here it has there too.
 _CLOCKS_DIFFER = timedelta(seconds=0.5)
 
@@ -45,6 +51,7 @@ def scheduled_jobs(services: Services) -> list[ScheduledJob]:
     jobs = [_forgetting(services)]
     for adapter in adapters:
         jobs += [_refreshing(services, adapter), _warming(services, adapter, hot)]
+        jobs.append(_verifying(services, adapter))
         if any(each.exchange == adapter.facts.name for each in keep):
             jobs.append(_keeping(services, adapter, keep))
         if not adapter.facts.supports_first_candle:
@@ -54,7 +61,8 @@ def scheduled_jobs(services: Services) -> list[ScheduledJob]:
 
 def _refreshing(services: Services, adapter: ExchangeAdapter) -> ScheduledJob:
     async def run() -> RunResult:
-        symbols = await patiently(lambda: services.metadata.refresh_symbols(adapter))
+        context = RequestContext.at(Priority.WARMING)
+        symbols = await patiently(lambda: services.metadata.refresh_symbols(adapter, context))
         if symbols is None:
             return RunResult(error="the list was refused: too many would become inactive")
         return RunResult(symbols)
@@ -66,7 +74,7 @@ def _refreshing(services: Services, adapter: ExchangeAdapter) -> ScheduledJob:
 async def patiently(
     ask: Callable[[], Awaitable[_Result]], waits: Sequence[float] = _RETRY_SECONDS
 ) -> _Result:
-    """Ask until it succeeds: nobody is to be without symbols until the next run is due.
+    """Refresh symbols, again and again until it succeeds.
 
     Raises:
         MdpError: It failed once more after the last of the `waits` (seconds).
@@ -104,9 +112,16 @@ def _searching(services: Services, adapter: ExchangeAdapter) -> ScheduledJob:
     )
 
 
+def _verifying(services: Services, adapter: ExchangeAdapter) -> ScheduledJob:
+    schedule = Schedule(_VERIFY_EVERY, services.settings.clock, _VERIFY_AT)
+    run = NightlyCheck(services, adapter).run
+    return ScheduledJob(_name("verify", adapter), schedule, 10.0, run, only_on_time=True)
+
+
 def _forgetting(services: Services) -> ScheduledJob:
     async def run() -> RunResult:
         await services.runs.forget(_HISTORY_DAYS)
+        await services.store.forget_revisions(_REVISION_DAYS)
         return RunResult()
 
     return ScheduledJob("forget", Schedule(_FORGET_EVERY, services.settings.clock), 60.0, run)

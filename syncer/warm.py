@@ -13,6 +13,7 @@ from mdp_core.domain.watermarks import Watermarks
 from mdp_core.domain.windows import Window
 from mdp_core.errors import MdpError
 from mdp_core.exchanges.base import ExchangeAdapter
+from mdp_core.ratelimit.context import RequestContext
 from mdp_core.ratelimit.priority import Priority
 from mdp_core.series.selection import Selection
 from mdp_core.storage.jobs.job_runs import RunResult
@@ -36,7 +37,7 @@ _LARGEST_LEAD = timedelta(seconds=5)
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """What a series lacks up to the last settled candle, and what a request for it weighs."""
+    """A series' gap up to the last settled candle, and the weight of its request."""
 
     series: Series
     window: Window
@@ -45,7 +46,7 @@ class Due:
 
 @dataclass(frozen=True, slots=True)
 class _Outcome(Generic[_Result]):
-    """What came of many: results, what went wrong, and how many there was no time for."""
+    """The outcome of many: results, errors, and the number that found no time."""
 
     results: Sequence[_Result]
     errors: Sequence[BaseException]
@@ -72,7 +73,7 @@ class Warming:
         self._adapter = adapter
         self._patience_seconds = patience_seconds
         facts = adapter.facts
-        self._configured = Configured(services.metadata, adapter, configured)
+        self._configured = Configured(services.metadata, adapter, configured, _context())
         self._market = services.markets[facts.name, facts.market_type]
 
     async def run(self) -> RunResult:
@@ -92,16 +93,18 @@ class Warming:
         return RunResult(sum(extended.results), waiting, describe(errors))
 
     async def _wait_until_settled(self) -> None:
-        """Wait for the exchange's clock if it is a little behind the one that began this run."""
+        """Wait for the exchange's clock if it is slightly behind that of this run."""
         exchange_clock, minutes = self._market.exchange_clock, epoch_grid(Interval.ONE_MINUTE)
-        settled = await exchange_clock.now() - exchange_clock.settle
+        settled = await exchange_clock.now(_context()) - exchange_clock.settle
         left = minutes.ceil(settled) - settled
         if left < _LARGEST_LEAD:
             await asyncio.sleep(left.total_seconds() / self._services.settings.clock.speed)
 
     async def _series(self, name: tuple[str, str]) -> Series:
         facts = self._adapter.facts
-        return await self._services.metadata.series(facts.name, facts.market_type, *name)
+        return await self._services.metadata.series(
+            facts.name, facts.market_type, *name, _context()
+        )
 
     async def _lacking(self, found: Sequence[Series]) -> list[Due]:
         due: list[Due] = []
@@ -109,7 +112,7 @@ class Warming:
         for series in found:
             window = to_extend(
                 series,
-                await self._market.watermarks(series, None),
+                await self._market.watermarks(series, None, _context()),
                 self._market.page_size,
                 ends.get(series.id),
             )
@@ -145,10 +148,14 @@ class Warming:
         return grid.count(due.window.start, max(answer.stored.end, due.window.start))
 
 
+def _context() -> RequestContext:
+    return RequestContext.at(Priority.WARMING)
+
+
 async def _all_at_once(
     do: Callable[[_Given], Awaitable[_Result]], given: Iterable[_Given], until: float
 ) -> _Outcome[_Result]:
-    """Do it for each, some at a time, as many as can be done until then (the loop's time)."""
+    """Run it for each, some at a time, until then (the loop's time)."""
     free = asyncio.Semaphore(_AT_ONCE)
 
     async def do_one(one: _Given) -> _Result:
@@ -168,7 +175,7 @@ async def _all_at_once(
 def to_extend(
     series: Series, watermarks: Watermarks, page_size: int, covered_until: datetime | None
 ) -> Window:
-    """Give what is to be asked for: from the end of coverage, or from where the newest page begins.
+    """Return the window to fetch: from the end of coverage, or the newest page.
 
     An older hole is not bridged: coverage that ends before the newest page is left alone. The
     newest that counts is the one before until what is absent there can't be merely late any more:

@@ -1,10 +1,10 @@
-"""Refuses requests that are too large, and gives every answer the headers that browsers obey."""
+"""Refuse requests that are too large; give every answer its security headers."""
 
 from fastapi import HTTPException, Request
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.errors import BODY_TOO_LARGE, HEADERS_TOO_LARGE, TARGET_TOO_LONG, Kind, problem
+from api.errors import BODY_TOO_LARGE, HEADERS_TOO_LARGE, TARGET_TOO_LONG, ProblemKind, problem
 from api.security_headers import security_headers
 
 _MOST_TARGET_BYTES = 8 * 1024
@@ -37,7 +37,7 @@ class Guard:
         await self._app(scope, _bounded(receive), send_marked)
 
 
-def _refusal(scope: Scope) -> tuple[Kind, str] | None:
+def _refusal(scope: Scope) -> tuple[ProblemKind, str] | None:
     target = len(scope.get("raw_path") or b"") + len(scope["query_string"])
     if target > _MOST_TARGET_BYTES:
         return TARGET_TOO_LONG, f"path and query may have {_MOST_TARGET_BYTES} bytes"

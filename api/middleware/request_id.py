@@ -1,4 +1,4 @@
-"""Gives every request an id that its answer and its log lines carry, and a log line of its own."""
+"""Give every request an id, in its answer and its log lines, and one log line."""
 
 import logging
 import re
@@ -21,7 +21,7 @@ _ACCEPTABLE = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 
 
 class RequestId:
-    """Takes the caller's `X-Request-Id` where it is harmless, else makes one; answers with it.
+    """Middleware that takes the caller's `X-Request-Id`, if harmless, or makes one.
 
     When the answer has been sent, or can't be, one line says what was asked and what came of it.
     """
@@ -68,5 +68,5 @@ class RequestId:
 
 
 def _level(path: str) -> int:
-    """Keep a load balancer's questions out of the log, unless somebody looks for them."""
+    """Return DEBUG for the health checks of load balancers, INFO otherwise."""
     return logging.DEBUG if path == _HEALTH else logging.INFO

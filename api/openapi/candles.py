@@ -1,4 +1,4 @@
-"""Answers of `GET /candles` as OpenAPI describes them; they are written without any of this."""
+"""Answers of `GET /candles` for OpenAPI; the encoders do not use these models."""
 
 from typing import Annotated, Any
 
@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from api.openapi.examples import CANDLES
 from api.responses.formats import FORMATS
-from api.responses.job_bodies import Accepted
+from api.responses.job_bodies import AcceptedBody
 
 _ROW = {
     "type": "array",
@@ -27,7 +27,7 @@ class MissingBody(BaseModel):
 
 
 class CandlesBody(BaseModel):
-    """Candles of one series, ascending, complete for `[start, end)`; times in epoch ms."""
+    """Candles of one series, ascending, complete for `[start, end)`; times in ms."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -101,7 +101,7 @@ CANDLE_RESPONSES: dict[int | str, dict[str, Any]] = {
         "content": {each.media_type: _CONTENT[name] for name, each in FORMATS.items()},
     },
     202: {
-        "model": Accepted,
+        "model": AcceptedBody,
         "description": "Too much must be fetched first: a job does it. Ask again when it is done.",
         "headers": {
             "Location": {"required": True, "schema": _TEXT},

@@ -1,4 +1,4 @@
-"""What answers look like, for the interface's description; a test holds them to its schemas."""
+"""Examples of answers for OpenAPI; a test holds them to its schemas."""
 
 from typing import Any
 
@@ -62,6 +62,17 @@ _COVERAGE: dict[str, Any] = {
     "windows": [
         {"start": 1714521600000, "end": 1715040000000, "state": "covered"},
         {"start": 1715040000000, "end": 1717200000000, "state": "not_fetched"},
+    ],
+    "next": None,
+}
+_INVENTORY: dict[str, Any] = {
+    "series": [
+        {
+            **_SERIES,
+            "covered_slots": 2103840,
+            "unconfirmed_slots": 0,
+            "last_requested": 1714525263000,
+        }
     ],
     "next": None,
 }
@@ -139,8 +150,8 @@ _HEALTH: dict[str, Any] = {
         "kind": "timescaledb",
         "postgres": "16.9",
         "timescaledb": "2.19.3",
-        "migration": "0003",
-        "expected_migration": "0003",
+        "migration": "0006",
+        "expected_migration": "0006",
     },
     "exchanges": {"binance": {"blocked": []}},
     "syncer": {
@@ -168,6 +179,7 @@ EXAMPLES: dict[tuple[str, str, str], dict[str, Any]] = {
     ("get", f"/candles/{_SERIES_PATH}", "202"): _ACCEPTED,
     ("get", f"/latest/{_SERIES_PATH}", "200"): _LATEST,
     ("get", f"/coverage/{_SERIES_PATH}", "200"): _COVERAGE,
+    ("get", "/coverage", "200"): _INVENTORY,
     ("get", "/meta/exchanges", "200"): _EXCHANGES,
     ("get", "/meta/symbols", "200"): _SYMBOLS,
     ("get", "/meta/intervals", "200"): _INTERVALS,

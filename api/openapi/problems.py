@@ -1,11 +1,19 @@
-"""Errors as OpenAPI describes them: every code of a status, and what each looks like."""
+"""Errors for OpenAPI: every code of a status, each with an example."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from api.auth import Forbidden, Unauthorized
-from api.errors import KINDS, PROBLEM_TYPE, Kind, details_of, every_kind, kind_of, problem_body
+from api.errors import (
+    KINDS,
+    PROBLEM_TYPE,
+    ProblemKind,
+    details_of,
+    every_kind,
+    kind_of,
+    problem_body,
+)
 from api.requests.negotiation import NotAcceptable
 from mdp_core import errors
 
@@ -32,6 +40,7 @@ EXAMPLES: tuple[Exception, ...] = (
     errors.BadPayload("binance", "answered what is not JSON"),
     errors.BadRows("binance", [_A_TIME], "high below close"),
     errors.ExchangeUnavailable("binance", "answered HTTP 500"),
+    errors.ClockSkew("binance", datetime(2024, 5, 1, 5, tzinfo=UTC), _A_TIME),
     errors.RateLimited("binance", 12),
     errors.NoSyncer(),
     errors.Overloaded("too many requests wait for binance"),
@@ -74,6 +83,10 @@ _DETAILS: dict[str, dict[str, Any]] = {
     "upstream_bad_data": {
         "times": {"type": "array", "items": _MS, "description": "Slots with rejected rows."}
     },
+    "clock_skew": {
+        "their_time": {**_MS, "description": "The clock of the exchange, or of the database."},
+        "our_time": {**_MS, "description": "The clock of this service."},
+    },
 }
 _HEADERS: dict[int, dict[str, Any]] = {
     401: {"WWW-Authenticate": {"required": True, "schema": _TEXT}},
@@ -82,23 +95,23 @@ _HEADERS: dict[int, dict[str, Any]] = {
 
 
 def problem_responses(*given: int | type[Exception]) -> dict[int | str, dict[str, Any]]:
-    """Describe the problem bodies of a route for OpenAPI, those of every route among them.
+    """Return the OpenAPI responses of a route's problems, the common ones included.
 
     Args:
         given: A status stands for every code that it has; an error for its own code alone.
     """
-    kinds: dict[int, set[Kind]] = {}
+    kinds: dict[int, set[ProblemKind]] = {}
     for each in (*given, *_EVERYWHERE):
         for kind in _of_status(each) if isinstance(each, int) else [KINDS[each]]:
             kinds.setdefault(kind.status, set()).add(kind)
     return {status: _describe(sorted(kinds[status], key=_code)) for status in sorted(kinds)}
 
 
-def _of_status(status: int) -> list[Kind]:
+def _of_status(status: int) -> list[ProblemKind]:
     return [kind for kind in every_kind() if kind.status == status]
 
 
-def _describe(kinds: Sequence[Kind]) -> dict[str, Any]:
+def _describe(kinds: Sequence[ProblemKind]) -> dict[str, Any]:
     content = {"schema": _schema(kinds), "examples": _examples(kinds)}
     return {
         "description": ", ".join(f"`{kind.code}`" for kind in kinds),
@@ -107,7 +120,7 @@ def _describe(kinds: Sequence[Kind]) -> dict[str, Any]:
     }
 
 
-def _schema(kinds: Sequence[Kind]) -> dict[str, Any]:
+def _schema(kinds: Sequence[ProblemKind]) -> dict[str, Any]:
     codes = [kind.code for kind in kinds]
     details = [_DETAILS.get(code, {}) for code in codes]
     always: dict[str, Any] = {
@@ -126,8 +139,8 @@ def _schema(kinds: Sequence[Kind]) -> dict[str, Any]:
     }
 
 
-def _examples(kinds: Sequence[Kind]) -> dict[str, Any]:
-    """Give a body for every code; what no error stands for is said by the server itself."""
+def _examples(kinds: Sequence[ProblemKind]) -> dict[str, Any]:
+    """Return an example body for every code, also for those that no error has."""
     said = {kind_of(error): (str(error), details_of(error)) for error in reversed(EXAMPLES)}
     bodies = {
         kind.code: problem_body(kind, detail, "b4d2c1") | details
@@ -137,5 +150,5 @@ def _examples(kinds: Sequence[Kind]) -> dict[str, Any]:
     return {code: {"value": body} for code, body in bodies.items()}
 
 
-def _code(kind: Kind) -> str:
+def _code(kind: ProblemKind) -> str:
     return kind.code

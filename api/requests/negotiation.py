@@ -1,4 +1,4 @@
-"""What a client accepts (RFC 9110, section 12.5): media types and codings, by their quality."""
+"""Content negotiation (RFC 9110, 12.5): media types and codings by quality."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,7 +13,7 @@ class NotAcceptable(Exception):
 
 
 def best_media_type(accept: str, offered: Sequence[str]) -> str:
-    """Give the one of `offered` that is accepted best, the first of them where several are.
+    """Return the media type of `offered` that is accepted best; the first of equals.
 
     Args:
         accept: The header's text; empty accepts everything.
@@ -35,7 +35,7 @@ def best_media_type(accept: str, offered: Sequence[str]) -> str:
 
 
 def best_coding(accept_encoding: str, offered: Sequence[str]) -> str | None:
-    """Give the one of `offered` that is accepted best; None leaves a body as it is.
+    """Return the coding of `offered` that is accepted best; None: no coding.
 
     Args:
         accept_encoding: The header's text; empty accepts no coding.
@@ -57,12 +57,12 @@ def best_coding(accept_encoding: str, offered: Sequence[str]) -> str | None:
 
 
 def accepts_plain(accept_encoding: str) -> bool:
-    """Tell whether a body as it is will do, with or without being asked for."""
+    """Return whether an uncompressed body is acceptable."""
     return _plain_quality(_codings(accept_encoding)) != 0.0
 
 
 def matches(if_none_match: str, etag: str | None) -> bool:
-    """Tell whether the client has what `etag` stands for; weak ones compare equal here."""
+    """Return whether the client has the body of `etag`; weak tags compare equal."""
     if etag is None or not if_none_match:
         return False
     given = [each.strip().removeprefix("W/") for each in if_none_match.split(",")]
@@ -76,13 +76,13 @@ def _codings(accept_encoding: str) -> dict[str, float]:
 
 
 def _plain_quality(codings: Mapping[str, float]) -> float | None:
-    """Give that of a body as it is; not named it stays acceptable, but is not asked for: None."""
+    """Return the quality of `identity`; None: acceptable, but not asked for."""
     excluded = "*" in codings and not codings["*"]
     return codings.get("identity", 0.0 if excluded else None)
 
 
 def _qualities(header: str) -> dict[str, float]:
-    """Read `name;q=0.5, …`; other parameters are passed over, a quality that is none counts 0."""
+    """Read `name;q=0.5, …`; other parameters are ignored, a bad quality counts 0."""
     qualities: dict[str, float] = {}
     for item in header.split(","):
         name, *parameters = (part.strip().lower() for part in item.split(";"))

@@ -1,7 +1,7 @@
-"""What several endpoints take: the words that name a series, times, and where the rest is found.
+"""Parameters that several endpoints share: series, times, and `next` paths.
 
-FastAPI looks at every annotation again for every request, which costs more than finding candles in
-memory does: what is asked for most reads its parameters itself, and describes them here.
+FastAPI evaluates every annotation again for every request, which costs more than a lookup in
+memory: the busiest endpoints read their parameters with these functions, and describe them here.
 """
 
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ class SeriesPath:
 
 
 def series_path(request: Request) -> SeriesPath:
-    """Take the words from the path of a route that ends in `SERIES`."""
+    """Read the series from the path of a route that ends in `SERIES`."""
     return SeriesPath(**request.path_params)
 
 

@@ -1,4 +1,4 @@
-"""Times as they are written in a request."""
+"""Times in the forms that requests may use."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -19,7 +19,7 @@ _EARLIEST, _LATEST = datetime(1900, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzin
 
 
 def parse_time(name: str, text: str) -> datetime:
-    """Read ISO-8601 (a date alone is midnight, no zone means UTC) or epoch milliseconds.
+    """Read ISO-8601 (a date is midnight, no zone means UTC) or epoch milliseconds.
 
     Args:
         name: The parameter, for the error; as a bound, it is rounded up.

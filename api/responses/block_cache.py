@@ -1,7 +1,7 @@
-"""What can't change is kept, encoded, so that it need not be read, encoded or compressed again.
+"""Memory of encoded blocks and compressed bodies, bounded by bytes.
 
-The series' epoch is part of every key: whoever looks something up with the epoch that the store has
-now never gets what a repair has replaced. What was used least recently goes first.
+The series' epoch is part of every key: a caller that looks a block up with the store's present
+epoch never gets one that a repair has replaced. The least recently used entry goes first.
 """
 
 from collections import OrderedDict
@@ -35,7 +35,7 @@ _BODIES_PART = 4
 class Rows:
     """Encoded rows.
 
-    `bounds` is where each begins in `data`, and where the last ends, once somebody had to know.
+    `bounds` holds the offset of each row in `data` and the end of the last; computed on demand.
     """
 
     data: Data
@@ -43,11 +43,11 @@ class Rows:
     bounds: NDArray[np.uint32] | None = None
 
     def __len__(self) -> int:
-        """Count them."""
+        """Return the number of rows."""
         return len(self.time)
 
     def span(self, window: Window) -> tuple[int, int]:
-        """Give the position of the first row that opens in `window`, and that after the last."""
+        """Return the positions of the first row in `window` and after the last."""
         first, stop = np.searchsorted(self.time, (to_ms(window.start), to_ms(window.end)))
         return int(first), int(stop)
 
@@ -71,7 +71,7 @@ class BlockPart:
     rows: Rows
 
     def holds(self, window: Window) -> bool:
-        """Tell whether all of `window` is in it."""
+        """Return whether all of `window` is in it."""
         return self.window.start <= window.start and window.end <= self.window.end
 
 
@@ -84,7 +84,7 @@ class WholeBody:
 
 
 class Memory(Generic[Key, Kept]):
-    """Keeps things within a budget of bytes; not for several threads.
+    """A store of values within a budget of bytes; for one thread.
 
     Args:
         budget: Bytes at the most; 0 keeps nothing.
@@ -99,18 +99,18 @@ class Memory(Generic[Key, Kept]):
 
     @property
     def nbytes(self) -> int:
-        """Give the bytes that are taken now."""
+        """The bytes that are taken now."""
         return self._nbytes
 
     def get(self, key: Key) -> Kept | None:
-        """Give what is kept under a key."""
+        """Return the value stored under a key, if any."""
         kept = self._kept.get(key)
         if kept is not None:
             self._kept.move_to_end(key)
         return kept
 
     def keep(self, key: Key, new: Kept) -> None:
-        """Keep what can't change as long as its key means the same, in place of what was there."""
+        """Store a value under its key, in place of an older one, and evict others."""
         size = self._entry_size(new)
         if size * _LARGEST_PART > self._budget:
             return

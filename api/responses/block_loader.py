@@ -1,7 +1,7 @@
-"""Encoded rows of an answer, block by block: from memory, else read, once for all who wait.
+"""Load encoded rows block by block: from memory, or read once for all waiters.
 
-Readings belong to nobody's request: a client that leaves ends none that has begun, and whoever else
-wants the same rows waits for the same reading.
+A reading does not belong to a request: a client that leaves ends none that has begun, and requests
+for the same rows wait for the same reading.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ _THREAD_ROWS = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Whose rows: of which answer, in which form and columns.
+    """A request for encoded rows: the answer, the format and the columns.
 
     `is_patient` says that many pieces are wanted, and that others go before them.
     """
@@ -35,12 +35,12 @@ class Wanted:
     is_patient: bool
 
     def key(self, piece: Piece) -> BlockKey:
-        """Name the block that a piece lies in."""
+        """Return the key of the block that a piece lies in."""
         answer, kind = self.answer, self.format.rows_kind
         return BlockKey(answer.series.id, answer.epoch, piece.block, kind, self.columns)
 
     def cut(self, part: BlockPart, window: Window) -> Rows:
-        """Give those rows of a part that open in `window`."""
+        """Return the rows of a part that open in `window`."""
         if part.window == window or not len(part.rows):
             return part.rows
         return self.format.cut(part.rows, window, self.columns)
@@ -56,7 +56,7 @@ class Encoded:
 
 
 class Reading:
-    """A piece that is being read and encoded; whoever waits for it says when he no longer does."""
+    """An in-flight read. Callers must call `leave` when they stop waiting."""
 
     def __init__(self, key: "_ReadingKey") -> None:
         self.key = key
@@ -78,7 +78,7 @@ _ReadingKey: TypeAlias = tuple[BlockKey, Window]
 
 
 class Blocks:
-    """Gives the rows of pieces.
+    """The source of encoded rows.
 
     Args:
         service: Reads the stored candles.
@@ -94,14 +94,14 @@ class Blocks:
         self._readings = set[Reading]()
 
     def kept(self, wanted: Wanted, piece: Piece) -> Rows | None:
-        """Give the rows of a piece if they are in memory."""
+        """Return the rows of a piece if they are in memory."""
         part = self._memory.get(wanted.key(piece))
         return wanted.cut(part, piece.window) if part and part.holds(piece.window) else None
 
     def reading(self, wanted: Wanted, piece: Piece) -> Reading:
-        """Give what reads the piece, begun by now or not; the caller waits for it until `leave`."""
+        """Return the reading of a piece, begun or not; it is awaited until `leave`."""
         key = (wanted.key(piece), piece.window)
-        # Where something is missing more may have come since: that is for nobody else.
+        # An answer with missing windows is not shared: more may have come since.
         is_shared = not wanted.answer.missing
         reading = self._shared.get(key) if is_shared else None
         if reading is None:
@@ -115,7 +115,7 @@ class Blocks:
         return reading
 
     def leave(self, reading: Reading) -> None:
-        """Wait no more; what nobody waits for and is not begun is not done at all."""
+        """Stop waiting; a reading without waiters that has not begun is cancelled."""
         reading.waiting -= 1
         if not reading.waiting and not reading.is_begun:
             reading.task.cancel()
@@ -133,7 +133,7 @@ class Blocks:
         if self._shared.get(reading.key) is reading:
             del self._shared[reading.key]
         if reading.task.done() and not reading.task.cancelled():
-            reading.task.exception()  # nobody may be left to see it
+            reading.task.exception()  # retrieved, also when no waiter is left
 
     def _turn(self, wanted: Wanted) -> AbstractAsyncContextManager[None]:
         return self._turns if wanted.is_patient else nullcontext()
@@ -152,10 +152,10 @@ class Blocks:
             return Encoded(wanted.cut(part, piece.window), *ms)
 
     async def _candles(self, wanted: Wanted, piece: Piece) -> tuple[Window, Candles]:
-        """Read a piece, and what lies between it and what is kept of its block already.
+        """Read a piece, and the rows between it and the cached part of its block.
 
-        So what is asked for again and again in other parts grows together. Where that is not all
-        covered nobody may take it for all there is.
+        Parts of a block that are requested one after the other grow together. Where the whole is
+        not covered, only the piece itself is returned.
         """
         kept, window = self._memory.get(wanted.key(piece)), piece.window
         if kept:

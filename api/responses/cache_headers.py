@@ -1,4 +1,4 @@
-"""What HTTP caches may do with an answer: keep it where it can't change, else ask again."""
+"""Caching headers: an answer that can't change may be kept, others revalidate."""
 
 import hashlib
 
@@ -13,10 +13,10 @@ _VARY = "Accept, Accept-Encoding, Authorization"
 def cache_headers(
     query: CandleQuery, provenance: AnswerMetadata, form: tuple[str, ...]
 ) -> dict[str, str]:
-    """Give `Cache-Control` and `Vary`, and an `ETag` where every candle is settled and stored.
+    """Return `Cache-Control`, `Vary`, and an `ETag` where all is settled and stored.
 
-    An answer of which a part may be missing is kept by nobody. One that ends at the live edge is
-    another one a candle later, though what it holds is final: it may be kept, but not believed.
+    An answer that may lack a part is not stored by any cache. One that ends at the live edge is
+    final but differs a candle later: it may be stored, and must be revalidated.
 
     Args:
         query: What was asked.
@@ -38,7 +38,7 @@ def cache_headers(
 
 
 def _is_fixed(query: CandleQuery, provenance: AnswerMetadata) -> bool:
-    """Tell whether the window that was asked for does not depend on what time it is."""
+    """Return whether the requested window is independent of the time."""
     answer = provenance.answer
     asked_end = answer.next.end if answer.next and answer.next.start else answer.window.end
     return query.end is not None and answer.series.grid.ceil(query.end) == asked_end

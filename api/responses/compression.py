@@ -1,4 +1,4 @@
-"""Bodies made smaller on their way: one stream for each, flushed after every chunk."""
+"""Compression of bodies: one stream each, flushed after every chunk."""
 
 import zlib
 from collections.abc import Callable, Mapping
@@ -16,14 +16,14 @@ VERSION = f"zlib {zlib.ZLIB_RUNTIME_VERSION} zstd {'.'.join(map(str, zstandard.Z
 
 
 class Compressor(Protocol):
-    """A stream; what it has been given can be read at once."""
+    """A stream; its output so far can be decoded at once."""
 
     def add(self, data: bytes | memoryview) -> bytes:
-        """Give the compressed form of the next bytes."""
+        """Return the compressed form of the next bytes."""
         ...
 
     def end(self) -> bytes:
-        """Give what closes the stream."""
+        """Return the bytes that close the stream."""
         ...
 
 

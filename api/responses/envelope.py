@@ -1,4 +1,4 @@
-"""What an answer says beside its rows, in bodies, headers and schemas; times in ms."""
+"""An answer's metadata in bodies, headers and schemas; times in ms."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from mdp_core.domain.queries import Answer
 
 @dataclass(frozen=True, slots=True)
 class AnswerMetadata:
-    """Which candles an answer holds, in which columns, and where the rest is found.
+    """The metadata of an answer: window, columns, completeness and `next`.
 
     `following` is the path of the rest, if there is more.
     """
@@ -23,7 +23,7 @@ class AnswerMetadata:
     following: str | None
 
     def window(self) -> dict[str, str | int]:
-        """Say which series and window it is."""
+        """Return the series and the window."""
         answer, symbol = self.answer, self.answer.series.symbol
         return {
             "exchange": symbol.exchange,
@@ -36,7 +36,7 @@ class AnswerMetadata:
         }
 
     def completeness(self) -> dict[str, Any]:
-        """Say whether anything is missing, and where more is found."""
+        """Return whether the answer is complete, and the path of the rest."""
         said: dict[str, Any] = {"complete": not self.answer.missing, "next": self.following}
         if self.answer.missing:
             said["missing"] = [
@@ -50,7 +50,7 @@ class AnswerMetadata:
         return said
 
     def headers(self) -> dict[str, str]:
-        """Say it to those who read no body."""
+        """Return the metadata as headers, for formats without a JSON body."""
         answer = self.answer
         headers = {
             "X-Window-Start": str(to_ms(answer.window.start)),
@@ -63,7 +63,7 @@ class AnswerMetadata:
         return headers
 
     def metadata(self) -> dict[str, str]:
-        """Say it in a schema: texts as they are, anything else as JSON."""
+        """Return the metadata for a schema: texts as they are, the rest as JSON."""
         said = {**self.window(), **self.completeness()}
         return {
             name: value if isinstance(value, str) else orjson.dumps(value).decode()

@@ -1,4 +1,4 @@
-"""Candles as bytes: the only place that knows formats.
+"""Encoders of candles: the only module that knows formats.
 
 Text is a CSV of polars: times are integers and every float has the shortest form that reads back as
 the same float64; a CSV whose lines end in `],[` is an array of JSON rows. Arrow and Parquet are
@@ -36,7 +36,7 @@ _END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 
 
 class Body:
-    """One answer's body as it is written: `head`, its rows in order, `provisional`."""
+    """One answer's body as it is written: `head`, its rows in order, `tail`."""
 
     def __init__(self, head: bytes, tail: Callable[[int], bytes], *, skip: int = 0) -> None:
         self._head = head
@@ -44,21 +44,21 @@ class Body:
         self.skip = skip
 
     def head(self) -> bytes:
-        """Give what comes before every row."""
+        """Return the bytes before every row."""
         return self._head
 
     def part(self, rows: Rows) -> Data:
-        """Give the next rows, at least one; the first ones go without what separates them."""
+        """Return the next rows (at least one); the first without a separator."""
         skip, self.skip = self.skip, 0
         return memoryview(rows.data)[skip:] if skip else rows.data
 
     def tail(self, count: int) -> bytes:
-        """Give what comes after all `count` rows."""
+        """Return the bytes after all `count` rows."""
         return self._tail(count)
 
 
 class Format(ABC):
-    """How rows are encoded, and what is written around them."""
+    """An encoding of rows, and of the body around them."""
 
     is_packed: ClassVar[bool] = False
     """Whether a body is compressed in itself, takes time to write, and tells no length before."""
@@ -73,7 +73,7 @@ class Format(ABC):
 
     @abstractmethod
     def cut(self, rows: Rows, window: Window, columns: Sequence[str]) -> Rows:
-        """Give those rows that open in `window`, without encoding them again."""
+        """Return the rows that open in `window`, without encoding them again."""
 
     @abstractmethod
     def body(self, provenance: AnswerMetadata) -> Body:
@@ -211,7 +211,7 @@ class _Written(io.BytesIO):
 
 
 def warm_up() -> None:
-    """Encode a candle in every format: the first time the libraries load what they put off."""
+    """Encode one candle in every format, so that the libraries finish loading."""
     one = np.ones(1)
     candles = Candles(np.zeros(1, np.int64), *(one,) * (len(COLUMNS) - 1))
     for each in FORMATS.values():

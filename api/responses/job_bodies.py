@@ -3,8 +3,8 @@
 from typing_extensions import TypedDict
 
 
-class Estimate(TypedDict):
-    """What is left to fetch; `eta_s` counts the wait for what is queued ahead."""
+class EstimateBody(TypedDict):
+    """The work that is left; `eta_s` includes the wait for jobs queued ahead."""
 
     candles: int
     pages: int
@@ -13,21 +13,21 @@ class Estimate(TypedDict):
     cached_share: float
 
 
-class Bounds(TypedDict):
+class BoundsBody(TypedDict):
     """A window, half-open."""
 
     start: int
     end: int
 
 
-class Lost(Bounds):
-    """A window that could not be had: the code of the error that says why, and its text."""
+class LostBody(BoundsBody):
+    """A window that could not be fetched: the error's code and its text."""
 
     reason: str
     detail: str
 
 
-class _OfSeries(Bounds):
+class _OfSeries(BoundsBody):
     exchange: str
     market_type: str
     symbol: str
@@ -35,25 +35,24 @@ class _OfSeries(Bounds):
 
 
 class _Known(_OfSeries):
-    """What is known of a series.
+    """The facts about a job's series.
 
     `beyond_memory` is what the exchange can't give any more. Unless `begins_known` the history may
-    begin later than the estimate reckons with, and there is less to fetch: whoever works on the job
-    finds out first.
+    begin later than the estimate assumes, and there is less to fetch: the job's worker finds out.
     """
 
-    beyond_memory: list[Bounds]
+    beyond_memory: list[BoundsBody]
     begins_known: bool
 
 
-class PlannedFill(_Known):
-    """What a job would be."""
+class PlannedBody(_Known):
+    """A job that a dry run describes."""
 
-    estimate: Estimate
+    estimate: EstimateBody
 
 
-class Failed(TypedDict):
-    """A series that has no job, and why: `code` and `detail` as an error's answer has them."""
+class FailedBody(TypedDict):
+    """A series without a job: `code` and `detail` as in an error's answer."""
 
     exchange: str
     market_type: str
@@ -63,61 +62,61 @@ class Failed(TypedDict):
     detail: str
 
 
-class Made(_Known):
+class MadeBody(_Known):
     """A job."""
 
     job: int
     status_url: str
 
 
-class Accepted(Made):
+class AcceptedBody(MadeBody):
     """A job that was just asked for."""
 
-    estimate: Estimate
+    estimate: EstimateBody
 
 
-class Progress(TypedDict):
-    """How many slots of the window there are, and how many of them are covered."""
+class ProgressBody(TypedDict):
+    """The slots of the window, and how many of them are covered."""
 
     slots: int
     covered: int
     share: float
 
 
-class Job(Made):
+class JobBody(MadeBody):
     """A job; its progress is read from coverage, its estimate is of what is left.
 
     Both are null where its series can't be resolved, e.g. while its exchange is not installed.
     """
 
     state: str
-    progress: Progress | None
-    estimate: Estimate | None
+    progress: ProgressBody | None
+    estimate: EstimateBody | None
     created_at: int
     started_at: int | None
     ended_at: int | None
     error: str | None
-    missing: list[Lost]
+    missing: list[LostBody]
 
 
-class Jobs(TypedDict):
+class JobsBody(TypedDict):
     """The newest first; `next` where there are more."""
 
-    backfills: list[Job]
+    backfills: list[JobBody]
     next: str | None
 
 
-class PlannedJobs(TypedDict):
-    """What it would take; `failed` are series that can't be asked for now, or have no candle."""
+class PlannedJobsBody(TypedDict):
+    """The estimate of a dry run; `failed`: series that can't be filled now."""
 
-    jobs: list[PlannedFill]
-    failed: list[Failed]
-    estimate: Estimate
+    jobs: list[PlannedBody]
+    failed: list[FailedBody]
+    estimate: EstimateBody
 
 
-class AcceptedJobs(TypedDict):
-    """What was asked for; there is no job for what `failed`."""
+class AcceptedJobsBody(TypedDict):
+    """The jobs of a request; there is no job for the series of `failed`."""
 
-    jobs: list[Accepted]
-    failed: list[Failed]
-    estimate: Estimate
+    jobs: list[AcceptedBody]
+    failed: list[FailedBody]
+    estimate: EstimateBody

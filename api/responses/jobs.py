@@ -1,11 +1,11 @@
-"""How jobs and estimates are shown; times in epoch ms."""
+"""Bodies of jobs and estimates; times in epoch ms."""
 
 from collections.abc import Sequence
 from datetime import datetime
 
 from fastapi.responses import JSONResponse
 
-from api.errors import code_named, kind_of
+from api.errors import kind_of
 from api.responses import job_bodies
 from mdp_core.backfill.estimate import Estimate
 from mdp_core.backfill.jobs import JobStatus
@@ -15,10 +15,10 @@ from mdp_core.domain.windows import Window
 from mdp_core.storage.jobs.backfills import UnavailableWindow
 
 # How often a client should look, whatever the estimate says.
-_SHORTEST_SECONDS, _LONGEST_SECONDS = 1, 60
+_SHORTEST_SECONDS, _LONGEST_SECONDS = 1, 5
 
 
-def describe_estimate(estimate: Estimate) -> job_bodies.Estimate:
+def describe_estimate(estimate: Estimate) -> job_bodies.EstimateBody:
     """Show what it takes: `eta_s` includes the wait for what is queued ahead."""
     return {
         "candles": estimate.candles,
@@ -29,7 +29,7 @@ def describe_estimate(estimate: Estimate) -> job_bodies.Estimate:
     }
 
 
-def describe_planned(planned: PlannedFill) -> job_bodies.PlannedFill:
+def describe_planned(planned: PlannedFill) -> job_bodies.PlannedBody:
     """Show what a job would be, and what the exchange can't give any more."""
     symbol = planned.series.symbol
     return {
@@ -44,7 +44,7 @@ def describe_planned(planned: PlannedFill) -> job_bodies.PlannedFill:
     }
 
 
-def describe_failed(failed: RejectedFill) -> job_bodies.Failed:
+def describe_failed(failed: RejectedFill) -> job_bodies.FailedBody:
     """Show of which series nothing is to be filled, and why."""
     return {
         "exchange": failed.name.exchange,
@@ -56,7 +56,7 @@ def describe_failed(failed: RejectedFill) -> job_bodies.Failed:
     }
 
 
-def describe_job(followed: JobStatus) -> job_bodies.Job:
+def describe_job(followed: JobStatus) -> job_bodies.JobBody:
     """Show a job: its progress is read from coverage, its estimate is of what is left."""
     job, left = followed.job, followed.left
     return {
@@ -72,12 +72,12 @@ def describe_job(followed: JobStatus) -> job_bodies.Job:
     }
 
 
-def accepted(followed: JobStatus) -> job_bodies.Accepted:
+def accepted(followed: JobStatus) -> job_bodies.AcceptedBody:
     """Show a job that was just asked for."""
     return {**_made(followed), "estimate": describe_estimate(followed.left or Estimate())}
 
 
-def _made(followed: JobStatus) -> job_bodies.Made:
+def _made(followed: JobStatus) -> job_bodies.MadeBody:
     job = followed.job
     return {
         "job": job.id,
@@ -92,11 +92,11 @@ def _made(followed: JobStatus) -> job_bodies.Made:
     }
 
 
-def _lost(loss: UnavailableWindow) -> job_bodies.Lost:
-    return {**_bounds(loss.window), "reason": code_named(loss.error), "detail": loss.detail}
+def _lost(loss: UnavailableWindow) -> job_bodies.LostBody:
+    return {**_bounds(loss.window), "reason": loss.code, "detail": loss.detail}
 
 
-def _progress(left: Estimate) -> job_bodies.Progress:
+def _progress(left: Estimate) -> job_bodies.ProgressBody:
     return {
         "slots": left.slots,
         "covered": left.slots - left.candles,
@@ -120,11 +120,11 @@ def _status_url(followed: JobStatus) -> str:
     return f"/backfills/{followed.job.id}"
 
 
-def _bounds(window: Window) -> job_bodies.Bounds:
+def _bounds(window: Window) -> job_bodies.BoundsBody:
     return {"start": to_ms(window.start), "end": to_ms(window.end)}
 
 
-def _windows(windows: Sequence[Window]) -> list[job_bodies.Bounds]:
+def _windows(windows: Sequence[Window]) -> list[job_bodies.BoundsBody]:
     return [_bounds(window) for window in windows]
 
 

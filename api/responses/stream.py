@@ -1,4 +1,4 @@
-"""From an answer to the bytes of its body: piece by piece, and compressed.
+"""Write the bytes of an answer's body piece by piece, compressed if asked.
 
 While one piece is being sent the next ones are read and encoded; finished ones wait in memory,
 where a client that does not read holds a few of them and nothing else.
@@ -20,7 +20,7 @@ _AHEAD = 3
 
 
 class Delivery:
-    """Writes the body of one answer.
+    """The body of one answer, on its way to the client.
 
     Args:
         blocks: Gives the rows of its pieces.
@@ -37,7 +37,7 @@ class Delivery:
         """How many rows were written so far."""
 
     async def chunks(self, body: Body, coding: str | None) -> AsyncGenerator[Data]:
-        """Write a body, compressed where there is a coding; the first chunk waits for a piece."""
+        """Yield the chunks of a body, compressed if `coding` is given."""
         plain = self._plain(body)
         if coding is None:
             async with aclosing(plain):
@@ -51,13 +51,13 @@ class Delivery:
         yield stream.end()
 
     async def whole(self, body: Body, coding: str | None) -> bytes:
-        """Write a body of a few pieces at once, compressed where there is a coding."""
+        """Return a short body whole, compressed if `coding` is given."""
         async with aclosing(self._plain(body)) as chunks:
             plain = b"".join([chunk async for chunk in chunks])
         return await asyncio.to_thread(_compressed, coding, plain) if coding else plain
 
     def length(self, body: Body) -> int | None:
-        """Give the length of a body without coding, if every row of it is in memory."""
+        """Return the length of an uncompressed body if all its rows are in memory."""
         if self._wanted.format.is_packed or len(self._wanted.answer.edge):
             return None
         count, length = 0, len(body.head())
@@ -85,7 +85,7 @@ class Delivery:
         return body.part(rows)
 
     async def _all_rows(self) -> AsyncGenerator[Rows]:
-        """Give the rows of every piece and then of the edge, ascending; none is empty."""
+        """Yield the rows of every piece and then of the edge, ascending, none empty."""
         waiting = deque[Reading | Rows]()
         try:
             for piece in self._pieces:
@@ -106,7 +106,7 @@ class Delivery:
         return self._blocks.reading(self._wanted, piece) if kept is None else kept
 
     async def _first(self, waiting: deque[Reading | Rows]) -> Rows:
-        """Take the first when it is ready; until then it stays, for whoever has to leave it."""
+        """Take the first when it is ready; until then it stays in the queue."""
         rows = waiting[0]
         if isinstance(rows, Reading):
             done = await rows.encoded()

@@ -7,10 +7,10 @@ from fastapi import APIRouter, Path, Query, Request, Response, Security
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.auth import authorize
+from api.auth import Forbidden, Principal, authorize
 from api.openapi.problems import UNKNOWN_SERIES, problem_responses
 from api.requests.parameters import optional_time, path_with
-from api.responses.job_bodies import AcceptedJobs, Job, Jobs, PlannedJobs
+from api.responses.job_bodies import AcceptedJobsBody, JobBody, JobsBody, PlannedJobsBody
 from api.responses.jobs import (
     accepted,
     describe_estimate,
@@ -24,8 +24,8 @@ from mdp_core.errors import InvalidParameter, InvalidWindow, StoreUnavailable, U
 from mdp_core.series.selection import Selection
 
 _MOST_SERIES = 1000
-# How long an answer waits for exchanges to tell where histories begin: what takes longer is left to
-# whoever works on the job.
+# How long an answer waits for exchanges to tell where histories begin; the worker of the job finds
+# out the rest.
 _PATIENCE_SECONDS = 10.0
 _LARGEST_ID = 2**63 - 1
 _JobId = Annotated[int, Path(ge=1, le=_LARGEST_ID, description="As `job` of an answer.")]
@@ -41,7 +41,7 @@ router = APIRouter(
 _Names = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
 
 
-class BackfillRequest(BaseModel):
+class NewBackfills(BaseModel):
     """Which series to fill, and from when to when."""
 
     model_config = ConfigDict(extra="forbid")
@@ -71,22 +71,29 @@ class JobFilter(BaseModel):
 
 @router.post(
     "",
-    dependencies=_WRITE,
     summary="Have windows of many series filled",
     responses={
         200: {
-            "model": PlannedJobs,
+            "model": PlannedJobsBody,
             "description": "dry_run: what it would take",
         },
         202: {
-            "model": AcceptedJobs,
+            "model": AcceptedJobsBody,
             "description": "Jobs; what is open already is that job.",
         },
         **problem_responses(413, *UNKNOWN_SERIES, InvalidParameter, InvalidWindow, 502, 503),
     },
 )
-async def post_backfills(request: Request, wanted: BackfillRequest) -> Response:
-    """Open a job for each series; the same series and window as an open job is that job."""
+async def post_backfills(
+    request: Request,
+    wanted: NewBackfills,
+    principal: Annotated[Principal, Security(authorize)],
+) -> Response:
+    """Open a job for each series; the same series and window is the same job.
+
+    For an estimate (`dry_run`) the scope `candles:read` is enough.
+    """
+    _require(principal, "candles:read" if wanted.dry_run else "backfill:write")
     backfills: Backfills = request.state.services.backfills
     selection = Selection(
         wanted.exchange, wanted.market_type, tuple(wanted.symbols), tuple(wanted.intervals)
@@ -110,7 +117,7 @@ async def post_backfills(request: Request, wanted: BackfillRequest) -> Response:
 
 
 @router.get("", dependencies=_READ, summary="Jobs, the newest first")
-async def get_backfills(request: Request, wanted: Annotated[JobFilter, Query()]) -> Jobs:
+async def get_backfills(request: Request, wanted: Annotated[JobFilter, Query()]) -> JobsBody:
     """List jobs with how far they have come."""
     backfills: Backfills = request.state.services.backfills
     is_open = None if wanted.state is None else wanted.state == "open"
@@ -123,8 +130,8 @@ async def get_backfills(request: Request, wanted: Annotated[JobFilter, Query()])
 @router.get(
     "/{job}", dependencies=_READ, summary="One job", responses=problem_responses(UnknownBackfill)
 )
-async def get_backfill(request: Request, job: _JobId) -> Job:
-    """Tell how far a job has come, read from coverage, and how long it will still take."""
+async def get_backfill(request: Request, job: _JobId) -> JobBody:
+    """Return a job's progress, read from coverage, and the estimate of the rest."""
     return describe_job(await request.state.services.backfills.get(job))
 
 
@@ -134,9 +141,15 @@ async def get_backfill(request: Request, job: _JobId) -> Job:
     summary="Cancel a job",
     responses=problem_responses(UnknownBackfill),
 )
-async def delete_backfill(request: Request, job: _JobId) -> Job:
-    """Have nobody work on it any more; what was fetched stays. One that has ended stays as is."""
+async def delete_backfill(request: Request, job: _JobId) -> JobBody:
+    """Cancel a job: fetched candles stay, a job that has ended stays as it is."""
     return describe_job(await request.state.services.backfills.cancel(job))
+
+
+def _require(principal: Principal, scope: str) -> None:
+    if not principal.scopes & {scope, "backfill:write"}:
+        message = f"the token lacks the scope {scope}"
+        raise Forbidden(message)
 
 
 def _time(name: str, value: str | int | None) -> datetime | None:

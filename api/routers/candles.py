@@ -53,7 +53,7 @@ _BY_MEDIA_TYPE = {each.media_type: name for name, each in FORMATS.items()}
 
 
 class CandleParameters(BaseModel):
-    """Which candles, and in which form."""
+    """The query of `GET /candles`."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -90,7 +90,7 @@ class CandleParameters(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """In which form the client takes an answer; `coding` None: not compressed."""
+    """The format and coding of an answer; `coding` None: not compressed."""
 
     format: str
     coding: str | None
@@ -106,7 +106,7 @@ class _Form:
     },
 )
 async def get_candles(request: Request) -> Response:
-    """Every closed candle of the window, ascending; what the store lacks is fetched first."""
+    """Return every closed candle of the window, ascending; gaps are fetched first."""
     path, parameters = series_path(request), query_parameters(request, CandleParameters)
     form, columns = _form(request, parameters.format), _columns(parameters.fields)
     query = _query(path, parameters)
@@ -158,7 +158,7 @@ async def _as_a_whole(
     form: _Form,
     headers: Mapping[str, str],
 ) -> Response:
-    """Send a short answer with its length; what was compressed once is kept for others."""
+    """Send a short answer with its length; compressed bodies are cached."""
     bodies: BodyMemory = request.state.bodies
     tag, format_ = headers.get("ETag") if form.coding else None, FORMATS[form.format]
     kept = bodies.get(tag) if tag else None
@@ -179,7 +179,7 @@ async def _in_chunks(
     form: _Form,
     headers: Mapping[str, str],
 ) -> Response:
-    """Send a long answer, once the first of it is ready; with its length if all is in memory."""
+    """Stream a long answer; with its length if all of it is in memory."""
     format_ = FORMATS[form.format]
     chunks = delivery.chunks(format_.body(provenance), form.coding)
     first = await anext(chunks)
@@ -215,7 +215,7 @@ def _query(path: SeriesPath, parameters: CandleParameters) -> CandleQuery:
 
 
 def _form(request: Request, name: str | None) -> _Form:
-    """Choose what the client likes best; a format that is compressed already stays as it may."""
+    """Choose format and coding by the client's preference; Parquet stays plain."""
     name = name or _BY_MEDIA_TYPE[best_media_type(_header(request, "Accept"), [*_BY_MEDIA_TYPE])]
     codings = _header(request, "Accept-Encoding")
     if FORMATS[name].is_packed and accepts_plain(codings):

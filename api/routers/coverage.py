@@ -20,7 +20,7 @@ from api.requests.parameters import (
 from mdp_core.domain.clock import to_ms
 from mdp_core.domain.queries import CandleQuery
 from mdp_core.errors import InvalidParameter, InvalidWindow, LimitTooLarge
-from mdp_core.service.coverage import Coverage, CoveragePage, State
+from mdp_core.service.coverage import Coverage, CoveragePage, SlotState
 
 router = APIRouter(
     tags=["candles"],
@@ -48,7 +48,7 @@ class SpanBody(TypedDict):
 
     start: int
     end: int
-    state: State
+    state: SlotState
 
 
 class CoverageBody(TypedDict):
@@ -68,7 +68,7 @@ async def get_coverage(
     request: Request,
     parameters: Annotated[CoverageParameters, Query()],
 ) -> CoverageBody:
-    """Part a window into what is covered, before history, forgotten, not fetched and rejected.
+    """Return the windows of a series by state: covered, not fetched, and why not.
 
     With `detail` (needs both bounds) covered windows are parted into slots with candles and slots
     for which the exchange has none.

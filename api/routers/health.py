@@ -6,11 +6,12 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from typing_extensions import TypedDict
 
+from api.auth import TokenVerifier, Unauthorized
 from api.openapi.problems import problem_responses
 from db.upgrade import newest_revision, schema_problem
 from mdp_core.domain.clock import to_ms
 from mdp_core.errors import StoreUnavailable
-from mdp_core.storage.database.health import Health, read_health
+from mdp_core.storage.database.diagnostics import Health, read_health
 from mdp_core.storage.jobs.job_runs import JobRuns, Run
 from mdp_core.wiring import Services
 
@@ -23,7 +24,7 @@ _Replica: TypeAlias = Literal["used", "away", "foreign"] | None
 
 
 class DatabaseBody(TypedDict):
-    """The database; `problem` says why it can't be served from. Not reached, no more is known.
+    """The database; `problem` says why the service can't serve from it.
 
     `replica` is null if none is configured; `away` and `foreign` (of another database, or promoted)
     cost no answer: the primary is read.
@@ -47,7 +48,7 @@ class BlockBody(TypedDict):
     why: str
 
 
-class ExchangeBody(TypedDict):
+class ExchangeHealthBody(TypedDict):
     """An exchange, and where it is blocked."""
 
     blocked: list[BlockBody]
@@ -75,7 +76,7 @@ class RunBody(TypedDict):
 
 
 class SyncersBody(TypedDict):
-    """Whether one lives, what waits for want of budget, and the latest runs of every job."""
+    """The syncers, the series that wait for budget, and the latest runs of each job."""
 
     alive: bool
     heartbeat_at: int | None
@@ -84,13 +85,21 @@ class SyncersBody(TypedDict):
     runs: list[RunBody]
 
 
+class CountersBody(TypedDict):
+    """Candles that the nightly checks compared with exchanges, and how many differed."""
+
+    verified: int
+    differing: int
+
+
 class HealthBody(TypedDict):
-    """Whether this service can serve, and on what it stands; times in epoch ms."""
+    """The service's state and that of what it depends on; times in epoch ms."""
 
     status: Literal["ok", "unavailable"]
     database: DatabaseBody
-    exchanges: NotRequired[dict[str, ExchangeBody]]
+    exchanges: NotRequired[dict[str, ExchangeHealthBody]]
     syncer: NotRequired[SyncersBody | None]
+    counters: NotRequired[CountersBody]
 
 
 @router.get(
@@ -106,7 +115,7 @@ class HealthBody(TypedDict):
     },
 )
 async def get_health(request: Request) -> Response:
-    """Tell the state of the database, its extension, its schema and the exchanges."""
+    """Return the state of the database, its extension, its schema and the exchanges."""
     services: Services = request.state.services
     state = services.servers.state
     replica = state.value if state else None
@@ -115,6 +124,7 @@ async def get_health(request: Request) -> Response:
             health = await read_health(connection)
         problem = schema_problem(health.migration)
         syncer = None if problem else await _syncer(services.runs)
+        counters = None if problem or not _is_admin(request) else await _counters(services.runs)
     except StoreUnavailable as error:
         body: HealthBody = {
             "status": "unavailable",
@@ -127,11 +137,28 @@ async def get_health(request: Request) -> Response:
         "exchanges": _exchanges(health, services.metadata.exchanges()),
         "syncer": syncer,
     }
+    if counters:
+        body["counters"] = counters
     return JSONResponse(body, _UNAVAILABLE if problem else 200)
 
 
+def _is_admin(request: Request) -> bool:
+    """Return whether the request has a token that may see details; it needs none otherwise."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    verifier: TokenVerifier = request.state.verifier
+    try:
+        return scheme.lower() == "bearer" and "admin" in verifier.verify(token).scopes
+    except Unauthorized:
+        return False
+
+
+async def _counters(runs: JobRuns) -> CountersBody:
+    verified, differing = await runs.verified()
+    return {"verified": verified, "differing": differing}
+
+
 async def _syncer(runs: JobRuns) -> SyncersBody:
-    """Show who lives, what waits for want of budget, and the latest runs of every job."""
+    """Return the syncers, waiting series and the latest runs of every job."""
     syncers, latest = await runs.syncers(), await runs.latest(_RUNS_SHOWN)
     waiting = {run.job: run.waiting for run in reversed(latest) if run.waiting is not None}
     return {
@@ -151,7 +178,7 @@ async def _syncer(runs: JobRuns) -> SyncersBody:
 
 
 def _public(syncer: str) -> str:
-    """Leave out the machine's name, which is nobody's business here."""
+    """Return a syncer's public name, without that of its machine."""
     return syncer.partition(":")[2]
 
 
@@ -181,7 +208,7 @@ def _describe(health: Health, problem: str | None, replica: _Replica) -> Databas
     return {**described, "problem": problem} if problem else described
 
 
-def _exchanges(health: Health, names: list[str]) -> dict[str, ExchangeBody]:
+def _exchanges(health: Health, names: list[str]) -> dict[str, ExchangeHealthBody]:
     blocks: dict[str, list[BlockBody]] = {name: [] for name in names}
     for block in health.blocks:
         blocks.setdefault(block.exchange, []).append(

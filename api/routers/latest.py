@@ -38,7 +38,7 @@ class LatestBody(TypedDict):
 
 
 class LatestParameters(BaseModel):
-    """Which candle."""
+    """The query of `GET /latest`."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -55,7 +55,7 @@ class LatestParameters(BaseModel):
     },
 )
 async def get_latest(request: Request) -> Response:
-    """Give the newest closed candle and whether it is final, or the forming one, marked."""
+    """Return the newest closed candle and whether it is final, or the forming one."""
     edge: LatestCandles = request.state.services.edge
     path, parameters = series_path(request), query_parameters(request, LatestParameters)
     query = CandleQuery(path.exchange, path.market_type, path.symbol, path.interval)

@@ -1,4 +1,4 @@
-"""`GET /meta/*`: exchanges, the symbols that they list, and the intervals that they offer."""
+"""`GET /meta/*`: exchanges, the symbols they list, the intervals they offer."""
 
 from datetime import datetime
 from itertools import islice
@@ -70,7 +70,7 @@ class ExchangesBody(TypedDict):
 
 
 class SymbolBody(TypedDict):
-    """A symbol; `listed_at` and `delisted_at` are information only, as the exchange gives it."""
+    """A symbol; `listed_at` and `delisted_at` are information of the exchange's."""
 
     exchange: str
     market_type: str
@@ -95,7 +95,7 @@ class SymbolsBody(TypedDict):
 
 
 class IntervalBody(TypedDict):
-    """An interval of a market: the exchange's own spelling, and where its candles open."""
+    """An interval of a market: the exchange's spelling, and the grid of open times."""
 
     exchange: str
     market_type: str

@@ -1,7 +1,7 @@
 """Which operating system account the local server runs as.
 
 Postgres refuses to run as root, for good reasons, so root hands it to an unprivileged account;
-everybody else runs it as themselves. That account often cannot enter root's folders: whether it
+other users run it as themselves. That account often cannot enter root's folders: whether it
 can is tried rather than computed, because mode bits do not tell about access lists.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from db.local.errors import LocalDatabaseError
 
-# An account made for Postgres first; nobody exists everywhere.
+# An account made for Postgres first; then the one that exists on every Unix.
 _ACCOUNTS_FOR_ROOT = ("postgres", "nobody")
 
 
@@ -50,7 +50,7 @@ def server_account(homes: Iterable[Path]) -> Account | None:
 def run_as(
     account: Account | None, command: Sequence[str | Path], *, cwd: Path = Path("/")
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end as the account (None: as this process) and return its output."""
+    """Run a command to its end as the account (None: our own); return its output."""
     return subprocess.run(  # noqa: S603 - commands of db.local* only
         command,
         cwd=cwd,

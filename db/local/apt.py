@@ -1,4 +1,4 @@
-"""TimescaleDB from Debian's packages, unpacked into a folder without installing anything.
+"""TimescaleDB from Debian's packages, unpacked into a folder, not installed.
 
 Debian builds Postgres with TimescaleDB, signed, on mirrors that every Debian machine already
 trusts; no other registry has a ready build. apt runs isolated: it sees its own state, its own cache
@@ -36,7 +36,7 @@ _REWRITTEN_FIELDS = {"types", "uris", "suites", "components", "enabled", "archit
 
 
 def unpack_timescaledb(folder: Path, final: Path) -> None:
-    """Leave in `folder` a server that runs once the folder has been renamed to `final`.
+    """Build a server in `folder` that runs once the folder is renamed to `final`.
 
     Args:
         folder: Exists, empty.
@@ -90,12 +90,12 @@ def _find_patchelf() -> Path:
 
 
 def download(work: Path, packages: Sequence[str], what: str, *, suite: str = SUITE) -> list[Path]:
-    """Download packages of one of Debian's suites and all they depend on, down to libc.
+    """Download packages of one Debian suite and all their dependencies, libc too.
 
     Args:
         work: A folder for apt's own state and the packages; made if need be.
         packages: Their names.
-        what: Tells whoever waits what is being done.
+        what: Names the step, for the user who waits.
         suite: Whose packages; a sources file that was given is used as it is.
 
     Raises:
@@ -255,7 +255,7 @@ def parse_one_line(text: str) -> Iterator[dict[str, str]]:
 
 
 def is_debian(stanza: Mapping[str, str]) -> bool:
-    """Tell whether this source is Debian's main archive; others name their suites otherwise."""
+    """Return whether this source is Debian's main archive, by its suites' names."""
     suites = _ROLLING_SUITES | {_codename()}
     return (
         "deb" in stanza.get("types", "").split()

@@ -1,10 +1,10 @@
-"""The files of one local database: where they are, who owns them, how they come and go.
+"""The files of one local database: their place, owner and life cycle.
 
 A cluster is `home/data` beside `home/password`. `home` is `data_dir/postgres-<major>-<kind>`, so a
 server never opens files of another version or kind. As root the server runs as an unprivileged
 account; where that account cannot reach the data folder (below /root, or a private temporary
 folder), the home is in /var/lib/mdp and the name in the data folder is a symbolic link to it:
-opening up somebody's folders is not ours to do.
+opening up a user's folders is not ours to do.
 """
 
 import fcntl
@@ -58,7 +58,7 @@ def homes(data_dir: Path) -> list[Path]:
 def ensure_cluster(
     data_dir: Path, account: Account | None, programs: Programs, *, is_durable: bool
 ) -> Cluster:
-    """Return the cluster of these programs in this data folder, initialised if it is new.
+    """Return the cluster of these programs in a data folder, initialised if new.
 
     Args:
         data_dir: Exists; the caller holds its owner lock.
@@ -76,7 +76,7 @@ def ensure_cluster(
 
 
 def stop_stale_server(data: Path) -> None:
-    """Make sure no server runs on these files; the caller holds the owner lock, so none may.
+    """Stop any server on these files; the caller must hold the owner lock.
 
     A server found is one whose owner was killed where the system could not tell it, or which is
     still shutting down. A number in the pid file that by now belongs to another program is removed:
@@ -152,7 +152,7 @@ def _ensure_home(data_dir: Path, account: Account | None, programs: Programs) ->
 def _make_home_elsewhere(link: Path) -> None:
     """Make a home that every account can reach, and link to it.
 
-    Those of data folders in the temporary folder go when their link has gone, for nobody else
+    Those of data folders in the temporary folder go when their link has gone, for nothing else
     deletes them; all others stay until they are removed on purpose.
     """
     _ELSEWHERE.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The one error of the local database, apart so that every `db.local*` module can raise it."""
+"""The error of the local database, which every module of the package raises."""
 
 
 class LocalDatabaseError(Exception):

@@ -113,7 +113,7 @@ def _copy_wheel(package: Path, folder: Path) -> None:
 def cached_folder(
     cache: Path, name: str, account: Account | None, make: Callable[[Path, Path], None]
 ) -> Path:
-    """Return the cache's folder of this name; made by `make(temporary, final)` if missing."""
+    """Return a folder of the cache, made by `make(temporary, final)` if missing."""
     final = cache / name
     if final.is_dir():
         return final
@@ -139,7 +139,7 @@ def cached_folder(
 
 
 def _make_public(folder: Path) -> None:
-    """Make missing folders enterable by everyone, whatever the umask is."""
+    """Make missing folders enterable by all users, whatever the umask is."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     for path in reversed(missing):
         path.mkdir(exist_ok=True)

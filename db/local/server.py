@@ -1,4 +1,4 @@
-"""A real Postgres for the demo, the tests and the benchmarks, without Docker and without set-up.
+"""A real Postgres for demo, tests and benchmarks, without Docker or set-up.
 
 `open_local_database` finds or downloads a server (`local_programs`), keeps its files in a data
 folder (`local_cluster`) and runs it as long as its owner runs: on leaving the context, and when the
@@ -141,7 +141,7 @@ def _wanted_kind(kind: WantedKind) -> WantedKind:
 
 @contextlib.contextmanager
 def _owned(data_dir: Path) -> Generator[Path]:
-    """Be the one owner of the data folder; the system ends it with this process, however it ends.
+    """Hold the data folder's owner lock, which ends with this process.
 
     Programs started meanwhile do not inherit the lock (Python opens files that way).
     """

@@ -1,10 +1,9 @@
-"""Run migrations on the database that `DATABASE_URL`, or the caller's connection, names."""
+"""Run migrations on the connection that the caller (`db.upgrade`) hands in."""
 
 from alembic import context
-from sqlalchemy import Connection, create_engine, make_url, pool, text
+from sqlalchemy import Connection, text
 
 from db.schema import metadata
-from mdp_core.settings import DatabaseSettings
 
 
 def _migrate(connection: Connection) -> None:
@@ -14,16 +13,4 @@ def _migrate(connection: Connection) -> None:
         context.run_migrations()
 
 
-def _run() -> None:
-    connection: Connection | None = context.config.attributes.get("connection")
-    if connection is not None:
-        _migrate(connection)
-        return
-    url = make_url(DatabaseSettings().database_url).set(drivername="postgresql+psycopg")  # pyright: ignore[reportCallIssue]
-    engine = create_engine(url, poolclass=pool.NullPool)
-    with engine.connect() as own_connection:
-        _migrate(own_connection)
-        own_connection.commit()
-
-
-_run()
+_migrate(context.config.attributes["connection"])

@@ -1,4 +1,4 @@
-"""Large windows, filled chunk by chunk through the service; the coverage is the checkpoint."""
+"""Fill large windows chunk by chunk through the service, resuming by coverage."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -7,7 +7,6 @@ from datetime import datetime
 
 from mdp_core.backfill.chunks import ChunkGrid, Order
 from mdp_core.backfill.estimate import Estimate, estimate, page_hull
-from mdp_core.domain.clock import EPOCH
 from mdp_core.domain.queries import CandleQuery, Missing
 from mdp_core.domain.series import Series
 from mdp_core.domain.watermarks import Watermarks
@@ -22,6 +21,7 @@ from mdp_core.errors import (
     MdpError,
 )
 from mdp_core.fill.market import MarketContext
+from mdp_core.ratelimit.context import RequestContext
 from mdp_core.ratelimit.priority import Priority
 from mdp_core.ratelimit.tariff import Terms
 from mdp_core.service.candles import CandleService
@@ -38,7 +38,7 @@ _REFUSALS = 3
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """What filling a window will take, and what of it the exchange can't give any more."""
+    """The estimate for a window, and the parts beyond the exchange's retention."""
 
     estimate: Estimate
     forgotten: Sequence[Window]
@@ -46,7 +46,7 @@ class Outlook:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """What of a window is still to be fetched, and what can't be had."""
+    """The gaps of a window that are left, and the windows that can't be had."""
 
     gaps: Sequence[Window]
     lost: Sequence[Missing]
@@ -54,7 +54,7 @@ class Left:
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """What came of a chunk: what can't be had, and what, if anything, is in the way for now."""
+    """The outcome of a chunk: windows that are lost, and a passing obstacle, if any."""
 
     lost: Sequence[Missing]
     delay: MdpError | None
@@ -62,7 +62,7 @@ class Filled:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A chunk was tried; what turned out to be lost, and what is in the way for now.
+    """A chunk that was tried; the windows that are lost, and a passing obstacle.
 
     `gaps` is what was still to be fetched before it, as far as that is known.
     """
@@ -132,7 +132,7 @@ class BulkFill:
         No exchange is asked: all that lies in such a window was closed when it was given.
         """
         market = self._market(series)
-        by_our_clock = await market.exchange_clock.watermarks(series, EPOCH)
+        by_our_clock = market.exchange_clock.presumed(series)
         begins = by_our_clock.history_start
         if series.history_start is not None or market.adapter.facts.supports_first_candle:
             begins = min(series.history_start or window.end, window.end)
@@ -153,7 +153,7 @@ class BulkFill:
     async def steps(
         self, series: Series, window: Window, order: Order, priority: Priority
     ) -> AsyncGenerator[Step]:
-        """Fill `window` (on the grid) chunk after chunk, until all that can be had is there.
+        """Fill `window` (on the grid) chunk by chunk, until nothing more can be fetched.
 
         After a step with a delay the same is tried again: who takes the steps waits, or stops. Of a
         series that the exchange refuses all that is left is lost.
@@ -178,7 +178,7 @@ class BulkFill:
     async def _step(
         self, series: Series, left: Left, order: Order, priority: Priority, refusals: Refusals
     ) -> Step:
-        """Take what is lost already for lost, and try a chunk of the rest, if there is any."""
+        """Report the windows that are lost already, and try a chunk of the rest."""
         if not left.gaps:
             return Step(None, left.lost, None, [])
         chunk = self.choose(series, left, order)
@@ -206,7 +206,8 @@ class BulkFill:
         Raises:
             ExchangeError: The exchange's clock was needed and could not be read.
         """
-        watermarks = await self._market(series).watermarks(series, window.end)
+        context = RequestContext.at(Priority.BACKFILL)
+        watermarks = await self._market(series).watermarks(series, window.end, context)
         known = window.clip(watermarks.history_start, watermarks.closed_until)
         missing = subtract(await self._store.missing(series.id, known), given_up)
         forgotten = intersect(

@@ -13,7 +13,7 @@ from mdp_core.domain.windows import Window
 
 @dataclass(frozen=True, slots=True)
 class ChunkGrid:
-    """Cuts gaps into chunks of `pages` pages; the first may begin inside its first page."""
+    """Chunks of `pages` pages, cut from gaps; the first may begin inside a page."""
 
     grid: Grid
     page_size: int

@@ -1,4 +1,4 @@
-"""What filling a window takes, told before it is done. Pure.
+"""Estimates of fills: candles, pages, weight and seconds. Pure.
 
 The same plan is made here that a fill follows: pages on the canonical grid, neighbours in one
 request where the exchange allows it, and of each request only the hull of what is not covered.
@@ -20,10 +20,10 @@ from mdp_core.ratelimit.tariff import Terms
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What it takes to have everything of some windows.
+    """The candles, pages, weight and seconds of some windows.
 
     `slots` are those that are stored or that the exchange can still give, `candles` those of them
-    that must be fetched, at the most: where nobody traded there may be none. `seconds` includes
+    that must be fetched, at the most: slots without trades may have none. `seconds` includes
     the wait for what is queued ahead.
     """
 
@@ -112,7 +112,7 @@ def _stretches(wanted: Sequence[Window], grid: Grid, page_size: int) -> list[ran
 
 
 class _Gaps:
-    """What is missing, as ascending pairs of slots, of what can be asked for."""
+    """The gaps that can be fetched, as ascending pairs of slots."""
 
     def __init__(self, gaps: Sequence[tuple[int, int]], grid: Grid, watermarks: Watermarks) -> None:
         self._starts = [start for start, _ in gaps]
@@ -135,7 +135,7 @@ class _Gaps:
 
 
 def _weigh(pages: range, gaps: _Gaps, terms: Terms) -> float:
-    """Weigh the requests for adjacent pages: all alike but the ends, and those with an edge."""
+    """Weigh the requests for adjacent pages; only the ends and edges differ."""
     size = terms.page_size * terms.pages_per_request
     start, stop = pages.start * terms.page_size, pages.stop * terms.page_size
     requests = -(-(stop - start) // size)

@@ -18,6 +18,7 @@ from mdp_core.domain.windows import Window
 from mdp_core.errors import BadRows
 from mdp_core.exchanges.clock import EARLIEST
 from mdp_core.fill.market import MarketContext
+from mdp_core.ratelimit.context import RequestContext
 from mdp_core.ratelimit.priority import Priority
 from mdp_core.series.resolver import SeriesResolver
 from mdp_core.service.candles import CandleService
@@ -68,7 +69,10 @@ class HistorySearch:
     async def _first_daily(self, series: Series) -> datetime | None:
         """Give when the symbol's first daily candle opens; it is looked for only once."""
         symbol, day = series.symbol, Interval.ONE_DAY.value
-        daily = await self._metadata.series(symbol.exchange, symbol.market_type, symbol.name, day)
+        context = RequestContext.at(Priority.BACKFILL)
+        daily = await self._metadata.series(
+            symbol.exchange, symbol.market_type, symbol.name, day, context
+        )
         if daily.history_start is None and (begins := await self._search_days(daily)):
             await self._metadata.learn_history_start(daily, begins)
             return begins
@@ -146,7 +150,9 @@ class HistorySearch:
 
     async def _pages(self, series: Series) -> tuple[int, int]:
         """Number the first page that can have candles, and the one after the last."""
-        watermarks = await self._market(series).watermarks(series, None)
+        watermarks = await self._market(series).watermarks(
+            series, None, RequestContext.at(Priority.BACKFILL)
+        )
         return self._index(series, EARLIEST), self._index(series, watermarks.settled_until) + 1
 
     def _index(self, series: Series, time: datetime) -> int:

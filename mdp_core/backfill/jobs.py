@@ -23,15 +23,16 @@ from mdp_core.errors import (
     UnknownBackfill,
 )
 from mdp_core.exchanges.clock import EARLIEST
+from mdp_core.ratelimit.context import DEFAULT_CONTEXT, RequestContext
 from mdp_core.series.resolver import SeriesResolver
 from mdp_core.series.selection import SeriesName
-from mdp_core.storage.jobs.backfills import BackfillStore, Job, Memory, Queued, State
+from mdp_core.storage.jobs.backfills import BackfillStore, Job, JobState, Queued, Retention
 from mdp_core.storage.jobs.job_runs import JobRuns
 
 
 @dataclass(frozen=True, slots=True)
 class JobStatus:
-    """A job and what is left of it: an estimate, and what the exchange can't give any more.
+    """A job and the rest of it: an estimate, and windows beyond the retention.
 
     `left` is None where its series can't be resolved at the moment. Unless `begins_known` its
     history may begin later than is reckoned with, and less is left.
@@ -76,7 +77,7 @@ class Backfills:
         With a limit the job reaches as far as so many candles do where none is absent.
 
         Raises:
-            NoSyncer: Nobody lives who would work on it.
+            NoSyncer: No syncer is alive to work on it.
             MdpError: As `CandleService.get`.
         """
         series = await self._metadata.series(
@@ -94,7 +95,7 @@ class Backfills:
 
         Raises:
             NothingClosed: A window is empty; then there is no job for any.
-            NoSyncer: Nobody lives who would work on them.
+            NoSyncer: No syncer is alive to work on them.
         """
         for each in planned:
             if each.window.is_empty:
@@ -150,23 +151,25 @@ class Backfills:
         )
 
     async def cancel(self, job: int) -> JobStatus:
-        """Have nobody work on a job any more; what it has fetched stays.
+        """Cancel a job; the candles that it has fetched stay.
 
         Raises:
             UnknownBackfill: There is no such job.
         """
         await self._job(job)
-        await self._jobs.end(job, State.CANCELLED)
+        await self._jobs.end(job, JobState.CANCELLED)
         return await self.get(job)
 
-    async def series(self, name: SeriesName | Job) -> Series:
+    async def series(
+        self, name: SeriesName | Job, context: RequestContext = DEFAULT_CONTEXT
+    ) -> Series:
         """Give the series that a selection or a job names."""
         return await self._metadata.series(
-            name.exchange, name.market_type, name.symbol, name.interval
+            name.exchange, name.market_type, name.symbol, name.interval, context
         )
 
     async def narrow(self, job: Job, series: Series) -> None:
-        """Have a job that was made for all of a history begin where that does, once it is known."""
+        """Let a job for all of a history begin at the history start, once known."""
         grid, window = series.grid, job.window
         start = grid.ceil(window.start)
         if series.history_start and grid.floor(window.start) <= grid.ceil(EARLIEST):
@@ -221,10 +224,10 @@ class Backfills:
         slots = queued.missing / (grid.at(facts.page_size) - grid.at(0)) * facts.page_size
         return market.terms.weigh(round(slots))
 
-    def _memories(self, exchange: str) -> list[Memory]:
+    def _memories(self, exchange: str) -> list[Retention]:
         now = self._clock()
         return [
-            Memory(
+            Retention(
                 market_type,
                 interval.value,
                 each.grid.at(each.grid.index(now) - facts.retention_candles),

@@ -1,4 +1,4 @@
-"""What filling many series takes, told before there is a job.
+"""Plans: the estimate for many series, before there is a job.
 
 Where a history begins may have to be asked of an exchange first. That is in no haste: users go
 first, and a limit that is used up for now is waited for.
@@ -24,8 +24,8 @@ from mdp_core.errors import (
     StoreUnavailable,
 )
 from mdp_core.exchanges.clock import EARLIEST
+from mdp_core.ratelimit.context import RequestContext
 from mdp_core.ratelimit.priority import Priority
-from mdp_core.ratelimit.scheduler import at_priority
 from mdp_core.series.resolver import SeriesResolver
 from mdp_core.series.selection import Selection, Selector, SeriesName
 
@@ -64,13 +64,13 @@ class PlannedFill:
 
     @property
     def estimate(self) -> Estimate:
-        """What it takes, the wait for what is queued ahead included."""
+        """The estimate, including the wait for jobs queued ahead."""
         alone = self.outlook.estimate
         return replace(alone, seconds=alone.seconds + self.waiting_seconds)
 
     @property
     def nothing(self) -> MdpError:
-        """What to say where there is nothing to fill."""
+        """The error of a window without a closed candle."""
         return NothingClosed(self.window.start, self.window.end)
 
 
@@ -84,14 +84,14 @@ class RejectedFill:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What many series take, and of which nothing is to be filled."""
+    """The planned fills of many series, and the rejected ones."""
 
     planned: Sequence[PlannedFill]
     failed: Sequence[RejectedFill]
 
     @property
     def total(self) -> Estimate:
-        """What all take, one after the other and after what is queued ahead."""
+        """The estimate of all, one after the other, after the jobs queued ahead."""
         alone = sum((each.outlook.estimate for each in self.planned), Estimate())
         last = max((each.estimate.seconds for each in self.planned), default=0.0)
         return replace(alone, seconds=max(alone.seconds, last))
@@ -134,7 +134,7 @@ class Planning:
         *,
         patience_seconds: float | None = None,
     ) -> Plan:
-        """Tell what filling each series takes; what is not known of one is asked for first.
+        """Estimate the fill of each series; unknown history starts are asked for first.
 
         Args:
             names: Of the series.
@@ -154,8 +154,7 @@ class Planning:
 
         async def plan_one(name: SeriesName) -> PlannedFill | RejectedFill:
             try:
-                with at_priority(Priority.BACKFILL):
-                    series = await self._begun(name, until)
+                series = await self._begun(name, until)
                 plan = partial(self.plan_series, series, start, end)
                 return await patiently(plan, until)
             except StoreUnavailable:
@@ -211,13 +210,14 @@ class Planning:
             MdpError: As `SeriesResolver.series`, but for a limit that is used up.
         """
         words = (name.exchange, name.market_type, name.symbol, name.interval)
-        kept = await self._metadata.kept(*words)
+        context = RequestContext.at(Priority.BACKFILL)
+        kept = await self._metadata.kept(*words, context)
         probes = self._metadata.adapter(name.exchange, name.market_type).facts.supports_first_candle
         if kept.history_start is not None or not probes:
             return kept
         try:
             async with asyncio.timeout_at(until):
-                series = await patiently(partial(self._metadata.series, *words))
+                series = await patiently(partial(self._metadata.series, *words, context))
         except TimeoutError:
             return kept
         if series.history_start is None:
@@ -226,7 +226,7 @@ class Planning:
 
 
 async def patiently(do: Callable[[], Awaitable[_Result]], until: float | None = None) -> _Result:
-    """Do something, and again where an exchange's limit is used up, until that lets it.
+    """Run an action again until the exchange's rate limit lets it through.
 
     Args:
         do: Asks an exchange.

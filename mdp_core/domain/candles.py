@@ -1,4 +1,4 @@
-"""The types that travel the house: windows, series, and candles as columns."""
+"""Candles as columns of numpy arrays, the one type that travels the house."""
 
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -31,7 +31,7 @@ class Candle:
 
 @dataclass(frozen=True, slots=True)
 class Candles:
-    """Candles as columns of one length; `time` in epoch milliseconds (UTC) of the open.
+    """Candles as columns of one length; `time`: the open in epoch ms (UTC).
 
     `quote_volume` and `trades` are NaN where the exchange gives none. Inside the house rows are
     ascending and unique by time; only what comes straight from an adapter may be otherwise.
@@ -47,46 +47,32 @@ class Candles:
     trades: Float64s
 
     def __len__(self) -> int:
-        """Count the rows."""
+        """Return the number of rows."""
         return len(self.time)
 
     def __getitem__(self, rows: slice | Bools | Int64s) -> Self:
-        """Choose rows by slice, mask or positions."""
+        """Return rows by slice, mask or positions."""
         return type(self)(*(getattr(self, name)[rows] for name in COLUMNS))
 
     @classmethod
     def empty(cls) -> Self:
-        """Give no candles."""
+        """Return no candles."""
         nothing = np.empty(0, np.float64)
         return cls(np.empty(0, np.int64), *(nothing,) * (len(COLUMNS) - 1))
 
     @classmethod
     def concatenate(cls, parts: list[Self]) -> Self:
-        """Put candles one after another; no order is made."""
+        """Return candles one after another; their order is not changed."""
         if not parts:
             return cls.empty()
         return cls(*(np.concatenate([getattr(p, name) for p in parts]) for name in COLUMNS))
 
     def inside(self, window: Window) -> Self:
-        """Choose the rows that open in `window`, whatever their order."""
+        """Return the rows that open in `window`, in their order."""
         return self[(self.time >= to_ms(window.start)) & (self.time < to_ms(window.end))]
 
-    def differences(self, other: Self) -> int:
-        """Count the times at which only one of both has a candle, or they have different ones.
-
-        Both must be ascending and unique.
-        """
-        both, here, there = np.intersect1d(
-            self.time, other.time, assume_unique=True, return_indices=True
-        )
-        same = np.ones(len(both), np.bool_)
-        for name in COLUMNS[1:]:
-            mine, theirs = getattr(self, name)[here], getattr(other, name)[there]
-            same &= (mine == theirs) | (np.isnan(mine) & np.isnan(theirs))
-        return len(self) + len(other) - len(both) - int(same.sum())
-
     def row(self, position: int) -> Candle:
-        """Give one row as a `Candle`."""
+        """Return one row as a `Candle`."""
         quote_volume, trades = float(self.quote_volume[position]), float(self.trades[position])
         return Candle(
             from_ms(int(self.time[position])),

@@ -1,6 +1,6 @@
-"""The one source of "now": real time, or a clock that was set elsewhere and may run faster.
+"""The one source of "now": real time, or a clock set elsewhere, perhaps faster.
 
-Old data can be asked of an exchange with a short memory only if everybody agrees that it is then,
+Old data can be asked of an exchange with a short memory only if all parts agree on the time,
 so the demo hands one clock to the sandbox and to every service. Tokens and rate budgets do not use
 it: they live in real time.
 """
@@ -30,7 +30,7 @@ def from_ms(ms: int) -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """A clock that showed `shown` when real time was `since` and runs `speed` times as fast.
+    """A clock that showed `shown` at real time `since`, `speed` times as fast.
 
     Its text form, `shown@since*speed` in epoch milliseconds, is the setting `MDP_CLOCK`.
     """

@@ -1,7 +1,7 @@
-"""Intervals and the grids their candles open on: the only calendar arithmetic of the house.
+"""Intervals and the grids of their candles: all calendar arithmetic.
 
 A grid numbers its slots (open times) with integers; everything else follows from `index` and `at`.
-Weeks have a phase and months no fixed length, so nobody else divides by a step.
+Weeks have a phase and months no fixed length, so no other module divides by a step.
 """
 
 from abc import ABC, abstractmethod
@@ -20,7 +20,7 @@ Int64s: TypeAlias = NDArray[np.int64]
 
 
 class Interval(StrEnum):
-    """How long a candle lasts, in the spelling that every request and answer uses."""
+    """The duration of a candle, as requests and answers spell it."""
 
     ONE_MINUTE = "1m"
     THREE_MINUTES = "3m"
@@ -157,7 +157,7 @@ _STEPS = {
 
 
 def epoch_grid(interval: Interval, phase: timedelta = timedelta(0)) -> Grid:
-    """Give the grid of an interval: multiples of its length from the epoch, or calendar months.
+    """Return an interval's usual grid: multiples from the epoch, or months.
 
     Args:
         interval: Any interval; `1M` gives calendar months whatever the phase.

@@ -1,4 +1,4 @@
-"""Names as people write them: several separated by commas, and globs, in any case. Pure."""
+"""Lists of names and globs, separated by commas, in any case. Pure."""
 
 import fnmatch
 

@@ -1,4 +1,4 @@
-"""What was asked of the service, and what it answers."""
+"""Queries of the candle service, and its answers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class CandleQuery:
 
 @dataclass(frozen=True, slots=True)
 class Latest:
-    """One candle at the live edge, and what is known of it at `as_of` (the exchange's time)."""
+    """One candle at the live edge, as known at `as_of` (the exchange's time)."""
 
     series: Series
     candle: Candle
@@ -55,7 +55,7 @@ class Missing:
 
 @dataclass(frozen=True, slots=True)
 class Continuation:
-    """The bounds under which the rest of the candles is found; `start` None: the newest ones."""
+    """The bounds of the rest of the candles; `start` None: the newest ones."""
 
     start: datetime | None
     end: datetime
@@ -63,7 +63,7 @@ class Continuation:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is known of the window that was asked for; its candles are read when they are sent.
+    """The answer for a window; its candles are read when they are sent.
 
     `window` is what the answer is complete for, but for `missing`. The candles before `stored.end`
     are in the store; `edge` holds those after it. From `settled_until` on candles may still change.
@@ -85,7 +85,7 @@ class Answer:
 
     @property
     def is_final(self) -> bool:
-        """Whether every candle of the window is settled and stored, or known not to exist."""
+        """True if every candle of the window is settled and stored, or absent."""
         return self.settled_until >= self.window.end and not self.missing and not len(self.edge)
 
 

@@ -8,7 +8,7 @@ from mdp_core.domain.intervals import Grid, Interval
 
 @dataclass(frozen=True, slots=True)
 class Symbol:
-    """What an exchange trades, under our name (`BASE-QUOTE`) and under its own."""
+    """A symbol of an exchange, under our name (`BASE-QUOTE`) and its own."""
 
     exchange: str
     market_type: str
@@ -49,6 +49,6 @@ class Series:
         return self.symbol.exchange
 
     def __str__(self) -> str:
-        """Give the four words that name it."""
+        """Return the four words that name it."""
         symbol = self.symbol
         return f"{symbol.exchange} {symbol.market_type} {symbol.name} {self.interval}"

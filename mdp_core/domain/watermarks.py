@@ -1,4 +1,4 @@
-"""The bounds between what is final, what may change, and what can be asked for. Pure."""
+"""Watermarks: bounds of what is final, may change, and can be fetched. Pure."""
 
 from dataclasses import dataclass
 from datetime import datetime

@@ -8,13 +8,13 @@ from typing import Self
 
 @dataclass(frozen=True, slots=True, order=True)
 class Window:
-    """A half-open span `[start, end)` of open times; aware, UTC; empty where both are equal."""
+    """A half-open span `[start, end)` of open times; aware, UTC; may be empty."""
 
     start: datetime
     end: datetime
 
     def __post_init__(self) -> None:
-        """Refuse naive times and a start after the end."""
+        """Raise ValueError for naive times and for a start after the end."""
         if self.start.tzinfo is not UTC or self.end.tzinfo is not UTC:
             message = f"a window needs UTC times, got {self.start!r} and {self.end!r}"
             raise ValueError(message)
@@ -23,27 +23,27 @@ class Window:
             raise ValueError(message)
 
     def __str__(self) -> str:
-        """Give both bounds as ISO-8601 writes an interval."""
+        """Return both bounds as an ISO-8601 interval."""
         return f"{self.start.isoformat()}/{self.end.isoformat()}".replace("+00:00", "Z")
 
     @property
     def is_empty(self) -> bool:
-        """Whether no time lies inside."""
+        """True if no time lies inside."""
         return self.start == self.end
 
     def clip(self, start: datetime, end: datetime) -> Self:
-        """Give the part inside `[start, end)`; where nothing is left, an empty window inside."""
+        """Return the part inside `[start, end)`; where none is left, an empty window."""
         clipped = min(max(self.start, start), self.end)
         return type(self)(clipped, max(min(self.end, end), clipped))
 
 
 def hull(windows: list[Window]) -> Window:
-    """Give the smallest window around ascending, non-empty `windows` (at least one)."""
+    """Return the smallest window around ascending, non-empty `windows` (at least one)."""
     return Window(windows[0].start, windows[-1].end)
 
 
 def subtract(windows: Iterable[Window], holes: Iterable[Window]) -> list[Window]:
-    """Take `holes` out of ascending, disjoint `windows`; what is empty goes."""
+    """Return ascending, disjoint `windows` without `holes`; empty ones are dropped."""
     left = list(windows)
     for hole in holes:
         parts = (part for window in left for part in _around(window, hole))
@@ -52,7 +52,7 @@ def subtract(windows: Iterable[Window], holes: Iterable[Window]) -> list[Window]
 
 
 def intersect(windows: Iterable[Window], other: Window) -> list[Window]:
-    """Give what of `windows` lies inside `other`; what is empty goes."""
+    """Return the parts of `windows` inside `other`; empty ones are dropped."""
     clipped = (window.clip(other.start, other.end) for window in windows)
     return [window for window in clipped if not window.is_empty]
 

@@ -6,15 +6,17 @@ is one file with one subclass, named by an entry point of the group `mdp.exchang
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from datetime import datetime
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from mdp_core.domain.candles import Candles
 from mdp_core.domain.intervals import Grid, Interval
 from mdp_core.domain.series import Symbol
 from mdp_core.domain.windows import Window
 from mdp_core.exchanges.http import ExchangeHttp
+from mdp_core.ratelimit.context import RequestContext
 from mdp_core.ratelimit.tariff import Tariff
 
 
@@ -60,6 +62,8 @@ class ExchangeFacts:
     """How many candles of a series it remembers at the most; None: all."""
     pages_per_request: int = 1
     """How many adjacent pages one request may ask for."""
+    overshoot_slots: int = 0
+    """How many slots before a window's start its answers are known to begin."""
 
 
 class ExchangeAdapter(ABC):
@@ -75,6 +79,15 @@ class ExchangeAdapter(ABC):
     def __init__(self, http: ExchangeHttp) -> None:
         self._http = http
 
+    def bound(self, context: RequestContext) -> Self:
+        """Return this adapter for requests on behalf of `context`: its urgency, permit and count.
+
+        What it returns is a copy that shares everything but the HTTP helper.
+        """
+        bound = copy(self)
+        bound._http = self._http.bound(context)  # noqa: SLF001 - of its own copy
+        return bound
+
     @abstractmethod
     async def fetch_page(self, symbol: Symbol, interval: Interval, window: Window) -> Candles:
         """Fetch the candles that open in `window`: on the grid, at most one page long.
@@ -82,7 +95,7 @@ class ExchangeAdapter(ABC):
         Returns:
             The rows as the exchange sent them, in our columns and units (times in epoch ms UTC,
             volume in base units): possibly unordered, outside the window, forming or wrong. The
-            caller sifts them, the same way for every exchange.
+            caller judges them, the same way for every exchange.
         """
 
     @abstractmethod

@@ -6,11 +6,10 @@ repositories where they say more than the documentation.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
-import numpy as np
 from typing_extensions import override
 
 from mdp_core.domain.candles import Candles
@@ -20,11 +19,24 @@ from mdp_core.domain.series import Symbol
 from mdp_core.domain.windows import Window
 from mdp_core.errors import BadPayload
 from mdp_core.exchanges.base import ExchangeAdapter, ExchangeFacts, OfferedInterval
-from mdp_core.exchanges.parsing import arrays, decimals, integers, objects
+from mdp_core.exchanges.parsing import (
+    SymbolList,
+    columns,
+    counts,
+    decimal,
+    decimals,
+    integer,
+    read_symbols,
+    text,
+    times,
+)
 from mdp_core.ratelimit.tariff import Tariff
 
 _NAME = "binance"
 _KLINES = "/fapi/v1/klines"
+
+# Of a row: its time, open to volume, quote volume, trades.
+_COLUMNS = (0, 1, 2, 3, 4, 5, 7, 8)
 
 # Weight by `limit`: [1,100) 1, [100,500) 2, [500,1000] 5, above 10. 499 rows cost least.
 _PAGE_SIZE = 499
@@ -115,36 +127,34 @@ def parse_candles(payload: object) -> Candles:
     the prices and volumes as strings.
 
     Raises:
-        BadPayload: Not a list of such rows.
+        BadPayload: Not a list of rows with times.
     """
     try:
-        rows = arrays(payload)
-        if not rows:
-            return Candles.empty()
-        time, *texts, _close_time, quote_volume, trades = list(zip(*rows, strict=True))[:9]
-        numbers = [decimals(text) for text in (*texts, quote_volume)]
-        return Candles(integers(time), *numbers, trades=integers(trades).astype(np.float64))
-    except (TypeError, ValueError, OverflowError) as error:
+        time, *numbers, trades = columns(payload, list, _COLUMNS)
+        return Candles(times(time), *map(decimals, numbers), trades=counts(trades))
+    except TypeError as error:
         raise BadPayload(_NAME, "answered klines of an unknown shape") from error
 
 
-def parse_symbols(payload: object) -> list[Symbol]:
+def parse_symbols(payload: object) -> SymbolList:
     """Read `exchangeInfo`: the contracts of type PERPETUAL.
 
     Keys, contract types and states come and go: what is unknown is left out or is inactive.
 
     Raises:
-        BadPayload: There is no list of symbols, or a perpetual lacks its names.
+        BadPayload: There is no list of symbols, or one of which nothing can be read.
     """
     try:
-        entries = objects(cast("dict[str, object]", payload)["symbols"])
-        return [_symbol(entry) for entry in entries if entry.get("contractType") == "PERPETUAL"]
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        listed = cast("dict[str, object]", payload)["symbols"]
+        return read_symbols(_NAME, listed, _symbol, "symbol")
+    except (KeyError, TypeError) as error:
         raise BadPayload(_NAME, "answered an exchangeInfo of an unknown shape") from error
 
 
-def _symbol(entry: dict[str, Any]) -> Symbol:
-    base, quote = _name(entry, "baseAsset"), _name(entry, "quoteAsset")
+def _symbol(entry: Mapping[str, Any]) -> Symbol | None:
+    if entry.get("contractType") != "PERPETUAL":
+        return None
+    base, quote = text(entry["baseAsset"]), text(entry["quoteAsset"])
     filters = {f.get("filterType"): f for f in entry.get("filters") or ()}
     multiplier = _MULTIPLIER.match(base)
     delivery = _when(entry, "deliveryDate")
@@ -152,7 +162,7 @@ def _symbol(entry: dict[str, Any]) -> Symbol:
         exchange=_NAME,
         market_type="perp",
         name=f"{base}-{quote}",
-        native=_name(entry, "symbol"),
+        native=text(entry["symbol"]),
         base=base,
         quote=quote,
         active=entry.get("status") == "TRADING",
@@ -164,25 +174,18 @@ def _symbol(entry: dict[str, Any]) -> Symbol:
     )
 
 
-def _name(entry: dict[str, Any], key: str) -> str:
-    name = entry[key]
-    if not isinstance(name, str) or not name:
-        raise ValueError
-    return name
-
-
-def _when(entry: dict[str, Any], key: str) -> datetime | None:
+def _when(entry: Mapping[str, Any], key: str) -> datetime | None:
     ms = entry.get(key)
-    return from_ms(int(integers([ms])[0])) if ms else None
+    return from_ms(integer(ms)) if ms else None
 
 
-def _size(filters: dict[Any, dict[str, Any]], kind: str, key: str) -> float | None:
-    text = filters.get(kind, {}).get(key)
-    return float(decimals([text])[0]) if text else None
+def _size(filters: Mapping[Any, Mapping[str, Any]], kind: str, key: str) -> float | None:
+    size = filters.get(kind, {}).get(key)
+    return decimal(size) if size else None
 
 
 def _parse_time(payload: object) -> datetime:
     try:
-        return from_ms(int(integers([cast("dict[str, object]", payload)["serverTime"]])[0]))
+        return from_ms(integer(cast("dict[str, object]", payload)["serverTime"]))
     except (KeyError, TypeError, OverflowError) as error:
         raise BadPayload(_NAME, "answered a time of an unknown shape") from error

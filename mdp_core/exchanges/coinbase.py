@@ -6,7 +6,7 @@ The Advanced Trade interface is not used: its limits are not published, and it l
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -19,7 +19,15 @@ from mdp_core.domain.series import Symbol
 from mdp_core.domain.windows import Window
 from mdp_core.errors import BadPayload
 from mdp_core.exchanges.base import ExchangeAdapter, ExchangeFacts, OfferedInterval
-from mdp_core.exchanges.parsing import arrays, decimals, integers, objects
+from mdp_core.exchanges.parsing import (
+    SymbolList,
+    columns,
+    decimal,
+    decimals,
+    read_symbols,
+    text,
+    times,
+)
 from mdp_core.ratelimit.tariff import Tariff
 
 _NAME = "coinbase"
@@ -28,6 +36,9 @@ _NAME = "coinbase"
 _PAGE_SIZE = 300
 _WEIGHT = 1
 _NAMES = re.compile(r"[^-\s]+-[^-\s]+")  # BASE-QUOTE; whatever else may come is left out
+
+# Of a row: its time, open, high, low, close, volume.
+_COLUMNS = (0, 3, 2, 1, 4, 5)
 
 # All others answer 400 `Unsupported granularity`.
 _SECONDS = {
@@ -60,6 +71,7 @@ class CoinbaseSpotAdapter(ExchangeAdapter):
         absence_grace_seconds=300,
         poll_seconds=2,
         supports_first_candle=False,  # finding it takes a search: interval and depth go together
+        overshoot_slots=1,  # "some rows may precede start"
     )
 
     @override
@@ -89,37 +101,36 @@ def parse_candles(payload: object) -> Candles:
     """Read `[time s, low, high, open, close, volume]` rows, newest first.
 
     Raises:
-        BadPayload: Not a list of such rows; an object with a `message` may come even with a 200.
+        BadPayload: Not a list of rows with times.
     """
     try:
-        rows = arrays(payload)
-        if not rows:
-            return Candles.empty()
-        time, low, high, open_, close, volume = list(zip(*rows, strict=True))[:6]
-        columns = [decimals(column) for column in (open_, high, low, close, volume)]
-        unknown = np.full(len(rows), np.nan)
-        times = integers([second * 1000 for second in integers(time).tolist()])
-        return Candles(times, *columns, quote_volume=unknown, trades=unknown)
-    except (TypeError, ValueError, OverflowError) as error:
+        time, *numbers = columns(payload, list, _COLUMNS)
+        unknown = np.full(len(time), np.nan)
+        return Candles(
+            times(time, unit_ms=1000), *map(decimals, numbers), quote_volume=unknown, trades=unknown
+        )
+    except TypeError as error:
         raise BadPayload(_NAME, "answered candles of an unknown shape") from error
 
 
-def parse_symbols(payload: object) -> list[Symbol]:
+def parse_symbols(payload: object) -> SymbolList:
     """Read `/products`: ids are BASE-QUOTE already; flags that are missing are off.
 
     `base_currency` is no help for the name: BTCAUCTION-USD once had BTC.
 
     Raises:
-        BadPayload: Not a list of products with ids.
+        BadPayload: Not a list of products, or one of which nothing can be read.
     """
     try:
-        return [_symbol(entry) for entry in objects(payload) if _NAMES.fullmatch(entry["id"])]
-    except (KeyError, TypeError, ValueError) as error:
+        return read_symbols(_NAME, payload, _symbol, "id")
+    except TypeError as error:
         raise BadPayload(_NAME, "answered products of an unknown shape") from error
 
 
-def _symbol(entry: dict[str, Any]) -> Symbol:
-    name: str = entry["id"]
+def _symbol(entry: Mapping[str, Any]) -> Symbol | None:
+    name = text(entry["id"])
+    if not _NAMES.fullmatch(name):
+        return None
     base, _, quote = name.partition("-")
     return Symbol(
         exchange=_NAME,
@@ -134,8 +145,8 @@ def _symbol(entry: dict[str, Any]) -> Symbol:
     )
 
 
-def _size(text: object) -> float | None:
-    return float(decimals([text])[0]) if text else None
+def _size(size: object) -> float | None:
+    return decimal(size) if size else None
 
 
 def _parse_time(payload: object) -> datetime:

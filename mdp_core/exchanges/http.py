@@ -6,13 +6,10 @@ nobody knows that there is HTTP.
 
 import asyncio
 import logging
-import math
 import time
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from copy import copy
+from typing import Self, TypeVar
 
 import httpx
 import orjson
@@ -26,6 +23,8 @@ from mdp_core.errors import (
     ExchangeUnavailable,
     RateLimited,
 )
+from mdp_core.exchanges.refusals import SHOWN_CHARACTERS, refusal_in, retry_after_seconds
+from mdp_core.ratelimit.context import DEFAULT_CONTEXT, RequestContext
 from mdp_core.ratelimit.scheduler import RequestScheduler
 
 Parsed = TypeVar("Parsed")
@@ -35,37 +34,12 @@ _log = logging.getLogger(__name__)
 _ATTEMPTS = 4
 _FIRST_WAIT_SECONDS = 0.25
 _WAITING_PART = 0.95
-_SHOWN_BODY_CHARACTERS = 200
 
 # How long everybody waits after a refusal that names no time. Binance: 429 means stop, and going on
 # leads to 418, a ban of two minutes or more; 403 comes from a firewall that abuse triggers.
 # https://developers.binance.com, usds-margined-futures/general-info, "Limits"
 _BLOCKS_SECONDS = {429: 60.0, 418: 120.0, 403: 120.0}
-_LONGEST_BLOCK_SECONDS = 3 * 86_400.0  # Binance's longest ban
 _REQUEST_TIMEOUT = 408  # the exchange's own: it may be asked again
-
-
-@dataclass(slots=True)
-class UpstreamCount:
-    """How many HTTP requests were sent to exchanges on behalf of whoever opened the count."""
-
-    requests: int = 0
-
-
-_count: ContextVar[UpstreamCount | None] = ContextVar("upstream_count", default=None)
-# What this task asks for: whoever tells of a retry is not told of which request.
-_path: ContextVar[str] = ContextVar("upstream_path", default="")
-
-
-@contextmanager
-def counting_upstream_requests() -> Generator[UpstreamCount]:
-    """Count the requests sent inside the context and by the tasks that are created in it."""
-    count = UpstreamCount()
-    token = _count.set(count)
-    try:
-        yield count
-    finally:
-        _count.reset(token)
 
 
 def tell_of_retries() -> None:
@@ -79,7 +53,7 @@ class ExchangeHttp:
     Args:
         exchange: Its name, for errors.
         client: Base URL and headers set; its time-out bounds one attempt.
-        admission: Lets requests through within the exchange's shared budget.
+        scheduler: Lets requests through within the exchange's shared budget.
         deadline_seconds: For one request with its waiting and its attempts.
     """
 
@@ -95,6 +69,13 @@ class ExchangeHttp:
         self._client = client
         self._scheduler = scheduler
         self._deadline_seconds = deadline_seconds
+        self._context = DEFAULT_CONTEXT
+
+    def bound(self, context: RequestContext) -> Self:
+        """Return this helper for requests on behalf of `context`."""
+        bound = copy(self)
+        bound._context = context  # noqa: SLF001 - of its own copy
+        return bound
 
     async def get_json(
         self,
@@ -164,46 +145,60 @@ class ExchangeHttp:
     ) -> Parsed:
         # The wait for tokens ends a little sooner than everything, so that it is told as such.
         until = asyncio.get_running_loop().time() + self._deadline_seconds * _WAITING_PART
-        _path.set(request.url.path)
         async for attempt in stamina.retry_context(
             on=_wait_before_retry,
             attempts=_ATTEMPTS,
             timeout=None,
             wait_initial=_FIRST_WAIT_SECONDS,
         ):
-            await self._scheduler.pay(weight, until=until)
+            await self._scheduler.pay(weight, self._context, until=until)
             with attempt:
-                parsed = parse(await self._attempt(request))
+                parsed = await self._attempt_parsed(request, parse)
                 await self._scheduler.settle(weight - charged(parsed) if charged else 0)
                 return parsed
         raise AssertionError  # the retry context returns or raises
 
+    async def _attempt_parsed(
+        self, request: httpx.Request, parse: Callable[[object], Parsed]
+    ) -> Parsed:
+        try:
+            return parse(await self._attempt(request))
+        except ExchangeError as error:
+            error.path = request.url.path  # for the log: the retry hook knows the error only
+            raise
+
     async def _attempt(self, request: httpx.Request) -> object:
-        if count := _count.get():
-            count.requests += 1
+        self._context.upstream.requests += 1
         sent_at = time.time()
         try:
             response = await self._client.send(request)
         except httpx.HTTPError as error:
             what = f"can't be reached ({type(error).__name__})"
             raise ExchangeUnavailable(self._exchange, what) from error
-        self._scheduler.heed(response.headers, sent_at)
+        self._scheduler.observe_limit(response.headers, sent_at)
         if not response.is_success:
             raise await self._refusal(response)
         try:
-            return orjson.loads(response.content)
+            payload = orjson.loads(response.content)
         except orjson.JSONDecodeError as error:
             raise BadPayload(self._exchange, "answered what is not JSON") from error
+        if words := refusal_in(payload):
+            what = f"refused the request, with HTTP {response.status_code}: {words}"
+            raise ExchangeRejected(self._exchange, what)
+        return payload
 
     async def _refusal(self, response: httpx.Response) -> ExchangeError:
         status = response.status_code
         if status in _BLOCKS_SECONDS:
-            seconds = _retry_after_seconds(response) or _BLOCKS_SECONDS[status]
+            seconds = retry_after_seconds(response) or _BLOCKS_SECONDS[status]
             await self._scheduler.block(seconds, f"HTTP {status}")
             return RateLimited(self._exchange, seconds)
         if response.is_server_error or status == _REQUEST_TIMEOUT:
             return ExchangeUnavailable(self._exchange, f"answered HTTP {status}")
-        body = response.text[:_SHOWN_BODY_CHARACTERS]
+        if response.has_redirect_location:
+            what = f"moved: HTTP {status} sends to {response.headers['Location']}"
+            return ExchangeRejected(self._exchange, what[:SHOWN_CHARACTERS])
+        body = response.text[:SHOWN_CHARACTERS]
         return ExchangeRejected(self._exchange, f"refused the request: HTTP {status} {body}")
 
 
@@ -211,7 +206,7 @@ def _log_retry(details: RetryDetails) -> None:
     error = details.caused_by
     extra = {
         "exchange": error.exchange if isinstance(error, ExchangeError) else "",
-        "path": _path.get(),
+        "path": error.path if isinstance(error, ExchangeError) else "",
         "attempt": details.retry_num + 1,
         "wait_seconds": round(details.wait_for, 3),
         "reason": str(error),
@@ -223,11 +218,3 @@ def _wait_before_retry(error: Exception) -> bool | float:
     if isinstance(error, RateLimited):
         return 0.0  # the budget waits, with everybody else behind this egress
     return isinstance(error, ExchangeUnavailable | BadPayload)
-
-
-def _retry_after_seconds(response: httpx.Response) -> float | None:
-    try:
-        seconds = float(response.headers["Retry-After"])
-    except (KeyError, ValueError):
-        return None
-    return min(max(seconds, 0.0), _LONGEST_BLOCK_SECONDS) if math.isfinite(seconds) else None

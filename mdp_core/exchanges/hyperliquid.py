@@ -5,7 +5,7 @@ Python SDK; recorded answers and published measurements in public repositories.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, cast
 
@@ -19,7 +19,16 @@ from mdp_core.domain.series import Symbol
 from mdp_core.domain.windows import Window
 from mdp_core.errors import BadPayload
 from mdp_core.exchanges.base import ExchangeAdapter, ExchangeFacts, OfferedInterval
-from mdp_core.exchanges.parsing import decimals, integers, objects
+from mdp_core.exchanges.parsing import (
+    SymbolList,
+    columns,
+    counts,
+    decimals,
+    integer,
+    read_symbols,
+    text,
+    times,
+)
 from mdp_core.ratelimit.tariff import Tariff
 
 _NAME = "hyperliquid"
@@ -73,6 +82,7 @@ class HyperliquidPerpAdapter(ExchangeAdapter):
         history_start_interval=Interval.ONE_DAY,  # always within its memory
         retention_candles=_MEMORY,
         pages_per_request=_PAGES_PER_REQUEST,
+        overshoot_slots=1,  # a candle that only overlaps the start comes too (recorded)
     )
 
     @override
@@ -139,44 +149,46 @@ def parse_candles(payload: object, coin: str, interval: str) -> Candles:
     """Read the rows of `candleSnapshot`: objects `t T s i o c h l v n`, the prices as strings.
 
     Raises:
-        BadPayload: Not a list of such rows, or rows of another coin or interval; `null` stands for
-            an error.
+        BadPayload: Not a list of rows with times, or none of this coin and interval; `null` stands
+            for an error.
     """
     try:
-        rows = objects(payload)
-        _check_series(rows, coin, interval)
-        columns = [decimals([row[key] for row in rows]) for key in "ohlcv"]
+        time, coins, intervals, *numbers, trades = columns(payload, dict, "tsiohlcvn")
+        is_ours = [(coin, interval) == of for of in zip(coins, intervals, strict=True)]
         return Candles(
-            integers([row["t"] for row in rows]),
-            *columns,
-            quote_volume=np.full(len(rows), np.nan),
-            trades=integers([row["n"] for row in rows]).astype(np.float64),
+            times([each if ours else None for each, ours in zip(time, is_ours, strict=True)]),
+            *map(decimals, numbers),
+            quote_volume=np.full(len(time), np.nan),
+            trades=counts(trades),
         )
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+    except TypeError as error:
         raise BadPayload(_NAME, "answered candles of an unknown shape") from error
 
 
-def parse_symbols(payload: object) -> list[Symbol]:
+def parse_symbols(payload: object) -> SymbolList:
     """Read `meta`: flags that are missing or null are off.
 
-    Spot ids (`@107`, `PURR/USDC`), outcome tokens (`#…`) and coins of builders' dexes (`xyz:TSLA`)
-    are no perpetuals of the main dex.
-
     Raises:
-        BadPayload: There is no universe of named coins.
+        BadPayload: There is no universe of coins, or one of which nothing can be read.
     """
     try:
         meta = cast("dict[str, Any]", payload)
         quote = _QUOTES[meta.get("collateralToken") or 0]
-        universe = objects(meta["universe"])
-        return [_symbol(entry, quote) for entry in universe if _PERPETUAL.fullmatch(entry["name"])]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return read_symbols(_NAME, meta["universe"], lambda entry: _symbol(entry, quote), "name")
+    except (KeyError, TypeError, AttributeError) as error:
         raise BadPayload(_NAME, "answered a meta of an unknown shape") from error
 
 
-def _symbol(entry: dict[str, Any], quote: str) -> Symbol:
-    coin = str(entry["name"])
-    decimals_of_size = entry.get("szDecimals")
+def _symbol(entry: Mapping[str, Any], quote: str) -> Symbol | None:
+    """Read a coin; None for what is no perpetual of the main dex.
+
+    Those are spot ids (`@107`, `PURR/USDC`), outcome tokens (`#…`) and coins of builders' dexes
+    (`xyz:TSLA`).
+    """
+    coin = text(entry["name"])
+    if not _PERPETUAL.fullmatch(coin):
+        return None
+    digits = entry.get("szDecimals")
     return Symbol(
         exchange=_NAME,
         market_type="perp",
@@ -186,13 +198,8 @@ def _symbol(entry: dict[str, Any], quote: str) -> Symbol:
         quote=quote,
         active=not entry.get("isDelisted"),
         multiplier=1000 if _THOUSANDS.match(coin) else 1,
-        step_size=None if decimals_of_size is None else float(f"1e-{int(decimals_of_size)}"),
+        step_size=None if digits is None else float(f"1e-{integer(digits)}"),
     )
-
-
-def _check_series(rows: list[dict[str, Any]], coin: str, interval: str) -> None:
-    if any(row["s"] != coin or row["i"] != interval for row in rows):
-        raise ValueError
 
 
 def _charged(rows: Candles) -> int:
@@ -201,13 +208,13 @@ def _charged(rows: Candles) -> int:
 
 def _from_first_traded(rows: Candles) -> Candles:
     """Leave out what lies before the first slot in which, by all its rows, somebody traded."""
-    idle = rows.time[(rows.volume == 0) & (rows.trades == 0)]
+    idle = rows.time[(rows.volume == 0) & ~(rows.trades > 0)]
     traded = rows.time[~np.isin(rows.time, idle)]
     return rows[rows.time >= traded.min()] if len(traded) else Candles.empty()
 
 
 def _parse_time(payload: object) -> datetime:
     try:
-        return from_ms(int(integers([cast("dict[str, Any]", payload)["time"]])[0]))
+        return from_ms(integer(cast("dict[str, Any]", payload)["time"]))
     except (KeyError, TypeError, OverflowError) as error:
         raise BadPayload(_NAME, "answered a time of an unknown shape") from error

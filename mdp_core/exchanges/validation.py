@@ -1,6 +1,6 @@
-"""What becomes of rows as an exchange sent them: order restored, strays dropped, wrong rows named.
+"""The judging of answers as exchanges sent them: strays, order, wrong rows. Vectorised.
 
-One place for every exchange, so that no adapter can let a wrong number through. Vectorised.
+One place for every exchange, so that no adapter can let a wrong number through.
 """
 
 from collections.abc import Sequence
@@ -12,11 +12,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdp_core.domain.candles import COLUMNS, Bools, Candles, RejectedRow
+from mdp_core.domain.clock import to_ms
 from mdp_core.domain.intervals import Grid, Int64s
 from mdp_core.domain.windows import Window
+from mdp_core.errors import BadPayload
+from mdp_core.exchanges.base import ExchangeFacts
+from mdp_core.exchanges.parsing import UNREADABLE_TIME
 
 _RIGHT = ""
 _MOST_TRADES = 2**31 - 1  # what the table's integer holds
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One answer to one window that was asked for; it speaks of that window.
+
+    Attributes:
+        window: The question.
+        candles: Rows of the window that can be right, ascending and unique.
+        rejected: Rows of the window that can't be right.
+        is_live: Whether rows of the window came: a silent exchange's answer looks empty too.
+        has_strays: Whether rows came from farther out than the exchange is known to send, or from
+            a time that can't be read: what is absent from such an answer stays unconfirmed.
+    """
+
+    window: Window
+    candles: Candles
+    rejected: Sequence[RejectedRow]
+    is_live: bool
+    has_strays: bool
+
+    @property
+    def is_witness(self) -> bool:
+        """Whether what is absent from the answer counts as evidence by itself."""
+        return self.is_live and not self.has_strays
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +56,48 @@ class Sifted:
     rejected: Sequence[RejectedRow]
 
 
+def judge(rows: Candles, grid: Grid, window: Window, facts: ExchangeFacts) -> Observation:
+    """Tell what an answer to `window` says, before any of its rows is believed.
+
+    Rows from before the window are dropped as far as the exchange is known to send them: where no
+    other came, the answer counts as empty.
+
+    Raises:
+        BadPayload: There are other rows, and none of them lies in the window: the answer is to
+            another question, or in another unit, and proves nothing.
+    """
+    reaches_back = grid.at(grid.index(window.start) - facts.overshoot_slots)
+    inside = rows.inside(window)
+    has_strays = len(rows.inside(Window(reaches_back, window.end))) < len(rows)
+    if has_strays and not len(inside):
+        raise BadPayload(facts.name, _off_the_question(rows.time, window))
+    sifted = sift(inside, grid, window)
+    return Observation(window, sifted.candles, sifted.rejected, bool(len(inside)), has_strays)
+
+
+def _off_the_question(times_ms: Int64s, window: Window) -> str:
+    """Say what an answer speaks of instead of `window`, in which unit its times look right."""
+    bounds = (to_ms(window.start), to_ms(window.end))
+    first = int(times_ms[0])
+    units = (
+        unit
+        for unit, per_ms in (("seconds", 1e-3), ("microseconds", 1e3), ("nanoseconds", 1e6))
+        if bounds[0] <= first / per_ms < bounds[1]
+    )
+    hint = next((f", as if it told {unit}" for unit in units), "")
+    shown = "can't be read" if first == UNREADABLE_TIME else f"is {first} ms{hint}"
+    return (
+        f"answered {len(times_ms)} row(s), none of them of {window}: the first one's time {shown}"
+    )
+
+
 def sift(candles: Candles, grid: Grid, window: Window) -> Sifted:
     """Keep the rows of `window` that can be right.
 
     Rows outside the window are dropped, order is restored, identical duplicates collapse. A row
-    off the grid, differing duplicates, a number that is not finite, a price that is not positive,
-    a price outside low and high, a negative volume: rejected, with every row of that slot.
+    off the grid, differing duplicates, a number that is missing or not finite, a price that is not
+    positive, a price outside low and high, a negative volume: rejected, with every row of that
+    slot.
     """
     rows = candles.inside(window)
     rows = rows[np.argsort(rows.time, kind="stable")]
@@ -66,7 +131,7 @@ def _faults(rows: Candles, grid: Grid, slots: Int64s) -> dict[str, Bools]:
     faults = {
         "off the grid": rows.time != _opens(grid, slots),
         "rows of one slot that differ": _shared(slots),
-        "a number that is not finite": ~finite,
+        "a number that is missing or not finite": ~finite,
         "a price that is not positive": (prices <= 0).any(axis=0),
         "open or close outside low and high": outside,
         "a negative volume": (rows.volume < 0) | (rows.quote_volume < 0),

@@ -16,11 +16,11 @@ from mdp_core.domain.windows import Window, hull, subtract
 from mdp_core.errors import BadRows
 from mdp_core.exchanges.base import ExchangeAdapter, ExchangeFacts
 from mdp_core.exchanges.clock import ExchangeClock
-from mdp_core.exchanges.validation import Sifted, absent_slots, sift
+from mdp_core.exchanges.validation import Observation, absent_slots, judge
 from mdp_core.fill.absence import final_until, recheckable_slots, suspicious_slots
 from mdp_core.fill.pages import Page
 from mdp_core.fill.provisional import ProvisionalCache
-from mdp_core.ratelimit.scheduler import Permit
+from mdp_core.ratelimit.context import RequestContext
 from mdp_core.storage.candles.candle_store import CandleStore
 
 _log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class PageFetcher:
         return self._adapter.facts
 
     async def fetch(
-        self, series: Series, run: Sequence[Page], watermarks: Watermarks, turn: Permit
+        self, series: Series, run: Sequence[Page], watermarks: Watermarks, context: RequestContext
     ) -> None:
         """Fetch and save what adjacent pages lack, with one request if nothing is doubtful.
 
@@ -67,7 +67,7 @@ class PageFetcher:
         if not gaps:
             raise BadRows(series.exchange, lacking, "seen several times")
         window, begun = hull(gaps), time.monotonic()
-        sifted = await self._ask(series, window, watermarks, turn)
+        sifted = await self._ask(series, window, watermarks, context)
         absent = _absent(sifted, series.grid, window)
         final = window.clip(window.start, final_until(absent, series.grid, watermarks))
         final = await self._without_forgotten(series, final, absent, watermarks)
@@ -103,24 +103,26 @@ class PageFetcher:
         return final.clip(begins, final.end)
 
     async def _ask(
-        self, series: Series, window: Window, watermarks: Watermarks, turn: Permit
-    ) -> Sifted:
+        self, series: Series, window: Window, watermarks: Watermarks, context: RequestContext
+    ) -> Observation:
         """Ask for `window`, and once more for absent slots that would count as "no candle"."""
         grid, symbol, interval = series.grid, series.symbol, series.interval
-        candles = await self._adapter.fetch_page(symbol, interval, window)
-        sifted = sift(candles, grid, window)
+        adapter = self._adapter.bound(context)
+        candles = await adapter.fetch_page(symbol, interval, window)
+        sifted = judge(candles, grid, window, self.facts)
         doubtful = recheckable_slots(_absent(sifted, grid, window), grid, watermarks)
-        if not self._adapter.facts.fills_empty_intervals:
+        if not adapter.facts.fills_empty_intervals:
             doubtful = suspicious_slots(doubtful, grid, window)
         if not len(doubtful):
             return sifted
-        await turn.rest(_DOUBT_SECONDS)
+        await context.rest(_DOUBT_SECONDS)
         again = Window(grid.at(int(doubtful[0])), grid.at(int(doubtful[-1]) + 1))
-        more = await self._adapter.fetch_page(symbol, interval, again)
-        return sift(Candles.concatenate([candles, more]), grid, window)
+        more = await adapter.fetch_page(symbol, interval, again)
+        judge(more, grid, again, self.facts)
+        return judge(Candles.concatenate([candles, more]), grid, window, self.facts)
 
 
-def _log_fill(series: Series, window: Window, sifted: Sifted, seconds: float) -> None:
+def _log_fill(series: Series, window: Window, sifted: Observation, seconds: float) -> None:
     described = {
         "series": str(series),
         "window": str(window),
@@ -136,7 +138,7 @@ def _slots(times: Sequence[datetime], grid: Grid) -> list[Window]:
     return [Window(time, grid.next(time)) for time in times]
 
 
-def _absent(sifted: Sifted, grid: Grid, window: Window) -> Int64s:
+def _absent(sifted: Observation, grid: Grid, window: Window) -> Int64s:
     """Give the slots for which nothing came, neither a right row nor a wrong one."""
     wrong = [to_ms(row.slot) for row in sifted.rejected]
     times = np.concatenate([sifted.candles.time, np.array(wrong, np.int64)])

@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mdp_core.domain.series import Series
 from mdp_core.domain.watermarks import Watermarks
@@ -24,7 +24,8 @@ from mdp_core.errors import (
 )
 from mdp_core.fill.fetcher import PageFetcher
 from mdp_core.fill.pages import Page, adjacent_runs
-from mdp_core.ratelimit.priority import Priority, Urgency
+from mdp_core.ratelimit.context import RequestContext
+from mdp_core.ratelimit.priority import Urgency
 from mdp_core.ratelimit.scheduler import RequestScheduler
 from mdp_core.storage.candles.candle_store import CandleStore
 from mdp_core.storage.candles.claims import Claims
@@ -53,8 +54,6 @@ class Bounds:
 
     waiting: int
     """Requests that wait for pages at the most."""
-    patience_seconds: float
-    """How long somebody waits for tokens whose client waits too."""
     claim_seconds: float
     """How long another process' claim on a page is respected."""
 
@@ -90,7 +89,11 @@ class PageFiller:
         self._waiting = 0
 
     async def fill(
-        self, series: Series, pages: Sequence[Page], watermarks: Watermarks, priority: Priority
+        self,
+        series: Series,
+        pages: Sequence[Page],
+        watermarks: Watermarks,
+        context: RequestContext,
     ) -> list[Failure]:
         """Fill the pages, or wait for those who are filling them; what succeeded stays stored.
 
@@ -100,10 +103,10 @@ class PageFiller:
         Raises:
             Overloaded: Too many wait already.
         """
-        self._start(series, pages, watermarks, priority)
+        self._start(series, pages, watermarks, context)
         works = [self._page_tasks[series.id, page.index] for page in pages]
-        with self._waiting_for(works, priority) as waited:
-            verdict = await self._ended(series, waited, self._until(priority))
+        with self._waiting_for(works, context) as waited:
+            verdict = await self._ended(series, waited, context.until)
         return [
             Failure(page, error)
             for page, work in zip(pages, works, strict=True)
@@ -118,16 +121,20 @@ class PageFiller:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _start(
-        self, series: Series, pages: Sequence[Page], watermarks: Watermarks, priority: Priority
+        self,
+        series: Series,
+        pages: Sequence[Page],
+        watermarks: Watermarks,
+        context: RequestContext,
     ) -> None:
         """Have a task for each page; adjacent ones that are new share one, and its request."""
         if self._waiting >= self._bounds.waiting:
             raise Overloaded
         new = [page for page in pages if (series.id, page.index) not in self._page_tasks]
         for run in adjacent_runs(new, self._fetcher.facts.pages_per_request):
-            work = _PageTask(run, Urgency(priority))
+            work = _PageTask(run, Urgency(context.priority))
             self._page_tasks |= dict.fromkeys(_keys(series, work), work)
-            work.task = asyncio.create_task(self._fill(series, work, watermarks))
+            work.task = asyncio.create_task(self._fill(series, work, watermarks, context))
             work.task.add_done_callback(lambda _, work=work: self._forget(series, work))
 
     def _forget(self, series: Series, work: _PageTask) -> None:
@@ -139,13 +146,13 @@ class PageFiller:
 
     @contextmanager
     def _waiting_for(
-        self, works: Sequence[_PageTask], priority: Priority
+        self, works: Sequence[_PageTask], context: RequestContext
     ) -> Generator[set[_PageTask]]:
         """Count as somebody who waits for what is in the set that this gives."""
         waited = set(works)
         for work in waited:
             work.waiting += 1
-            work.urgency.raise_to(priority)
+            work.urgency.raise_to(context.priority)
         self._waiting += 1
         try:
             yield waited
@@ -184,29 +191,27 @@ class PageFiller:
                 self._forget(series, work)
                 work.task.cancel()
 
-    async def _fill(self, series: Series, work: _PageTask, watermarks: Watermarks) -> None:
+    async def _fill(
+        self, series: Series, work: _PageTask, watermarks: Watermarks, context: RequestContext
+    ) -> None:
+        context = replace(context, urgency=work.urgency)
         whole = hull([page.window for page in work.pages])
         weight = self._fetcher.facts.tariff.weigh(series.grid.count(whole.start, whole.end))
         respected_until: float | None = None
-        until = self._until(work.urgency.priority)
         while True:
-            async with self._scheduler.turn(weight, work.urgency, until=until) as turn:
+            async with self._scheduler.permit(weight, context) as permit:
                 work.is_begun = True
                 pages = [page.index for page in work.pages]
                 async with self._claims.claim(series.id, pages) as is_ours:
                     now = time.monotonic()
                     respected_until = respected_until or now + self._bounds.claim_seconds
                     if is_ours or now > respected_until:
-                        return await self._fetcher.fetch(series, work.pages, watermarks, turn)
+                        holding = context.holding(permit)
+                        return await self._fetcher.fetch(series, work.pages, watermarks, holding)
             await asyncio.sleep(random.uniform(*_LOOK_AGAIN_SECONDS))  # noqa: S311 - not a secret
             final = whole.clip(whole.start, watermarks.settled_until)
             if not (final.is_empty or await self._store.missing(series.id, final)):
                 return None
-
-    def _until(self, priority: Priority) -> float | None:
-        if priority is not Priority.INTERACTIVE:
-            return None
-        return asyncio.get_running_loop().time() + self._bounds.patience_seconds
 
 
 def _keys(series: Series, work: _PageTask) -> list[tuple[int, int]]:

@@ -9,6 +9,7 @@ from mdp_core.exchanges.base import ExchangeAdapter
 from mdp_core.exchanges.clock import ExchangeClock
 from mdp_core.fill.filler import PageFiller
 from mdp_core.fill.provisional import ProvisionalCache
+from mdp_core.ratelimit.context import DEFAULT_CONTEXT, RequestContext
 from mdp_core.ratelimit.tariff import Terms
 
 
@@ -36,10 +37,13 @@ class MarketContext:
             facts.page_size, facts.pages_per_request, facts.tariff.weigh, self.weight_per_second
         )
 
-    async def watermarks(self, series: Series, end: datetime | None) -> Watermarks:
+    async def watermarks(
+        self, series: Series, end: datetime | None, context: RequestContext = DEFAULT_CONTEXT
+    ) -> Watermarks:
         """Give what can be asked for now in a window that ends at `end` (None: now).
 
         Raises:
             ExchangeError: The exchange's clock was needed and could not be read.
         """
-        return self.ranges.remembered(series, await self.exchange_clock.watermarks(series, end))
+        watermarks = await self.exchange_clock.watermarks(series, end, context)
+        return self.ranges.remembered(series, watermarks)

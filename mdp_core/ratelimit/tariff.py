@@ -13,7 +13,7 @@ def _one(slots: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Tariff:
-    """What an exchange lets one IP address spend, in its own unit of weight.
+    """An exchange's rate limit for one IP address, in its own unit of weight.
 
     The capacity and sixty seconds of refill make up the limit per minute, so that no minute sees
     more than the limit, whenever it begins.
@@ -34,7 +34,7 @@ class Tariff:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """On which terms an exchange gives candles.
+    """The terms on which an exchange gives candles.
 
     `request_weight` tells what a request for so many slots costs, `per_second` how much of that
     may be spent for long.
@@ -46,7 +46,7 @@ class Terms:
     per_second: float
 
     def weigh(self, slots: int) -> float:
-        """Tell what it costs to fetch adjacent slots, the first of a page and those after it."""
+        """Return the weight of fetching adjacent slots from the start of a page."""
         size = self.page_size * self.pages_per_request
         full, rest = divmod(slots, size)
         return full * self.request_weight(size) + (self.request_weight(rest) if rest else 0.0)

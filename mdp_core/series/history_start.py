@@ -21,8 +21,8 @@ from mdp_core.errors import BadPayload
 from mdp_core.exchanges.base import ExchangeAdapter, OfferedInterval
 from mdp_core.exchanges.clock import ExchangeClock
 from mdp_core.exchanges.validation import absent_slots, sift
+from mdp_core.ratelimit.context import RequestContext
 from mdp_core.ratelimit.priority import Priority, Urgency
-from mdp_core.ratelimit.scheduler import at_urgency, urgency_now
 from mdp_core.storage.candles.candle_store import CandleStore
 from mdp_core.storage.candles.claims import Claims
 from mdp_core.storage.catalog.catalog import Catalog, HistoryStart, Listing
@@ -62,7 +62,11 @@ class HistoryStarts:
         self._questions: dict[tuple[int, Interval], _Question] = {}
 
     async def series(
-        self, adapter: ExchangeAdapter, listing: Listing, interval: Interval
+        self,
+        adapter: ExchangeAdapter,
+        listing: Listing,
+        interval: Interval,
+        context: RequestContext,
     ) -> Series:
         """Give the stored series; the first time, where its history begins is asked.
 
@@ -70,6 +74,7 @@ class HistoryStarts:
             adapter: Of the listing's exchange.
             listing: Whose candles.
             interval: One that the exchange offers.
+            context: On whose behalf it is asked.
 
         Raises:
             ExchangeError: The exchange had to be asked and failed.
@@ -77,16 +82,15 @@ class HistoryStarts:
         """
         if series := await self._begun(adapter, listing, interval):
             return series
-        asking = urgency_now()
         key = (listing.id, interval)
         if key not in self._questions:
-            urgency = Urgency(asking.priority)
-            with at_urgency(urgency):
-                task = asyncio.create_task(self._begin(adapter, listing, interval))
+            urgency = Urgency(context.priority)
+            shared = RequestContext(urgency, context.upstream)
+            task = asyncio.create_task(self._begin(adapter, listing, interval, shared))
             self._questions[key] = _Question(urgency, task)
             task.add_done_callback(partial(self._forget, key))
         question = self._questions[key]
-        asking.lead(question.urgency)
+        context.urgency.lead(question.urgency)
         # A client that leaves cancels nothing: others wait for the same answer.
         return await asyncio.shield(question.task)
 
@@ -115,7 +119,11 @@ class HistoryStarts:
             task.exception()  # nobody may be left to see it
 
     async def _begin(
-        self, adapter: ExchangeAdapter, listing: Listing, interval: Interval
+        self,
+        adapter: ExchangeAdapter,
+        listing: Listing,
+        interval: Interval,
+        context: RequestContext,
     ) -> Series:
         """Let one process ask, and wait for it as long as it may take."""
         begun = time.monotonic()
@@ -124,8 +132,8 @@ class HistoryStarts:
                 if series := await self._begun(adapter, listing, interval):
                     return series
                 waited = time.monotonic() - begun
-                if is_ours or waited > _ELSEWHERE_SECONDS[urgency_now().priority]:
-                    return await self._find(adapter, listing, interval)
+                if is_ours or waited > _ELSEWHERE_SECONDS[context.priority]:
+                    return await self._find(adapter, listing, interval, context)
             await asyncio.sleep(random.uniform(0.05, 0.25))  # noqa: S311 - not a secret
 
     async def _begun(
@@ -137,27 +145,37 @@ class HistoryStarts:
         is_known = series and (series.history_start or not adapter.facts.supports_first_candle)
         return series if is_known else None
 
-    async def _find(self, adapter: ExchangeAdapter, listing: Listing, interval: Interval) -> Series:
+    async def _find(
+        self,
+        adapter: ExchangeAdapter,
+        listing: Listing,
+        interval: Interval,
+        context: RequestContext,
+    ) -> Series:
         facts = adapter.facts
         if not facts.supports_first_candle:
             return await self._add(adapter, listing, interval, None)
         if facts.history_start_interval in (None, interval):
-            return await self._begin_first(adapter, listing, interval)
-        told = await self.series(adapter, listing, facts.history_start_interval)
+            return await self._begin_first(adapter, listing, interval, context)
+        told = await self.series(adapter, listing, facts.history_start_interval, context)
         if told.history_start is None:
             return await self._add(adapter, listing, interval, None)
-        begins = await self._derived(adapter, listing.symbol, interval, told)
+        begins = await self._derived(adapter, listing.symbol, interval, told, context)
         beginning = HistoryStart(begins, f"first traded {told.interval} of the exchange")
         return await self._add(adapter, listing, interval, beginning)
 
     async def _begin_first(
-        self, adapter: ExchangeAdapter, listing: Listing, interval: Interval
+        self,
+        adapter: ExchangeAdapter,
+        listing: Listing,
+        interval: Interval,
+        context: RequestContext,
     ) -> Series:
         """Ask for the first candles; those that tell for other intervals too are stored."""
         offered, exchange_clock = adapter.facts.intervals[interval], self._horizons[adapter]
         is_kept = interval is adapter.facts.history_start_interval
-        settled = await exchange_clock.settled(offered.grid) if is_kept else None
-        rows = await self._ask(adapter, listing.symbol, interval, None)
+        settled = await exchange_clock.settled(offered.grid, context) if is_kept else None
+        rows = await self._ask(adapter, listing.symbol, interval, None, context)
         if not len(rows) and _is_surely_traded(listing.symbol, self._clock()):
             raise _doubtful(adapter, listing.symbol, interval)
         beginning = (
@@ -169,7 +187,12 @@ class HistoryStarts:
         return series
 
     async def _derived(
-        self, adapter: ExchangeAdapter, symbol: Symbol, interval: Interval, told: Series
+        self,
+        adapter: ExchangeAdapter,
+        symbol: Symbol,
+        interval: Interval,
+        told: Series,
+        context: RequestContext,
     ) -> datetime:
         """Derive a beginning from that of another interval, `told`.
 
@@ -181,9 +204,9 @@ class HistoryStarts:
         floor = grid.floor(told.history_start)
         if grid.next(floor) >= told.grid.next(told.history_start):
             return floor
-        if not await self._horizons[adapter].remembers(grid, floor):
+        if not await self._horizons[adapter].remembers(grid, floor, context):
             return floor
-        rows = await self._ask(adapter, symbol, interval, told.history_start)
+        rows = await self._ask(adapter, symbol, interval, told.history_start, context)
         return _first_open(rows) if rows else floor
 
     async def _ask(
@@ -192,6 +215,7 @@ class HistoryStarts:
         symbol: Symbol,
         interval: Interval,
         since: datetime | None,
+        context: RequestContext,
     ) -> Candles:
         """Ask for the first candles, and once more where the answer is doubtful.
 
@@ -199,10 +223,10 @@ class HistoryStarts:
             BadPayload: The first one opens where none can, however often it is asked for.
         """
         offered = adapter.facts.intervals[interval]
-        rows = await adapter.fetch_first(symbol, interval, since)
+        rows = await adapter.bound(context).fetch_first(symbol, interval, since)
         if not rows or not _can_begin(rows, offered):
             await asyncio.sleep(_DOUBT_SECONDS)
-            rows = await adapter.fetch_first(symbol, interval, since)
+            rows = await adapter.bound(context).fetch_first(symbol, interval, since)
         if rows and not _can_begin(rows, offered):
             raise _doubtful(adapter, symbol, interval)
         return rows

@@ -20,8 +20,8 @@ from mdp_core.errors import (
     UnsupportedInterval,
 )
 from mdp_core.exchanges.base import ExchangeAdapter
+from mdp_core.ratelimit.context import DEFAULT_CONTEXT, RequestContext
 from mdp_core.ratelimit.priority import Priority
-from mdp_core.ratelimit.scheduler import urgency_now
 from mdp_core.series.history_start import HistoryStarts
 from mdp_core.storage.catalog.catalog import Catalog, HistoryStart, Listing
 
@@ -101,36 +101,49 @@ class SeriesResolver:
             raise UnknownMarketType(everywhere, market_type, known)
         return found
 
-    async def symbols(self, adapter: ExchangeAdapter) -> list[Symbol]:
+    async def symbols(
+        self, adapter: ExchangeAdapter, context: RequestContext = DEFAULT_CONTEXT
+    ) -> list[Symbol]:
         """Give every symbol that is or was listed, by name; an empty catalog is filled first."""
         listings = await self._believed_listings(adapter)
         if not listings:
-            await self._refresh_at_times(adapter)
+            await self._refresh_at_times(adapter, context)
             listings = await self._believed_listings(adapter)
         return sorted((each.symbol for each in listings), key=lambda each: (each.name, each.native))
 
-    async def symbol(self, adapter: ExchangeAdapter, text: str) -> Symbol:
+    async def symbol(
+        self, adapter: ExchangeAdapter, text: str, context: RequestContext = DEFAULT_CONTEXT
+    ) -> Symbol:
         """Give the symbol that `text` names, as in `series`.
 
         Raises:
             UnknownSymbol: There is none, or several.
             ExchangeError: The exchange had to be asked for its list and failed.
         """
-        return (await self._listing(adapter, text)).symbol
+        return (await self._listing(adapter, text, context)).symbol
 
-    async def without_history_start(self, adapter: ExchangeAdapter) -> list[Series]:
+    async def without_history_start(
+        self, adapter: ExchangeAdapter, context: RequestContext
+    ) -> list[Series]:
         """Give the kept series of a market whose beginning is not known."""
         facts = adapter.facts
         market = (facts.name, facts.market_type)
         names = await self._catalog.names_without_history_start(*market)
-        return [await self.series(*market, symbol, interval) for symbol, interval in names]
+        return [await self.series(*market, *name, context) for name in names]
 
     async def learn_history_start(self, series: Series, begins: datetime) -> None:
         """Keep where a series' history was found, by searching, to begin."""
         await self._catalog.save_history_start(series, HistoryStart(begins, "bisection"))
         self._known = {key: each for key, each in self._known.items() if each[0].id != series.id}
 
-    async def series(self, exchange: str, market_type: str, symbol: str, interval: str) -> Series:
+    async def series(
+        self,
+        exchange: str,
+        market_type: str,
+        symbol: str,
+        interval: str,
+        context: RequestContext = DEFAULT_CONTEXT,
+    ) -> Series:
         """Give the series that a request names; the first time, where its history begins is asked.
 
         Args:
@@ -138,6 +151,7 @@ class SeriesResolver:
             market_type: `perp` or `spot`.
             symbol: Canonical, or the exchange's own id, in any case where that is unambiguous.
             interval: E.g. `1m`; the case matters.
+            context: On whose behalf an exchange is asked.
 
         Raises:
             UnknownExchange, UnknownMarketType, UnknownSymbol, UnsupportedInterval: As they say.
@@ -146,12 +160,19 @@ class SeriesResolver:
         key = (exchange, market_type, symbol, interval)
         if known := self._believed_series(key):
             return known
-        # Nobody waits here for somebody in less haste: who gets through has that one hurry.
-        resolving = (key, urgency_now().priority)
+        # One lock per priority: an interactive request never queues behind a backfill.
+        resolving = (key, context.priority)
         async with self._resolving.setdefault(resolving, asyncio.Lock()):
-            return self._believed_series(key) or await self._resolve(key)
+            return self._believed_series(key) or await self._resolve(key, context)
 
-    async def kept(self, exchange: str, market_type: str, symbol: str, interval: str) -> Series:
+    async def kept(
+        self,
+        exchange: str,
+        market_type: str,
+        symbol: str,
+        interval: str,
+        context: RequestContext = DEFAULT_CONTEXT,
+    ) -> Series:
         """Give the series that four words name, as `series`, but ask nobody where it begins.
 
         Raises:
@@ -163,7 +184,7 @@ class SeriesResolver:
         adapter = self.adapter(exchange, market_type)
         offered = _offered(adapter, interval)
         return await self._history_starts.kept(
-            adapter, await self._listing(adapter, symbol), offered
+            adapter, await self._listing(adapter, symbol, context), offered
         )
 
     async def first_day(self, series: Series) -> datetime | None:
@@ -202,12 +223,12 @@ class SeriesResolver:
         known, until = self._known.get(key, (None, 0.0))
         return known if time.monotonic() < until else None
 
-    async def _resolve(self, key: SeriesKey) -> Series:
+    async def _resolve(self, key: SeriesKey, context: RequestContext) -> Series:
         exchange, market_type, symbol, interval = key
         adapter = self.adapter(exchange, market_type)
         offered = _offered(adapter, interval)
-        listing = await self._listing(adapter, symbol)
-        series = await self._history_starts.series(adapter, listing, offered)
+        listing = await self._listing(adapter, symbol, context)
+        series = await self._history_starts.series(adapter, listing, offered, context)
         # What has not begun to trade may begin at any moment, like any other candle; where it did
         # may be found at any moment by whoever searches.
         is_awaited = series.history_start is None
@@ -215,14 +236,16 @@ class SeriesResolver:
         self._believe(key, series, seconds)
         return series
 
-    async def refresh_symbols(self, adapter: ExchangeAdapter) -> int | None:
+    async def refresh_symbols(
+        self, adapter: ExchangeAdapter, context: RequestContext = DEFAULT_CONTEXT
+    ) -> int | None:
         """Make the catalog equal the exchange's list, unless that would lose much of it.
 
         Returns:
             How many symbols are listed; None: the list was refused.
         """
         facts = adapter.facts
-        symbols = await adapter.fetch_symbols()
+        symbols = await adapter.bound(context).fetch_symbols()
         listed = {symbol.native for symbol in symbols if symbol.active}
         active = [
             listing.symbol.native
@@ -241,17 +264,19 @@ class SeriesResolver:
         self._listings.pop(adapter, None)
         return len(symbols)
 
-    async def _listing(self, adapter: ExchangeAdapter, text: str) -> Listing:
+    async def _listing(
+        self, adapter: ExchangeAdapter, text: str, context: RequestContext
+    ) -> Listing:
         listings = await self._believed_listings(adapter)
         if found := _find(adapter, text, listings):
             return found
-        await self._refresh_at_times(adapter)
+        await self._refresh_at_times(adapter, context)
         listings = await self._believed_listings(adapter)
         if found := _find(adapter, text, listings):
             return found
         raise UnknownSymbol(adapter.facts.name, text, _near(text, listings))
 
-    async def _refresh_at_times(self, adapter: ExchangeAdapter) -> None:
+    async def _refresh_at_times(self, adapter: ExchangeAdapter, context: RequestContext) -> None:
         async with self._refreshing[adapter]:
             until, failure = self._refreshed.get(adapter, (0.0, None))
             if time.monotonic() < until:
@@ -259,7 +284,7 @@ class SeriesResolver:
                     raise failure
                 return
             try:
-                await self.refresh_symbols(adapter)
+                await self.refresh_symbols(adapter, context)
                 self._refreshed[adapter] = (time.monotonic() + _REFRESH_SECONDS, None)
             except MdpError as error:
                 self._refreshed[adapter] = (time.monotonic() + _FAILURE_SECONDS, error)

@@ -7,12 +7,13 @@ from mdp_core.domain.intervals import Interval
 from mdp_core.domain.patterns import is_glob, matches, split_names
 from mdp_core.errors import InvalidParameter, UnknownSymbol, UnsupportedInterval
 from mdp_core.exchanges.base import ExchangeAdapter
+from mdp_core.ratelimit.context import DEFAULT_CONTEXT, RequestContext
 from mdp_core.series.resolver import SeriesResolver
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Symbols (names, or globs over those that are active) and intervals of an exchange.
+    """Symbols (names, or globs over active ones) and intervals of an exchange.
 
     `market_type` None stands for every one that the exchange has here.
     """
@@ -38,7 +39,7 @@ class SeriesName:
 
 
 def parse_selections(text: str) -> tuple[Selection, ...]:
-    """Read `exchange:symbols:intervals`, several of them separated by spaces or semicolons.
+    """Read `exchange:symbols:intervals`, separated by spaces or semicolons.
 
     Symbols and intervals are separated by commas: `hyperliquid:*:1m,1h binance:BTC-USDT:1m`.
 
@@ -60,8 +61,9 @@ def _parse_selection(text: str) -> Selection:
 class Selector:
     """Finds the series that a selection names."""
 
-    def __init__(self, metadata: SeriesResolver) -> None:
+    def __init__(self, metadata: SeriesResolver, context: RequestContext = DEFAULT_CONTEXT) -> None:
         self._metadata = metadata
+        self._context = context
 
     async def names(self, selection: Selection) -> list[SeriesName]:
         """Give each series once, by symbol in the order given, then by interval.
@@ -90,13 +92,13 @@ class Selector:
             if is_glob(pattern):
                 names |= dict.fromkeys(await self._matching(adapter, pattern))
             else:
-                names[(await self._metadata.symbol(adapter, pattern)).name] = None
+                names[(await self._metadata.symbol(adapter, pattern, self._context)).name] = None
         return list(names)
 
     async def _matching(self, adapter: ExchangeAdapter, pattern: str) -> list[str]:
         names = [
             symbol.name
-            for symbol in await self._metadata.symbols(adapter)
+            for symbol in await self._metadata.symbols(adapter, self._context)
             if symbol.active and matches(symbol.name, pattern)
         ]
         if not names:

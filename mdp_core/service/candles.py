@@ -12,16 +12,22 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 
 from mdp_core.domain.candles import Candles
+from mdp_core.domain.clock import EPOCH
 from mdp_core.domain.queries import Answer, CacheState, CandleQuery, Continuation, Limits
 from mdp_core.domain.series import Series
 from mdp_core.domain.watermarks import Watermarks
 from mdp_core.domain.windows import Window
-from mdp_core.errors import ExchangeUnavailable, InvalidWindow, LimitTooLarge, SeriesRepaired
-from mdp_core.exchanges.http import counting_upstream_requests
+from mdp_core.errors import (
+    ExchangeError,
+    ExchangeUnavailable,
+    InvalidWindow,
+    LimitTooLarge,
+    SeriesRepaired,
+)
 from mdp_core.fill.market import MarketContext
 from mdp_core.logs import note
+from mdp_core.ratelimit.context import RequestContext
 from mdp_core.ratelimit.priority import Priority
-from mdp_core.ratelimit.scheduler import at_priority
 from mdp_core.series.resolver import SeriesResolver
 from mdp_core.service.lookup import CachedRange, CacheLookup
 from mdp_core.service.scan import FromEnd, FromStart, RowScan, ScanResult, Wanted
@@ -33,6 +39,8 @@ _DEFAULT_ROWS = 500
 # Long enough that a query's own cost does not count, short enough that reading, encoding and
 # sending overlap (measured).
 _BLOCK_SLOTS = 20_000
+# Of a request's time: the wait for tokens ends sooner than the request, so that it is told as such.
+_PATIENT_PART = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +62,8 @@ class _Request:
     market: MarketContext
     watermarks: Watermarks
     wanted: Wanted
+    problem: ExchangeError | None
+    """Why nothing can be told of what lies beyond the watermarks."""
 
 
 class CandleService:
@@ -89,13 +99,15 @@ class CandleService:
         """
         rows = self._rows(query)
         timings: dict[str, float] = {}
-        with counting_upstream_requests() as upstream, at_priority(priority):
-            async with self._deadline(query.exchange, priority):
-                with _timed(timings, "plan"):
-                    request = await self._prepare(query, rows, priority)
-                    hit = await self._hit(query, request)
-                with _timed(timings, "fetch"):
-                    hit, cache = (hit, "hit") if hit else await self._fetch(query, request)
+        context = self._context(priority)
+        async with self._deadline(query.exchange, priority):
+            with _timed(timings, "plan"):
+                request = await self._prepare(query, rows, context)
+                hit = await self._hit(query, request)
+            with _timed(timings, "fetch"):
+                hit, cache = (hit, "hit") if hit else await self._fetch(query, request)
+        if request.problem and hit.found.window.end >= request.wanted.asked.end:
+            raise request.problem  # the rows that are wanted were not found before
         found, asked, watermarks = (
             _known(hit.found, request),
             request.wanted.asked,
@@ -110,7 +122,7 @@ class CandleService:
             missing=found.missing,
             next=_next(query, asked, found, watermarks),
             cache=cache,
-            upstream_requests=upstream.requests,
+            upstream_requests=context.upstream.requests,
             epoch=hit.epoch,
             timings=timings,
         )
@@ -138,20 +150,20 @@ class CandleService:
         look = await self._reader.look(answer.series.id, answer.stored)
         return look.epoch == answer.epoch
 
-    async def _prepare(self, query: CandleQuery, rows: int, priority: Priority) -> _Request:
+    async def _prepare(self, query: CandleQuery, rows: int, context: RequestContext) -> _Request:
         series = await self._metadata.series(
-            query.exchange, query.market_type, query.symbol, query.interval
+            query.exchange, query.market_type, query.symbol, query.interval, context
         )
         note(series=str(series))  # now: what fails below has its line too
         market = self._markets[query.exchange, query.market_type]
-        watermarks = await _watermarks(market, series, query)
+        watermarks, problem = await _watermarks(market, series, query, context)
         asked = self._align(query, series, _final_reach(query, series, market, watermarks), rows)
         note(window=str(asked))
-        if priority is Priority.INTERACTIVE:
+        if context.priority is Priority.INTERACTIVE:
             self._usage.note(series.id, at_edge=asked.end >= watermarks.settled_until)
         pages = query.pages or self._limits.pages
-        wanted = Wanted(asked, rows, pages, query.partial, priority)
-        return _Request(series, market, watermarks, wanted)
+        wanted = Wanted(asked, rows, pages, query.partial, context)
+        return _Request(series, market, watermarks, wanted, problem)
 
     async def _hit(self, query: CandleQuery, request: _Request) -> CachedRange | None:
         """Answer from what is stored and what was just fetched, if that is all that is needed."""
@@ -169,6 +181,13 @@ class CandleService:
         found = await walk.find(direction)
         look = await self._reader.look(series.id, found.stored)
         return CachedRange(found, look.epoch), walk.cache
+
+    def _context(self, priority: Priority) -> RequestContext:
+        if priority is not Priority.INTERACTIVE:
+            return RequestContext.at(priority)
+        patience = self._limits.deadline_seconds * _PATIENT_PART
+        until = asyncio.get_running_loop().time() + patience
+        return RequestContext(until=until)
 
     def _rows(self, query: CandleQuery) -> int:
         if query.start is not None and query.end is not None and query.start > query.end:
@@ -227,9 +246,22 @@ def pieces(answer: Answer) -> list[Piece]:
     return parts
 
 
-async def _watermarks(market: MarketContext, series: Series, query: CandleQuery) -> Watermarks:
-    watermarks = await market.exchange_clock.watermarks(series, query.end)
-    return market.ranges.narrowed(series, watermarks)
+async def _watermarks(
+    market: MarketContext, series: Series, query: CandleQuery, context: RequestContext
+) -> tuple[Watermarks, ExchangeError | None]:
+    """Give what can be asked for now, and why nothing can be told beyond it.
+
+    Rows from a start on may be found before that; everything else that reaches beyond fails.
+    """
+    problem: ExchangeError | None = None
+    try:
+        watermarks = await market.exchange_clock.watermarks(series, query.end, context)
+    except ExchangeUnavailable as error:
+        if query.start is None or query.end is not None:
+            raise
+        problem = error
+        watermarks = await market.exchange_clock.watermarks(series, EPOCH, context)
+    return market.ranges.narrowed(series, watermarks), problem
 
 
 def _final_reach(

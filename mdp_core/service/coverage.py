@@ -16,13 +16,14 @@ from mdp_core.domain.windows import Window, intersect, subtract
 from mdp_core.errors import InvalidWindow, LimitTooLarge
 from mdp_core.fill.market import MarketContext
 from mdp_core.logs import note
+from mdp_core.ratelimit.context import RequestContext
 from mdp_core.series.resolver import SeriesResolver
 from mdp_core.storage.candles.candle_store import CandleStore
 
 _MOST_SLOTS = 100_000
 
 
-class State(StrEnum):
+class SlotState(StrEnum):
     """What is known of a window."""
 
     COVERED = "covered"
@@ -39,7 +40,7 @@ class Span:
     """A window all of whose slots are in one state."""
 
     window: Window
-    state: State
+    state: SlotState
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +99,13 @@ class Coverage:
     async def _resolve(self, query: CandleQuery) -> tuple[Series, Watermarks, Window]:
         if query.start is not None and query.end is not None and query.start > query.end:
             raise InvalidWindow(query.start, query.end)
+        context = RequestContext()
         series = await self._metadata.series(
-            query.exchange, query.market_type, query.symbol, query.interval
+            query.exchange, query.market_type, query.symbol, query.interval, context
         )
         note(series=str(series))
         market = self._markets[query.exchange, query.market_type]
-        watermarks = await market.watermarks(series, query.end)
+        watermarks = await market.watermarks(series, query.end, context)
         window = _asked(query, series, watermarks)
         note(window=str(window))
         return series, watermarks, window
@@ -119,11 +121,11 @@ class Coverage:
         gaps = subtract(gaps, rejected)
         forgotten = Window(watermarks.history_start, watermarks.retention_start)
         states = {
-            State.BEFORE_HISTORY: intersect([window], Window(window.start, known.start)),
-            State.COVERED: covered,
-            State.REJECTED: rejected,
-            State.BEYOND_MEMORY: intersect(gaps, forgotten),
-            State.NOT_FETCHED: subtract(gaps, [forgotten]),
+            SlotState.BEFORE_HISTORY: intersect([window], Window(window.start, known.start)),
+            SlotState.COVERED: covered,
+            SlotState.REJECTED: rejected,
+            SlotState.BEYOND_MEMORY: intersect(gaps, forgotten),
+            SlotState.NOT_FETCHED: subtract(gaps, [forgotten]),
         }
         return sorted(Span(part, state) for state, parts in states.items() for part in parts)
 
@@ -147,7 +149,7 @@ def _told(window: Window, parts: Iterable[Span], most: int) -> CoveragePage:
 
 def _in_detail(spans: Iterable[Span], occupied: Int64s, grid: Grid) -> Iterator[Span]:
     for span in spans:
-        if span.state is State.COVERED:
+        if span.state is SlotState.COVERED:
             yield from _by_slot(span.window, occupied, grid)
         else:
             yield span
@@ -160,5 +162,5 @@ def _by_slot(window: Window, occupied: Int64s, grid: Grid) -> Iterator[Span]:
     has_candle[occupied[(occupied >= first) & (occupied < stop)] - first] = True
     cuts = np.flatnonzero(np.diff(has_candle)) + 1
     for begin, end in pairwise([0, *cuts.tolist(), stop - first]):
-        state = State.CANDLES if has_candle[begin] else State.NO_CANDLES
+        state = SlotState.CANDLES if has_candle[begin] else SlotState.NO_CANDLES
         yield Span(Window(grid.at(first + begin), grid.at(first + end)), state)

@@ -1,89 +1,49 @@
-"""Asks an exchange again for what is stored, and replaces what it now answers differently.
+"""The repair of a series: what is stored is made to equal the exchange again, page by page.
 
-Nothing else ever changes a stored candle. It is for people: after an exchange has corrected its
-history, or where somebody doubts the store.
+Nothing but this, verify and rechecks changes a stored candle. It is for people: after an exchange
+has corrected its history, or where there is doubt about the store.
 """
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from itertools import islice
 
-from mdp_core.domain.candles import Candles
 from mdp_core.domain.queries import CandleQuery
-from mdp_core.domain.series import Series
-from mdp_core.domain.windows import Window, intersect
-from mdp_core.errors import BadPayload, BadRows, InvalidWindow
-from mdp_core.exchanges.validation import sift
-from mdp_core.fill.market import MarketContext
-from mdp_core.fill.pages import plan
-from mdp_core.series.resolver import SeriesResolver
-from mdp_core.storage.candles.candle_store import CandleStore
+from mdp_core.service.mending import Mender, RepairMode, RepairReport
+from mdp_core.service.stored_pages import ComparedPage, PageComparer, StoredPage
+
+# This many pages are compared before the pause: it is waited out once for all of them.
+_BATCH_PAGES = 50
 
 
 class Repair:
-    """Makes what is stored equal the exchange again, page by page."""
+    """Makes what is stored equal the exchange again."""
 
-    def __init__(
-        self,
-        store: CandleStore,
-        metadata: SeriesResolver,
-        markets: Mapping[tuple[str, str], MarketContext],
-    ) -> None:
-        self._store = store
-        self._metadata = metadata
-        self._markets = markets
+    def __init__(self, comparer: PageComparer, mender: Mender) -> None:
+        self._comparer = comparer
+        self._mender = mender
 
-    async def repair(self, query: CandleQuery) -> int:
+    async def repair(self, query: CandleQuery, mode: RepairMode | None = None) -> RepairReport:
         """Repair what is stored of the window (without bounds: everything that is final).
 
-        What the exchange has forgotten is left alone. Pages that were repaired before an error
-        stay so.
-
-        Returns:
-            How many slots changed.
+        Candles that the exchange has forgotten are left alone. Pages that were repaired before an
+        error stay so.
 
         Raises:
             InvalidWindow: `start` lies after `end`.
-            BadRows, BadPayload: The exchange sent what can't be right, or does not stand by it.
+            HistoryUnavailable: The exchange no longer has any of the window.
             MdpError: The series is unknown, or the exchange or the store can't be had.
         """
-        if query.start and query.end and query.start > query.end:
-            raise InvalidWindow(query.start, query.end)
-        series = await self._metadata.series(
-            query.exchange, query.market_type, query.symbol, query.interval
-        )
-        market, grid = self._markets[query.exchange, query.market_type], series.grid
-        watermarks = await market.exchange_clock.watermarks(series, query.end)
-        known = Window(
-            watermarks.retention_start, max(watermarks.settled_until, watermarks.retention_start)
-        )
-        start = grid.ceil(query.start) if query.start else known.start
-        end = grid.ceil(query.end) if query.end else known.end
-        asked = known.clip(start, max(start, end))
-        covered = await self._store.covered(series.id, asked)
-        pages = plan(covered, grid, market.page_size, replace(watermarks, closed_until=known.end))
-        windows = [part for page in pages for part in intersect([page.window], asked)]
-        return sum([await self._repair_page(market, series, window) for window in windows])
-
-    async def _repair_page(self, market: MarketContext, series: Series, window: Window) -> int:
-        """Replace what differs; what differs is asked for twice, and must be answered alike."""
-        covered = await self._store.covered(series.id, window)
-        stored = await self._store.read(series.id, window)
-        answered = await self._ask(market, series, window)
-        if not stored.differences(_inside(answered, covered)):
-            return 0
-        if (await self._ask(market, series, window)).differences(answered):
-            what = f"answered {series} differently twice: nothing was replaced"
-            raise BadPayload(series.exchange, what)
-        return await self._store.repair(series.id, window, answered)
-
-    async def _ask(self, market: MarketContext, series: Series, window: Window) -> Candles:
-        rows = await market.adapter.fetch_page(series.symbol, series.interval, window)
-        sifted = sift(rows, series.grid, window)
-        if sifted.rejected:
-            slots = [row.slot for row in sifted.rejected]
-            raise BadRows(series.exchange, slots, sifted.rejected[0].reason)
-        return sifted.candles
+        stored, report = await self._comparer.find(query), RepairReport()
+        async for batch in compared(self._comparer, stored.pages()):
+            for page in batch:
+                await self._mender.mend(page, mode or RepairMode(), report)
+        return report
 
 
-def _inside(candles: Candles, windows: list[Window]) -> Candles:
-    return Candles.concatenate([candles.inside(window) for window in windows])
+async def compared(
+    comparer: PageComparer, pages: Iterable[StoredPage]
+) -> AsyncGenerator[Sequence[ComparedPage]]:
+    """Yield pages as they compare with the exchange, in batches."""
+    remaining = iter(pages)
+    while batch := list(islice(remaining, _BATCH_PAGES)):
+        yield [await comparer.compare(page) for page in batch]

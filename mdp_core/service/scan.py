@@ -24,7 +24,7 @@ from mdp_core.fill.filler import Failure
 from mdp_core.fill.market import MarketContext
 from mdp_core.fill.pages import Page, plan
 from mdp_core.fill.provisional import ProvisionalRange
-from mdp_core.ratelimit.priority import Priority
+from mdp_core.ratelimit.context import RequestContext
 from mdp_core.storage.candles.candle_store import CandleStore
 
 # While pages are filled the live edge moves on, and what was asked there grows old.
@@ -160,7 +160,7 @@ class Wanted:
     rows: int
     pages: int
     partial: bool
-    priority: Priority
+    context: RequestContext
 
 
 class RowScan:
@@ -237,7 +237,7 @@ class RowScan:
             if not pages:
                 return part
             failures = await self._market.filler.fill(
-                self._series, pages, self._watermarks, self._wanted.priority
+                self._series, pages, self._watermarks, self._wanted.context
             )
             self._pages_left -= len(pages)
             self._watermarks = self._market.ranges.remembered(self._series, self._watermarks)

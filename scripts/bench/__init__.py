@@ -1,1 +1,1 @@
-"""How fast the service is, as ratios to something measured in the same run: `make bench`."""
+"""Benchmarks: ratios to something measured in the same run (`make bench`)."""

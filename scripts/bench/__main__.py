@@ -1,4 +1,4 @@
-"""Measures the service in one run, prints the table and keeps it in docs/performance.md."""
+"""Measure the service in one run; print the table, keep it in docs/performance.md."""
 
 import asyncio
 import os
@@ -13,6 +13,7 @@ import typer
 from db.local.server import open_local_database, remove_local_database
 from scripts.bench.client import Target, fetch
 from scripts.bench.data import SERIES, forget, minutes, open_base, save, settle, versions
+from scripts.bench.explorer import measure_explorer
 from scripts.bench.figures import Figure, table
 from scripts.bench.fills import measure_fills, measure_writes
 from scripts.bench.large import measure_depth, measure_memory
@@ -36,7 +37,7 @@ def main(*, large: Large = False) -> None:
     """Measure everything; the large cases take longer and 20 GB of disk."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        folder.chmod(0o755)  # the server of root runs as somebody else
+        folder.chmod(0o755)  # the server of root runs as another user
         stack.callback(remove_local_database, folder)
         database = stack.enter_context(open_local_database(folder, settings=_QUIET))
         os.environ |= {"DATABASE_URL": database.url, "MDP_BINANCE_SHARE": "1.0"}
@@ -50,13 +51,14 @@ def main(*, large: Large = False) -> None:
 
 
 def _fill(stack: Stack, processes: Processes) -> list[Figure]:
-    """Measure what needs the service as it runs; then end it, lest it works amid the rest."""
+    """Measure the rows that need the running service, then stop it."""
     target = Target(stack.url, {"Authorization": f"Bearer {stack.token}"})
     fetch(target, f"{SERIES}?limit=1")
     assert stack.sandbox_url, "there is one"  # noqa: S101 - for the type checker
     api = psutil.Process(processes["the API"].pid)
     figures = asyncio.run(measure_fills(stack.sandbox_url, target, api))
     figures.append(asyncio.run(measure_writes(stack.database_url)))
+    figures += measure_explorer(target, stack.token)
     for name in ("the syncer", "the API"):
         processes[name].terminate()
         processes[name].wait()

@@ -1,4 +1,4 @@
-"""Times ArcticDB's local read of candles that it is given as Parquet; run by its own Python.
+"""Time ArcticDB's local read of candles given as Parquet, in its own Python.
 
 ArcticDB wants another pandas than the tests do, so it has an environment of its own.
 """

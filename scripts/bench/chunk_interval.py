@@ -1,4 +1,4 @@
-"""Measure what a chunk interval of `candles` costs: writing, reading, locks and sizes.
+"""Measure the cost of chunk intervals of `candles`: writes, reads, locks, sizes.
 
 Every interval gets a server of its own with the schema of the migrations, filled with made-up
 candles by `CandleStore`. Times are medians in milliseconds. Results: docs/chunk-interval.md.
@@ -79,7 +79,7 @@ class Group:
 def main(
     data_dir: Folder, series: int = 300, days: str = "7,30,90,180,365,0", months_of_minutes: int = 3
 ) -> None:
-    """Measure chunk intervals (0: an undivided table); a third of the series each 1d, 1h, 1m."""
+    """Measure chunk intervals (0: one table); a third of the series each 1d, 1h, 1m."""
     results: dict[str, Figures] = {}
     for interval in map(int, days.split(",")):
         try:
@@ -105,7 +105,7 @@ def _measure(data_dir: Path, days: int, symbols: int, months: int) -> Figures:
 
 
 def _create(url: str, days: int, symbols: int, months: int) -> dict[str, Group]:
-    """Make the schema with this chunk interval, and the series; those of "empty" stay so."""
+    """Create the schema with this chunk interval, and the series."""
     upgrade(url)
     kinds = (("1d", 1, 3652), ("1h", 24, 1826), ("1m", 1440, 30 * months), ("empty", 1, 3652))
     groups: dict[str, Group] = {}
@@ -122,7 +122,7 @@ def _create(url: str, days: int, symbols: int, months: int) -> dict[str, Group]:
 
 
 async def _load(url: str, groups: Mapping[str, Group]) -> Figures:
-    """Fill the series in loose time order: slab by slab, the saves of a slab in any order."""
+    """Fill the series in loose time order: slab by slab, shuffled within each."""
     random, filled = np.random.default_rng(1), [groups[kind] for kind in ("1d", "1h", "1m")]
     jobs = [
         (window.start, random.random(), group, series_id, window)
@@ -183,7 +183,7 @@ def _plan(url: str, group: Group) -> Figures:
 
 
 async def _saves(url: str, groups: Mapping[str, Group]) -> Figures:
-    """Save pages of old minutes, alone and at once; of days; then a new minute of each series."""
+    """Save pages of old minutes, of days, then a new minute of each series."""
     minutes, empty, page = groups["1m"], groups["empty"], _PAGE_SLOTS * _DAY / 1440
     first, *others = _cut(Window(minutes.window.start - 12 * page, minutes.window.start), page)
     days, edge = Window(_END - 999 * _DAY, _END - 500 * _DAY), Window(_END, _END + minutes.step)
@@ -201,7 +201,7 @@ async def _saves(url: str, groups: Mapping[str, Group]) -> Figures:
 
 
 def _room(url: str, group: Group) -> Figures:
-    """Count the readers of whole histories whose transactions find room for their locks at once."""
+    """Count the readers of whole histories that find room for their locks at once."""
     room = 0
     with ExitStack() as stack:
         for n in group.ids[:_READERS]:
@@ -213,7 +213,7 @@ def _room(url: str, group: Group) -> Figures:
 
 
 async def _times(actions: Iterator[Awaitable[object]], workers: int = 1) -> list[float]:
-    """Do the actions, so many at once; give the milliseconds of each in order of their ends."""
+    """Run the actions, some at once; return the milliseconds of each as it ended."""
     took: list[float] = []
 
     async def work() -> None:

@@ -1,4 +1,4 @@
-"""A client that costs little itself: bytes in, nothing parsed but the head of an answer."""
+"""A cheap client: bytes in, nothing parsed but the head of an answer."""
 
 import asyncio
 import http.client
@@ -23,7 +23,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What many clients saw: requests a second, and each request's seconds."""
+    """The figures of many clients: requests a second, and seconds of each request."""
 
     rate: float
     seconds: list[float]
@@ -65,7 +65,7 @@ def _open(target: Target, path: str) -> tuple[http.client.HTTPConnection, http.c
 
 
 async def load(target: Target, path: str, *, clients: int, requests: int) -> Load:
-    """Have several clients ask for the same, each on a connection of its own, one after another."""
+    """Run several clients for the same target, each on a connection of its own."""
     seconds = list[float]()
     begun = time.perf_counter()
     await asyncio.gather(

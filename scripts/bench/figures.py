@@ -18,7 +18,7 @@ _PROCESSOR = Path("/proc/cpuinfo")
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A line of the table: what was measured, its aim, and the times that it comes from."""
+    """A row of the table: the figure, its aim, and the times behind it."""
 
     name: str
     value: str

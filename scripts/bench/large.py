@@ -1,4 +1,4 @@
-"""What takes minutes to set up: memory under a long stream, and a table of 100,000,000 rows."""
+"""Slow rows: memory under a long stream, and a table of 100,000,000 rows."""
 
 import asyncio
 import statistics
@@ -24,7 +24,7 @@ _SAMPLES = 500
 
 
 def measure_memory(base: Base, launch: Launch) -> list[Figure]:
-    """Stream 5,000,000 candles in each form, and see how much a new server grows meanwhile."""
+    """Stream 5,000,000 candles in each format; measure how much the server grows."""
     for after in range(_MILLION, _FIVE_MILLION, _MILLION):
         asyncio.run(save(base.url, base.series_id, minutes(_MILLION, after=after)))
     settle(base.url)
@@ -45,7 +45,7 @@ def _memory(launch: Launch, name: str, coding: str) -> Figure:
 
 @contextmanager
 def _growth(process: psutil.Process) -> Generator[list[int]]:
-    """Give, after the context, by how many bytes the process was larger at its largest."""
+    """Yield a function that returns the growth of the process at its largest."""
     before, ended, grown = process.memory_info().rss, threading.Event(), [0]
 
     def watch() -> None:
@@ -62,7 +62,7 @@ def _growth(process: psutil.Process) -> Generator[list[int]]:
 
 
 def measure_depth(base: Base, target: Target) -> Figure:
-    """Time 1,000 candles, add rows until the table has 100,000,000, and time them again.
+    """Time 1,000 candles before and after the table grows to 100,000,000 rows.
 
     Minutes lie between, in which the machine may change: an empty route is timed beside them.
     """

@@ -12,7 +12,7 @@ class PeerMissing(Exception):
 
 
 def arctic_seconds(parquet: memoryview) -> tuple[float, str]:
-    """Have ArcticDB keep these candles and read them; give its median, and its version.
+    """Store and read these candles with ArcticDB; return its median and version.
 
     Raises:
         PeerMissing: It isn't installed, or does not run.

@@ -21,7 +21,7 @@ _LOG_TAIL = 1500
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """Where servers find what they serve, and where they write their log."""
+    """The surroundings of a server: its environment and its log file."""
 
     stack: Stack
     log: Path

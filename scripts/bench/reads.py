@@ -1,4 +1,4 @@
-"""Hot and stored history: how fast answers leave, against the database's client and the server."""
+"""Reads of hot and stored history, against psql's COPY and an empty route."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -64,7 +64,7 @@ def _of_copy(seconds: Mapping[str, float], what: str, aim: str) -> Figure:
 
 
 def _arctic(target: Target) -> Figure:
-    """Read Arrow over HTTP into pandas; have ArcticDB read the same from its own files."""
+    """Read Arrow over HTTP into pandas; read the same with ArcticDB from its files."""
     name, aim = "Arrow from memory over HTTP into a pandas frame / ArcticDB's local read", "≤ 2"
     window = minutes(_MILLION)
     into_pandas = partial(_into_pandas, target, path(window, "arrow"))

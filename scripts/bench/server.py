@@ -1,4 +1,4 @@
-"""What is measured against what, in one server: the service, an empty route, and a plain service.
+"""The measured server: the service, an empty route, and a plain service.
 
 The plain one is what FastAPI's own tutorials lead to: the same table through SQLAlchemy's ORM, one
 object a row, one pydantic model a candle.

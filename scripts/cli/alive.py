@@ -1,4 +1,4 @@
-"""`mdp alive`: whether a syncer of this host lives, for the health check of its container."""
+"""`mdp alive`: the health check of a syncer's container."""
 
 import asyncio
 import socket
@@ -18,7 +18,7 @@ app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
 
 @app.command()
 def alive() -> None:
-    """Say by its heartbeat in the database whether a syncer of this host, or container, lives.
+    """Say by its heartbeat whether a syncer of this host, or container, lives.
 
     The exit code is 0 if one does, else 1.
     """

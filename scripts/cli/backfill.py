@@ -1,7 +1,6 @@
 """The command `mdp backfill`."""
 
 import asyncio
-import logging
 from datetime import datetime
 from typing import Annotated
 
@@ -13,7 +12,7 @@ from mdp_core.settings import LogSettings, Settings
 from scripts.cli.backfill_display import choose_display
 from scripts.cli.backfill_run import BackfillRequest, backfill
 from scripts.cli.check import Service, require
-from scripts.cli.options import clear_errors, parse_cli_time
+from scripts.cli.options import clear_errors, hush, parse_cli_time
 
 app = typer.Typer()
 
@@ -52,13 +51,7 @@ def backfill_command(  # noqa: PLR0913, PLR0917 - each is an argument or an opti
     display = choose_display(as_json=as_json)
     require(Service.SYNCER)
     with clear_errors():
-        _hush(LogSettings())
+        hush(LogSettings())
         settings = Settings()  # pyright: ignore[reportCallIssue]
         got_all = asyncio.run(backfill(settings, request, display))
     raise typer.Exit(0 if got_all else 1)
-
-
-def _hush(logs: LogSettings) -> None:
-    """Leave the screen to the display: a line for each page is for those who asked for a level."""
-    if "log_level" not in logs.model_fields_set:
-        logging.getLogger("mdp_core").setLevel(logging.WARNING)

@@ -1,4 +1,4 @@
-"""How a backfill is shown: bars on a terminal, plain lines elsewhere, JSON lines for machines."""
+"""Displays of a backfill: bars on a terminal, plain lines, JSON lines."""
 
 import json
 import sys
@@ -26,8 +26,8 @@ _LINE_SECONDS = 5.0
 
 
 @dataclass(slots=True, eq=False)
-class Progress:
-    """How far one series has come."""
+class SeriesProgress:
+    """The progress of one series."""
 
     planned: PlannedFill
     left: Estimate = field(init=False)
@@ -63,7 +63,7 @@ class Display(ABC):
     """Shows a backfill."""
 
     def __init__(self) -> None:
-        self.progresses: Sequence[Progress] = ()
+        self.progresses: Sequence[SeriesProgress] = ()
         self.got_all = False
         self._begun_at = time.monotonic()
 
@@ -76,17 +76,17 @@ class Display(ABC):
     def show_plan(self, plan: Plan) -> None:
         """Show what it will take."""
 
-    def start(self, progresses: Sequence[Progress]) -> None:
+    def start(self, progresses: Sequence[SeriesProgress]) -> None:
         """Begin to fill."""
         self.progresses = progresses
         self._begun_at = time.monotonic()
 
     @abstractmethod
-    def advance(self, progress: Progress, delay: MdpError | None) -> None:
+    def advance(self, progress: SeriesProgress, delay: MdpError | None) -> None:
         """Show that a chunk was tried, and what is in the way, if anything is."""
 
     @abstractmethod
-    def finish(self, progress: Progress) -> None:
+    def finish(self, progress: SeriesProgress) -> None:
         """Show that a series has come to its end, and what of it could not be had."""
 
     @abstractmethod
@@ -94,7 +94,7 @@ class Display(ABC):
         """Show that all have come to their end, or that it was broken off."""
 
     def _sum(self) -> tuple[int, int, float, float]:
-        """Give slots wanted, slots done, candles a second, and seconds left, of all series."""
+        """Return slots wanted and done, candles a second, and seconds left, of all."""
         wanted = sum(each.wanted for each in self.progresses)
         done = sum(each.done for each in self.progresses)
         elapsed = max(time.monotonic() - self._begun_at, 1e-9)
@@ -118,7 +118,7 @@ class JsonDisplay(Display):
         self._print("plan", series=series, failed=failed, estimate=describe_estimate(plan.total))
 
     @override
-    def advance(self, progress: Progress, delay: MdpError | None) -> None:
+    def advance(self, progress: SeriesProgress, delay: MdpError | None) -> None:
         """Print how far a series has come."""
         reached = to_ms(progress.reached) if progress.reached else None
         self._print(
@@ -132,7 +132,7 @@ class JsonDisplay(Display):
         )
 
     @override
-    def finish(self, progress: Progress) -> None:
+    def finish(self, progress: SeriesProgress) -> None:
         """Print what came of a series."""
         missing = [
             {
@@ -170,7 +170,7 @@ class PlainDisplay(Display):
         _say(plan_table(plan))
 
     @override
-    def advance(self, progress: Progress, delay: MdpError | None) -> None:
+    def advance(self, progress: SeriesProgress, delay: MdpError | None) -> None:
         """Print the state of everything, every few seconds."""
         if delay:
             _say(f"{progress.name}: {delay}")
@@ -179,7 +179,7 @@ class PlainDisplay(Display):
             _say(f"{self._line()}  {progress.name} at {progress.date}")
 
     @override
-    def finish(self, progress: Progress) -> None:
+    def finish(self, progress: SeriesProgress) -> None:
         """Print what came of a series."""
         _say(f"{progress.name}: {progress.done:,} of {progress.wanted:,} fetched")
         for each in progress.lost:
@@ -210,7 +210,7 @@ class BarDisplay(Display):
             TextColumn("{task.fields[what]}"),
             console=console,
         )
-        self._tasks: dict[Progress, TaskID] = {}
+        self._tasks: dict[SeriesProgress, TaskID] = {}
         self._all: TaskID | None = None
 
     @override
@@ -219,14 +219,14 @@ class BarDisplay(Display):
         self._bars.console.print(plan_table(plan), highlight=False)
 
     @override
-    def start(self, progresses: Sequence[Progress]) -> None:
+    def start(self, progresses: Sequence[SeriesProgress]) -> None:
         """Show the bars."""
         super().start(progresses)
         self._all = self._bars.add_task("all", total=max(self._sum()[0], 1), what="")
         self._bars.start()
 
     @override
-    def advance(self, progress: Progress, delay: MdpError | None) -> None:
+    def advance(self, progress: SeriesProgress, delay: MdpError | None) -> None:
         """Move the bars."""
         if progress not in self._tasks:
             wanted = max(progress.wanted, 1)
@@ -239,7 +239,7 @@ class BarDisplay(Display):
             self._bars.update(self._all, completed=done, what=what)
 
     @override
-    def finish(self, progress: Progress) -> None:
+    def finish(self, progress: SeriesProgress) -> None:
         """Take the bar away, and print what could not be had."""
         if progress in self._tasks:
             self._bars.remove_task(self._tasks.pop(progress))
@@ -290,7 +290,7 @@ def _amounts(estimate: Estimate) -> str:
     return f"{estimate.candles:>12,} {estimate.pages:>8,} {estimate.weight:>8,.0f}"
 
 
-def _series_name(progress: Progress) -> dict[str, str]:
+def _series_name(progress: SeriesProgress) -> dict[str, str]:
     series = progress.planned.series
     return {
         "exchange": series.exchange,

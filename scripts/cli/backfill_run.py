@@ -1,4 +1,4 @@
-"""`mdp backfill`: fills many series in this very process, and shows how it gets on."""
+"""`mdp backfill`: fills many series in this process, and shows the progress."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
@@ -17,19 +17,19 @@ from mdp_core.ratelimit.priority import Priority
 from mdp_core.series.selection import Selection, SeriesName
 from mdp_core.settings import Settings
 from mdp_core.wiring import Services, open_services
-from scripts.cli.backfill_display import Display, Progress
+from scripts.cli.backfill_display import Display, SeriesProgress
 
 _SERIES_AT_ONCE = 4
 _LONGEST_WAIT_SECONDS = 30.0
 # Planning takes longer only where an exchange's limit has it wait.
 _SLOW_SECONDS = 10.0
-# So many times in a row nothing came: whoever runs this again later goes on from there.
+# After so many attempts without progress the command ends; a later run goes on from there.
 _PATIENCE = 10
 
 
 @dataclass(frozen=True, slots=True)
 class BackfillRequest:
-    """What to fill; without bounds everything that there is to be had."""
+    """The request of a backfill; without bounds all available history."""
 
     selection: Selection
     start: datetime | None
@@ -43,7 +43,7 @@ class BackfillRequest:
 
 
 async def backfill(settings: Settings, request: BackfillRequest, display: Display) -> bool:
-    """Fill, or for a dry run only tell what it takes; tell whether everything asked for was got.
+    """Fill, or for a dry run only estimate; return whether everything was filled.
 
     Series of which nothing can be told are reported, and the others filled.
 
@@ -55,7 +55,7 @@ async def backfill(settings: Settings, request: BackfillRequest, display: Displa
         display.show_plan(plan)
         if request.dry_run:
             return not plan.failed and not _lacks(request, plan)
-        display.start([Progress(each) for each in plan.planned])
+        display.start([SeriesProgress(each) for each in plan.planned])
         try:
             display.got_all = await _fill_all(services, request, display) and not plan.failed
         finally:
@@ -80,7 +80,7 @@ async def _plan(services: Services, request: BackfillRequest, display: Display) 
 
 @asynccontextmanager
 async def _said_if_slow(display: Display, what: str) -> AsyncGenerator[None]:
-    """Say what is done, if it takes so long that somebody may wonder."""
+    """Show the step if it is slow."""
     saying = asyncio.get_running_loop().call_later(_SLOW_SECONDS, display.search, what)
     try:
         yield
@@ -91,7 +91,7 @@ async def _said_if_slow(display: Display, what: str) -> AsyncGenerator[None]:
 async def _find_beginnings(
     services: Services, request: BackfillRequest, display: Display, names: Sequence[SeriesName]
 ) -> list[RejectedFill]:
-    """Search for where histories begin that no exchange tells: else years of nothing are asked.
+    """Search the history starts that no exchange tells, to skip years of nothing.
 
     Gives the series for which that failed, or that have not begun.
     """
@@ -134,7 +134,7 @@ async def _find_beginning(services: Services, request: BackfillRequest, name: Se
 async def _fill_all(services: Services, request: BackfillRequest, display: Display) -> bool:
     free = asyncio.Semaphore(_SERIES_AT_ONCE)
 
-    async def fill(progress: Progress) -> bool:
+    async def fill(progress: SeriesProgress) -> bool:
         async with free:
             order = NewestFirst() if request.newest_first else OldestFirst()
             filling = SeriesFill(services, request, progress, order, display)
@@ -151,7 +151,7 @@ class SeriesFill:
 
     services: Services
     request: BackfillRequest
-    progress: Progress
+    progress: SeriesProgress
     order: Order
     display: Display
     fruitless: int = field(default=0)
@@ -182,7 +182,7 @@ class SeriesFill:
         self.display.advance(self.progress, step.delay)
 
     def _count(self, step: Step) -> None:
-        """Count the steps in a row that brought nothing: what one brought, the next one shows."""
+        """Count the steps in a row without progress, which the next step shows."""
         grid, before = self.progress.planned.series.grid, self.slots_left
         self.slots_left = sum(grid.count(gap.start, gap.end) for gap in step.gaps)
         self.gaps = step.gaps

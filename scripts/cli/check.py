@@ -1,4 +1,4 @@
-"""Whether a service could start with this environment; if not, what is wrong, in a line each."""
+"""Check whether a service could start with this environment, a line per problem."""
 
 import asyncio
 import os
@@ -16,7 +16,7 @@ from db.upgrade import newest_revision, schema_problem
 from mdp_core.errors import InvalidParameter
 from mdp_core.settings import ExchangeSettings, Settings, problems_of
 from mdp_core.storage.database.database import connection_problem
-from mdp_core.storage.database.health import Health, read_health
+from mdp_core.storage.database.diagnostics import Health, read_health
 from mdp_core.storage.database.replica import Identity, read_identity
 from mdp_core.wiring import installed_adapters
 from scripts.cli.environment import unread_variables
@@ -27,7 +27,7 @@ _PATIENCE_SECONDS = 10.0
 
 
 class Service(StrEnum):
-    """Who would start; anything else that fills the store needs what the syncer needs."""
+    """A service; other programs that fill the store need what the syncer needs."""
 
     API = "api"
     SYNCER = "syncer"
@@ -50,12 +50,12 @@ class Finding:
 
     @property
     def is_wrong(self) -> bool:
-        """Whether it has to be mended."""
+        """True where the service can't start with it."""
         return self.verdict is Verdict.WRONG
 
 
 def require(service: Service) -> None:
-    """End the process, with a line on stderr for each thing that is wrong, unless it can start."""
+    """Exit with a line on stderr for each problem, unless the service can start."""
     found = findings(service, patience_seconds=_PATIENCE_SECONDS)
     if wrong := [finding.text for finding in found if finding.is_wrong]:
         for text in wrong:
@@ -86,9 +86,9 @@ def findings(service: Service | None = None, *, patience_seconds: float = 0.0) -
 
 
 def remarks() -> Iterator[Finding]:
-    """Look at what no service waits for when it starts: it runs without, and may do so by mistake.
+    """Return remarks on settings that a service starts without, perhaps by mistake.
 
-    Variables that nobody reads, and the replica: one that is away may come back, one of another
+    Variables that no program reads, and the replica: one that is away may come back, one of another
     database has to be mended. Where the settings can't be read there is nothing to say of it.
     """
     for name, resembled in unread_variables(os.environ).items():

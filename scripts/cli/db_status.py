@@ -1,4 +1,4 @@
-"""`mdp db status`: what the database is, what it holds, and how much room that takes."""
+"""`mdp db status`: the database's server, schema, contents and size."""
 
 from collections.abc import Iterator
 

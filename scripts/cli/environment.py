@@ -1,4 +1,4 @@
-"""The names of all variables that mean something to a program of this project, or to compose."""
+"""The names of all environment variables of this project, and of compose."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -13,11 +13,13 @@ from mdp_core.settings import ExchangeSettings, Settings, UpgradeSettings
 from mdp_core.wiring import installed_adapters
 
 # What the compose file reads itself.
-_OF_COMPOSE = (
+_COMPOSE_VARIABLES = (
     *("MDP_API_ADDRESS", "MDP_API_PORT", "MDP_DATABASE_PORT", "POSTGRES_PASSWORD"),
     *("MDP_API_CPUS", "MDP_DATABASE_CPUS", "MDP_SYNCER_CPUS"),
 )
-_OF_MACHINES = (KIND_VARIABLE, CACHE_VARIABLE, SOURCES_VARIABLE)
+# Read by the client where it runs on the same machine.
+_CLIENT_VARIABLES = ("MDP_URL", "MDP_TOKEN", "MDP_COMMAND")
+_MACHINE_VARIABLES = (KIND_VARIABLE, CACHE_VARIABLE, SOURCES_VARIABLE)
 
 
 def known_variables() -> frozenset[str]:
@@ -25,8 +27,9 @@ def known_variables() -> frozenset[str]:
     exchanges = {exchange for exchange, _ in installed_adapters()}
     return frozenset(
         [
-            *_OF_COMPOSE,
-            *_OF_MACHINES,
+            *_COMPOSE_VARIABLES,
+            *_CLIENT_VARIABLES,
+            *_MACHINE_VARIABLES,
             *_names(Settings.model_fields, "MDP_"),
             *_names(UpgradeSettings.model_fields, "MDP_"),
             *(
@@ -39,7 +42,7 @@ def known_variables() -> frozenset[str]:
 
 
 def unread_variables(environment: Iterable[str]) -> dict[str, str | None]:
-    """Give the names with our prefix that nothing reads, each with the known one it resembles."""
+    """Return the names with our prefix that are unknown, each with a similar one."""
     known = known_variables()
     unread = [name for name in sorted(environment) if name.startswith("MDP_") and name not in known]
     return {name: next(iter(get_close_matches(name, known, 1)), None) for name in unread}

@@ -19,7 +19,6 @@ from db.local.errors import LocalDatabaseError
 from db.roles import ANALYST, SERVICE
 from db.upgrade import UpgradeError, upgrade
 from mdp_core.domain.clock import Clock
-from mdp_core.domain.queries import CandleQuery
 from mdp_core.logs import log_config
 from mdp_core.settings import (
     DatabaseSettings,
@@ -28,8 +27,7 @@ from mdp_core.settings import (
     TokenSettings,
     UpgradeSettings,
 )
-from mdp_core.wiring import open_services
-from scripts.cli import alive, coverage
+from scripts.cli import alive, coverage, repair, verify
 from scripts.cli import backfill as backfill_command
 from scripts.cli.check import Service, findings, remarks, require
 from scripts.cli.db_status import report
@@ -50,6 +48,8 @@ app.add_typer(database, name="db")
 app.add_typer(backfill_command.app)
 app.add_typer(coverage.app)
 app.add_typer(alive.app)
+app.add_typer(repair.app)
+app.add_typer(verify.app)
 
 
 @app.callback()
@@ -66,7 +66,7 @@ def configure(context: typer.Context) -> None:
 
 
 # Commands that begin with telling all that is wrong, a line each.
-_TELL_ALL = ("check", "api", "syncer", "repair", "backfill")
+_TELL_ALL = ("check", "api", "syncer", "repair", "verify", "backfill")
 # Longer than clients keep idle connections: else one is closed while a request is on its way.
 _KEEP_ALIVE_SECONDS = 75
 # A worker that has not answered for so long is replaced; on a busy machine it begins slowly.
@@ -116,7 +116,7 @@ def demo(
     now: Now = None,
     speed: Speed = 1.0,
 ) -> None:
-    """Serve from a local database and a sandbox that stands for the exchanges. No network."""
+    """Serve from a local database and a sandbox of the exchanges. No network."""
     data = sandbox_data.resolve() if sandbox_data else None
     with clear_errors(*_EXPECTED):
         serve(data_dir, port, SandboxRequest(data, _set_clock(now, speed)))
@@ -124,7 +124,7 @@ def demo(
 
 @app.command()
 def run(port: Port = 8000, data_dir: DataDir = Path(".mdp")) -> None:
-    """Serve the live exchanges from a local database, or from the one that DATABASE_URL names."""
+    """Serve the live exchanges, from a local database or that of DATABASE_URL."""
     with clear_errors(*_EXPECTED):
         serve(data_dir, port, None)
 
@@ -135,7 +135,7 @@ def api(
     host: Host = "127.0.0.1",
     workers: Workers = 1,
 ) -> None:
-    """Serve the API; the environment says from which database and how (see .env.example)."""
+    """Serve the API as the environment says (see .env.example)."""
     require(Service.API)
     settings = Settings()  # pyright: ignore[reportCallIssue]
     uvicorn.run(
@@ -192,29 +192,6 @@ def sandbox(  # noqa: PLR0913, PLR0917 - each is an option
 
 
 @app.command()
-def repair(  # noqa: PLR0913, PLR0917 - each is an argument
-    exchange: str,
-    market_type: str,
-    symbol: str,
-    interval: str,
-    start: Time = None,
-    end: Time = None,
-) -> None:
-    """Ask the exchange again for what is stored, and replace what differs."""
-    query = CandleQuery(exchange, market_type, symbol, interval, start=start, end=end)
-    require(Service.SYNCER)
-    with clear_errors(*_EXPECTED):
-        changed = asyncio.run(_repair(query))
-    typer.echo(f"{changed} candles replaced")
-
-
-async def _repair(query: CandleQuery) -> int:
-    settings = Settings()  # pyright: ignore[reportCallIssue]
-    async with open_services(settings, name="mdp-repair") as services:
-        return await services.repair.repair(query)
-
-
-@app.command()
 def token(
     subject: Annotated[str, typer.Option(help="Whose token it is.")] = "me",
     scope: Annotated[
@@ -235,7 +212,7 @@ def token(
 def check(
     service: Annotated[Service | None, typer.Argument(help="Only what this one needs.")] = None,
 ) -> None:
-    """Say whether services could start with this environment, and if not, what is wrong."""
+    """Say whether services could start with this environment, and why not."""
     is_wrong = False
     for finding in chain(findings(service), remarks()):
         is_wrong |= finding.is_wrong
@@ -245,8 +222,13 @@ def check(
 
 
 @database.command("upgrade")
-def upgrade_database() -> None:
-    """Bring the database that DATABASE_URL names to the newest schema, and make its roles.
+def upgrade_database(
+    *,
+    restored: Annotated[
+        bool, typer.Option(help="After a restore: versions of the time since the backup end.")
+    ] = False,
+) -> None:
+    """Upgrade the database of DATABASE_URL to the newest schema; make its roles.
 
     MDP_SERVICE_PASSWORD and MDP_ANALYST_PASSWORD let the roles mdp_service and mdp_analyst log in.
     """
@@ -254,12 +236,12 @@ def upgrade_database() -> None:
         settings = UpgradeSettings()  # pyright: ignore[reportCallIssue]
         given = {SERVICE: settings.service_password, ANALYST: settings.analyst_password}
         passwords = {role: it.get_secret_value() for role, it in given.items() if it}
-        upgrade(settings.database_url, passwords)
+        upgrade(settings.database_url, passwords, is_restored=restored)
 
 
 @database.command("status")
 def show_database_status() -> None:
-    """Say what the database of DATABASE_URL is, what it holds, and how many bytes that takes."""
+    """Say what the database of DATABASE_URL is, holds, and how big it is."""
     with clear_errors(*_EXPECTED):
         settings = DatabaseSettings()  # pyright: ignore[reportCallIssue]
         typer.echo(asyncio.run(report(settings)))

@@ -88,7 +88,7 @@ class Processes:
             if name not in self._restarts:
                 seconds = _RESTART_SECONDS[name]
                 self._restarts[name] = now + seconds
-                print(f"mdp: {what}; it is started again in {seconds:g} s", file=sys.stderr)  # noqa: T201 - for whoever runs it
+                print(f"mdp: {what}; it is started again in {seconds:g} s", file=sys.stderr)  # noqa: T201 - for its user
             elif now >= self._restarts[name]:
                 del self._restarts[name]
                 self._running[name] = self._starts[name]()
@@ -96,7 +96,7 @@ class Processes:
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """What is running: what `ready.json` tells."""
+    """The running stack, as `ready.json` tells it."""
 
     url: str
     token: str
@@ -114,7 +114,7 @@ class SandboxRequest:
 
 
 def serve(data_dir: Path, port: int, sandbox: SandboxRequest | None) -> None:
-    """Run until SIGTERM or SIGINT; `data_dir/ready.json` exists while everything serves.
+    """Run until SIGTERM or SIGINT; `ready.json` exists while everything serves.
 
     Args:
         data_dir: Where the database, the secret and `ready.json` are kept.
@@ -165,7 +165,7 @@ def _sole_owner(data_dir: Path) -> Generator[None]:
 def open_stack(
     data_dir: Path, port: int, sandbox: SandboxRequest | None
 ) -> Generator[tuple[Stack, Processes]]:
-    """Run a stack until the context is left; gives what `ready.json` tells, and the processes.
+    """Run a stack until the context is left; yield `ready.json` and the processes.
 
     Raises:
         StackError, LocalDatabaseError: As `serve`.
@@ -273,7 +273,7 @@ def _check_port(port: int) -> None:
 
 
 def free_port() -> int:
-    """Find a port that nobody listens on, and that no connection is given until it is used.
+    """Return a free port outside the range that connections are given.
 
     Raises:
         StackError: There is none.
@@ -287,7 +287,7 @@ def free_port() -> int:
 
 
 def _write_ready(path: Path, stack: Stack) -> None:
-    """Write the file under another name and rename it, so that whoever sees it can read it."""
+    """Write the file under another name and rename it: readers see it whole."""
     content = {
         "url": stack.url,
         "token": stack.token,
@@ -306,9 +306,14 @@ def _write_ready(path: Path, stack: Stack) -> None:
 def _greet(stack: Stack, sandbox: SandboxRequest | None) -> None:
     symbol = _unreplayed_symbol(sandbox.data if sandbox else None)
     print(  # noqa: T201 - this is what the user waits for
-        f"Serving at {stack.url} (interface: {stack.url}/docs). Try:\n\n"
+        f"Serving at {stack.url} (interface: {stack.url}/docs).\n\n"
+        f"Look around:\n{stack.url}/#token={stack.token}\n\n"
+        f"For programs:\nexport MDP_URL={stack.url}\nexport MDP_TOKEN={stack.token}\n\n"
         f"curl -H 'Authorization: Bearer {stack.token}' "
         f"'{stack.url}/candles/binance/perp/{symbol}/1m?limit=5'\n\n"
+        "For the Python client:\n\n"
+        f"export MDP_URL={stack.url}\n"
+        f"export MDP_TOKEN={stack.token}\n\n"
         "Ctrl-C stops it.",
         flush=True,
     )

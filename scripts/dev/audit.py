@@ -1,4 +1,4 @@
-"""Look the locked dependencies up among known vulnerabilities: `python -m scripts.dev.audit`.
+"""Audit the locked dependencies: `python -m scripts.dev.audit`.
 
 Fails where one is known. Where the vulnerability service can't be reached nothing is found, and
 nothing is proved: then that is said, and `--strict` fails.
@@ -32,7 +32,7 @@ def main(
 
 
 def audit(lock: Path) -> list[dict[str, Any]]:
-    """Give what is known of each locked package; of those that can't be looked up nothing."""
+    """Return the known vulnerabilities of each package that can be looked up."""
     command = [sys.executable, "-m", "pip_audit", "--format", "json", "--progress-spinner", "off"]
     command += ["--disable-pip", "--no-deps", "--requirement", str(lock)]
     try:

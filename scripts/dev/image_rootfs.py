@@ -1,4 +1,4 @@
-"""The image without an engine: every step of the Dockerfile, in a root file system of its own.
+"""The image without an engine: the Dockerfile's steps in a root file system.
 
 The base is Debian's minimal system of the release that the base image is made of, with the CPython
 of the machine in /usr/local, where the base image has its own. Each stage is a copy of it; each
@@ -88,7 +88,7 @@ class RootfsImage:
     def run(
         self, arguments: Sequence[str], environment: Mapping[str, str], *, entry: bool = True
     ) -> list[str]:
-        """Give the command line that runs it read-only; without arguments, its own command."""
+        """Return the command line that runs it read-only; by default its own command."""
         stage = self._stage
         command = [*(stage.entrypoint if entry else []), *(arguments or stage.command)]
         return stage.enter(command, environment, "ro", None)
@@ -237,7 +237,7 @@ def _debootstrap(folder: Path) -> tuple[Path, Mapping[str, str]]:
 
 
 def _add_python(python: Path, root: Path) -> None:
-    """Put a CPython where the base image has its own; of other packages it has pip alone."""
+    """Install a CPython with pip where the base image has its own."""
     target = root / "usr/local"
     library = Path("lib/python3.12")
     ignored = shutil.ignore_patterns("__pycache__", "test", "config-*", "site-packages")
@@ -250,13 +250,13 @@ def _add_python(python: Path, root: Path) -> None:
 
 
 def _wheels(work: Path, python: Path | None, base: Path) -> Path:
-    """Download what the lock files name, for the Python of the base, with their hashes."""
+    """Download the locked packages, by hash, for the Python of the base."""
     version = "3.12" if python else _version(Stage(base)).split()[-1].rpartition(".")[0]
     folder = work / "wheels"
     shutil.rmtree(folder, ignore_errors=True)
     uv = [sys.executable, "-m", "uv", "--quiet", "pip", "compile", "--no-deps", "--no-annotate"]
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "download"]
-    for lock in ("requirements.lock", "requirements-build.lock"):
+    for lock in ("requirements.lock", "requirements-build.lock", "requirements-page.lock"):
         # pip takes markers for its own Python's, whatever the version that it is told.
         chosen = work / lock
         chosen.unlink(missing_ok=True)

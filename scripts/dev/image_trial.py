@@ -53,7 +53,7 @@ class Image(Protocol):
     def run(
         self, arguments: Sequence[str], environment: Mapping[str, str], *, entry: bool = True
     ) -> list[str]:
-        """Give the command line that runs it read-only; without arguments, its own command."""
+        """Return the command line that runs it read-only; by default its own command."""
         ...
 
 
@@ -86,7 +86,7 @@ def main() -> None:
         print(f"built with {image.kind}", flush=True)  # noqa: T201 - the point of it
         with tempfile.TemporaryDirectory(prefix="mdp-trial-") as name:
             folder = Path(name)
-            folder.chmod(0o755)  # the database of root runs as somebody else
+            folder.chmod(0o755)  # the database of root runs as another user
             with open_stack(folder, free_port(), SandboxRequest()) as (stack, _):
                 _try(image, stack)
     except (TrialError, StackError, LocalDatabaseError) as error:
@@ -118,7 +118,7 @@ def _try(image: Image, stack: Stack) -> None:
 
 @contextmanager
 def _serving(image: Image, stack: Stack) -> Generator[str]:
-    """Run the API from the image on a port of its own; on leaving it must end by itself."""
+    """Run the API from the image on a free port; on leaving it must end by itself."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = image.run(["api", "--port", str(port)], stack.env)

@@ -1,1 +1,4 @@
-"""A local server that speaks the exchanges' REST protocols, so that nothing needs a network."""
+"""A local server that speaks the exchanges' REST protocols.
+
+The service runs and is tested against it without a network.
+"""

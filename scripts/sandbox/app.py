@@ -1,4 +1,4 @@
-"""The sandbox as one web application: three exchanges under their prefixes, and its controls.
+"""The sandbox as one web application: exchanges, archive and controls.
 
 A request is logged when it comes, delayed by the latency, answered and charged, and only then may
 a fault hit it: a fault concerns a request that would have been answered with candles, or with the
@@ -23,21 +23,23 @@ from starlette.routing import Route
 
 from mdp_core.domain.clock import Clock, to_ms
 from scripts.sandbox import binance, coinbase, hyperliquid
-from scripts.sandbox.control import Entry, Fault, Kind, Log, Settings
-from scripts.sandbox.exchange import Call, Exchange, Page, Reply
-from scripts.sandbox.faults import SERIES_SELECTORS, Faults
+from scripts.sandbox.archive import Archive, error, failed
+from scripts.sandbox.control import Entry, Fault, Log, SandboxSettings
+from scripts.sandbox.exchange import Call, CandleReply, Exchange, Reply
+from scripts.sandbox.faults import Faults, complaint
 from scripts.sandbox.replay import Replay
 from scripts.sandbox.spoiling import failure, misdirect, spoil
+from scripts.sandbox.transfers import transfer
 
 _HANG_SECONDS = 60.0
 _FAULTS = TypeAdapter(list[Fault])
 _OFFERED = {"binance": binance.GRIDS, "hyperliquid": hyperliquid.GRIDS, "coinbase": coinbase.GRIDS}
-_NOBODY_THERE = Reply(499, b"")
+_CLIENT_LEFT = Reply(499, b"")
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxOptions:
-    """How the sandbox starts; latency and limits can be changed while it runs.
+    """Start options of the sandbox; latency and limits can be changed while it runs.
 
     Attributes:
         clock: The exchanges' time; budgets, latency and the log keep real time.
@@ -56,18 +58,17 @@ def create_sandbox(options: SandboxOptions) -> Starlette:
     """Build the application; the files of `options.data` are read here."""
     replay = Replay(options.data, _OFFERED)
     now_ms = to_ms(options.clock())
-    exchanges = (
-        binance.Binance(replay, now_ms),
-        hyperliquid.Hyperliquid(replay),
-        coinbase.Coinbase(replay),
-    )
-    sandbox = Sandbox(options, {exchange.name: exchange for exchange in exchanges})
+    futures = binance.Binance(replay, now_ms)
+    exchanges = (futures, hyperliquid.Hyperliquid(replay), coinbase.Coinbase(replay))
+    named = {exchange.name: exchange for exchange in exchanges}
+    sandbox = Sandbox(options, named, futures.archive)
     any_method = ["GET", "POST", "PUT", "PATCH", "DELETE"]
     return Starlette(
         routes=[
             Route("/_sandbox/requests", sandbox.control_requests, methods=["GET", "DELETE"]),
             Route("/_sandbox/faults", sandbox.control_faults, methods=["GET", "POST", "DELETE"]),
             Route("/_sandbox/settings", sandbox.control_settings, methods=["GET", "POST"]),
+            Route("/archive/{path:path}", sandbox.serve_archive),
             Route("/{exchange}/{path:path}", sandbox.serve, methods=any_method),
         ]
     )
@@ -76,12 +77,15 @@ def create_sandbox(options: SandboxOptions) -> Starlette:
 class Sandbox:
     """The state of one running sandbox, and the handlers of its routes."""
 
-    def __init__(self, options: SandboxOptions, exchanges: Mapping[str, Exchange]) -> None:
-        """Serve these exchanges under their names."""
+    def __init__(
+        self, options: SandboxOptions, exchanges: Mapping[str, Exchange], archive: Archive
+    ) -> None:
+        """Serve these exchanges under their names, and the archive."""
         self._clock = options.clock
         self._latency_ms = options.latency_ms
         self._limits = options.limits
         self._exchanges = exchanges
+        self._archive = archive
         self._log = Log()
         self._faults = Faults()
 
@@ -90,15 +94,34 @@ class Sandbox:
         exchange = self._exchanges.get(request.path_params["exchange"])
         if exchange is None:
             return _json({"error": f"no such exchange; there are {sorted(self._exchanges)}"}, 404)
+        call, entry = await self._received(request, exchange.name)
+        answer = await self._answer(exchange, call, entry, request)
+        return _logged(answer, entry, exchange.headers(call.host))
+
+    async def serve_archive(self, request: Request) -> Response:
+        """Answer one request to the archive."""
+        call, entry = await self._received(request, "archive")
+        found = self._archive.find(call.path, to_ms(self._clock()))
+        if found is None:
+            return _logged(error("missing"), entry)
+        file, is_checksum = found
+        fault = self._faults.take_file(file, checksum=is_checksum)
+        entry.fault = fault.fault if fault else None
+        if fault and fault.fault == "hang":
+            return _logged(await _hang(request, fault), entry)
+        if fault and (failure := failed(fault)):
+            return _logged(failure, entry)
+        make = self._archive.checksum if is_checksum else self._archive.content
+        body = await asyncio.to_thread(make, file, fault)
+        entry.status = 200
+        return transfer(body, fault)
+
+    async def _received(self, request: Request, exchange: str) -> tuple[Call, Entry]:
         call = await _call(request)
-        entry = self._log.add(exchange.name, call)
+        entry = self._log.add(exchange, call)
         if self._latency_ms:
             await asyncio.sleep(self._latency_ms / 1000)
-        answer = await self._answer(exchange, call, entry, request)
-        if answer is not _NOBODY_THERE:
-            entry.status = answer.status
-        headers = {**answer.headers, **exchange.headers(call.host)}
-        return Response(answer.body, answer.status, headers, answer.media_type)
+        return call, entry
 
     async def _answer(
         self, exchange: Exchange, call: Call, entry: Entry, request: Request
@@ -116,11 +139,13 @@ class Sandbox:
             return await _hang(request, fault)
         if fault and (failed := failure(fault, exchange, to_ms(self._clock()))):
             return failed
-        if isinstance(answer, Page):
+        if isinstance(answer, CandleReply):
             answer = self._published(exchange, answer, fault, entry)
         return Reply(200, spoil(fault, answer))
 
-    def _published(self, exchange: Exchange, page: Page, fault: Fault | None, entry: Entry) -> Page:
+    def _published(
+        self, exchange: Exchange, page: CandleReply, fault: Fault | None, entry: Entry
+    ) -> CandleReply:
         if fault and fault.fault == "late_candle":
             self._faults.withhold(exchange.name, page, fault)
         page = misdirect(fault, page, to_ms(self._clock())) if fault else page
@@ -149,37 +174,29 @@ class Sandbox:
         return _json([fault.model_dump() for fault in self._faults.pending()])
 
     async def control_settings(self, request: Request) -> Response:
-        """Change settings; the answer is all of them."""
+        """Change settings; the answer is latency and limits."""
         if request.method == "POST":
             try:
-                changed = Settings.model_validate_json(await request.body())
+                self._change(SandboxSettings.model_validate_json(await request.body()))
             except ValidationError as error:
                 return _unacceptable(error)
-            if changed.latency_ms is not None:
-                self._latency_ms = changed.latency_ms
-            if changed.limits is not None:
-                self._limits = changed.limits == "on"
         limits = "on" if self._limits else "off"
         return _json({"latency_ms": self._latency_ms, "limits": limits})
 
+    def _change(self, settings: SandboxSettings) -> None:
+        if settings.latency_ms is not None:
+            self._latency_ms = settings.latency_ms
+        if settings.limits is not None:
+            self._limits = settings.limits == "on"
+        if settings.unknown_status is not None:
+            for exchange in self._exchanges.values():
+                exchange.shows_unknown_status = settings.unknown_status == "on"
+
     def _check(self, faults: list[Fault]) -> None:
         for fault in faults:
-            exchange = self._exchanges[fault.exchange]
-            unknown = sorted(fault.selectors.keys() - _selectors(fault, exchange))
-            if unknown:
-                known = sorted(_selectors(fault, exchange))
-                message = f"unknown keys {unknown}; besides the fault's own there are {known}"
-                raise ValueError(message)
-            if fault.fault == "null_field" and (fault.field or "close") not in exchange.fields:
-                message = f"unknown field {fault.field!r}; there are {sorted(exchange.fields)}"
-                raise ValueError(message)
-
-
-def _selectors(fault: Fault, exchange: Exchange) -> frozenset[str]:
-    """Name the keys by which a fault can select."""
-    if fault.kind is Kind.CANDLES:
-        return exchange.candle_params | SERIES_SELECTORS
-    return frozenset({"symbol"} if fault.fault == "malformed_entry" else ())
+            wrong = complaint(fault, self._exchanges.get(fault.exchange))
+            if wrong:
+                raise ValueError(wrong)
 
 
 async def _call(request: Request) -> Call:
@@ -198,13 +215,24 @@ def _headers(raw: tuple[tuple[bytes, bytes], ...]) -> Mapping[str, str]:
     return {name.decode("latin-1"): value.decode("latin-1") for name, value in raw}
 
 
+def _logged(answer: Reply, entry: Entry, headers: Mapping[str, str] | None = None) -> Response:
+    """Note the status in the log, unless the client has left, and make the response."""
+    if answer is not _CLIENT_LEFT:
+        entry.status = answer.status
+    told = {**answer.headers, **(headers or {})}
+    return Response(answer.body, answer.status, told, answer.media_type)
+
+
 async def _hang(request: Request, fault: Fault) -> Reply:
-    """Answer nothing until the client leaves; give up like a gateway after the fault's seconds."""
+    """Answer nothing until the client leaves.
+
+    Give up like a gateway after the fault's seconds.
+    """
     with suppress(TimeoutError, asyncio.CancelledError):  # cancelled: the server stops
         async with asyncio.timeout(_HANG_SECONDS if fault.seconds is None else fault.seconds):
             while (await request.receive())["type"] != "http.disconnect":
                 pass
-            return _NOBODY_THERE
+            return _CLIENT_LEFT
     return Reply(504, b"<html><body>504 Gateway Time-out</body></html>", "text/html")
 
 

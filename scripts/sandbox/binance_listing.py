@@ -1,14 +1,15 @@
-"""The symbols of the sandbox's Binance and its `exchangeInfo`: known names, oddities, a long tail.
+"""The symbols of the sandbox's Binance: known names, oddities, a long tail.
 
 Fields and their values are those of a recorded answer of 2026; the numbers are invented.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice, product
 
-from scripts.sandbox.candles import DISTANT_FUTURE_MS, Decimals, Market, Window, seed_of
+from scripts.sandbox.candles import DISTANT_FUTURE_MS, Decimals, TimeSpan
 from scripts.sandbox.exchange import decimals_of, markets_of, ms_of, price_of, step_of
+from scripts.sandbox.markets import Market, seed_of
 from scripts.sandbox.replay import Replay
 
 _HOUR_MS = 3_600_000
@@ -36,7 +37,8 @@ FTM-USDT 0.7 2020-10-30T07:00Z 2025-01-13T09:00Z
 BTC-BUSD 27000 2021-01-11T09:00Z 2023-12-05T09:00Z
 """
 _BTC_ONBOARD_MS = 1_569_398_400_000  # as shown in 2021 and 2025, after the first candle
-_XRP_DOWN = Window(1_718_157_600_000, 1_718_164_800_000)  # 2024-06-12 02:00 to 04:00
+_XRP_DOWN = TimeSpan(1_718_157_600_000, 1_718_164_800_000)  # 2024-06-12 02:00 to 04:00
+_UNKNOWN_STATUS = "AUCTION_MATCH"
 _TAIL = 300
 _TAIL_BEGINS_MS = 1_580_515_200_000  # 2020-02-01
 _TAIL_EVERY_MS = 6 * _DAY_MS
@@ -79,7 +81,10 @@ def listing(replay: Replay) -> list[Listed]:
 
 
 def exchange_info(symbols: list[Listed], now_ms: int) -> dict[str, object]:
-    """Give the body of `exchangeInfo`; its `serverTime` is stale, as the documentation warns."""
+    """Give the body of `exchangeInfo`.
+
+    Its `serverTime` is stale, as the documentation warns.
+    """
     orders = {"rateLimitType": "ORDERS", "interval": "MINUTE", "intervalNum": 1, "limit": 1200}
     weight = {"rateLimitType": "REQUEST_WEIGHT", "limit": 2400}
     return {
@@ -94,6 +99,11 @@ def exchange_info(symbols: list[Listed], now_ms: int) -> dict[str, object]:
         ],
         "symbols": [_symbol(symbol, now_ms) for symbol in symbols],
     }
+
+
+def with_known_status(entry: Mapping[str, object]) -> Mapping[str, object]:
+    """Return a symbol's entry for clients that refuse an unknown status."""
+    return {**entry, "status": "CLOSE"} if entry["status"] == _UNKNOWN_STATUS else entry
 
 
 def _symbol(listed: Listed, now_ms: int) -> dict[str, object]:
@@ -187,12 +197,15 @@ def _oddities() -> Iterator[Listed]:
     yield replace(dated, market=replace(dated.market, dies_ms=ms_of("2026-12-25T08:00Z")))
     pending = odd("BTCST", 20, contract_type="", status="PENDING_TRADING")
     yield replace(pending, market=replace(pending.market, dies_ms=0))
-    yield odd("NOVEL", 3, status="AUCTION_MATCH")
+    yield odd("NOVEL", 3, status=_UNKNOWN_STATUS)
     yield odd("ODD", 3, contract_type="PERPETUAL_SQUARED")
 
 
 def _tail() -> Iterator[Listed]:
-    """List invented names, one every six days from 2020-02 on; each twelfth is delisted again."""
+    """List invented names, one every six days from 2020-02 on.
+
+    Each twelfth is delisted again.
+    """
     names = ("".join(parts) for parts in product("BDFGKLMV", "AEIOU", "KLMNRSX", "AEIOU"))
     for i, base in enumerate(islice(names, 0, 4 * _TAIL, 4)):
         born = _TAIL_BEGINS_MS + i * _TAIL_EVERY_MS

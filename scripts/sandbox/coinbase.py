@@ -3,7 +3,7 @@
 Peculiar products, for those who test against them:
 
 - `BTC-USD`: one-minute candles since 2015-01-20, hourly and daily ones since 2015-07-20
-- `AERO-USD`: in one of five minutes nobody trades; `WAXL-USD`: in 199 of 200. There is no row then
+- `AERO-USD`: one of five minutes has no trades and so no row; `WAXL-USD`: 199 of 200
 - `DASH-USD`: rows appear only 45 s after their close, the forming one never
 - `MOVE-USD`, `BAL-BTC`, `BTC-USDC`: delisted; `NOVEL-USD`: unknown status; `BTCAUCTION-USD`: its
   base currency is BTC
@@ -20,32 +20,36 @@ from typing import ClassVar, Final
 import numpy as np
 import orjson
 
-from mdp_core.domain.clock import from_ms, to_ms
+from mdp_core.domain.clock import to_ms
 from mdp_core.domain.intervals import Grid, Interval, epoch_grid
-from scripts.sandbox.candles import Columns, Decimals, Market, Window
+from scripts.sandbox.candles import Columns, TimeSpan
+from scripts.sandbox.coinbase_listing import (
+    BTC_MINUTES_MS,
+    UNKNOWN_STATUS,
+    currency,
+    describe,
+    invented,
+)
+from scripts.sandbox.coinbase_quotes import BOOK_DEPTHS, book, iso, ticker
 from scripts.sandbox.exchange import (
     Answer,
     Call,
+    CandleReply,
     Exchange,
-    Listing,
-    Page,
-    Reading,
     Reply,
     SeriesBook,
-    decimals_of,
+    SymbolsReply,
+    TimeReply,
     in_unit,
-    markets_of,
-    ms_of,
     reply,
-    step_of,
-    tail_of,
 )
 from scripts.sandbox.limits import Refusal, Seconds, TokenBucket
+from scripts.sandbox.markets import Market
+from scripts.sandbox.quotes import quote_of
 from scripts.sandbox.replay import Replay
 
 _MOST_INTERVALS = 300
 _DEFAULT_ROWS = 350
-_LATE_MS = 45_000
 # The six granularities, in seconds. Source: docs.cdp.coinbase.com, get-product-candles.
 _GRANULARITIES = {
     "60": Interval.ONE_MINUTE,
@@ -60,37 +64,15 @@ GRIDS: Final[Mapping[Interval, Grid]] = {
 }
 _FIELDS = ("time", "low", "high", "open", "close", "volume")
 _CANDLES = re.compile(r"/products/([^/]+)/candles")
+_MOMENT = re.compile(r"/products/([^/]+)/(ticker|book)")
 _PRODUCT = re.compile(r"/products/([^/]+)")
-_PRODUCTS = """
-BTC-USD 60000 2015-07-20T21:00Z · ETH-USD 2500 2016-05-18T00:00Z · SOL-USD 140 2021-06-17T16:00Z
-DOGE-USD 0.15 2021-06-03T16:00Z · LTC-USD 90 2016-08-17T00:00Z · XRP-USD 0.6 2023-07-13T18:00Z
-ADA-USD 0.5 2021-03-18T16:00Z · LINK-USD 14 2019-06-27T16:00Z · AVAX-USD 30 2021-09-30T16:00Z
-1INCH-GBP 0.3 2021-06-01T16:00Z · ETH-EUR 2300 2017-05-23T00:00Z · BTC-EUR 55000 2015-04-23T00:00Z
-BTC-GBP 48000 2015-04-21T00:00Z · ETH-BTC 0.05 2016-05-18T00:00Z · USDT-USD 1 2021-05-04T01:00Z
-AERO-USD 0.9 2024-02-13T17:00Z · DASH-USD 30 2019-09-17T17:00Z · WAXL-USD 0.6 2022-09-28T17:00Z
-BADGER-USD 3 2021-11-01T17:00Z · HYPE-USD 25 2026-02-05T19:00Z · NOVEL-USD 3 2024-03-01T17:00Z
-BTCAUCTION-USD 60000 2024-03-01T17:00Z · MOVE-USD 0.5 2024-12-09T13:00Z 2025-05-15T18:00Z
-BAL-BTC 0.0004 2020-10-06T16:00Z 2022-12-01T17:00Z
-BTC-USDC 60000 2018-08-01T17:00Z 2019-03-01T00:00Z
-"""
-_TAIL = """
-AAVE ALGO ANKR APE API3 APT ARB ATOM AUDIO AXS BAL BAND BAT BCH BLUR BNT BONK CHZ COMP COTI CRO CRV
-CTSI CVX DAI DOT EIGEN ENA ENJ ENS EOS ETC ETHFI FET FIL FLOKI FLOW FLR FORTH GFI GLM GODS GRT HBAR
-ICP IMX INJ JASMY JTO KAVA KNC KSM LCX LDO LPT LQTY LRC MANA MASK METIS MINA MLN NEAR NKN NMR OCEAN
-OGN ONDO OP ORCA OXT PENDLE PEPE PERP POL POND POPCAT PYTH QNT RAD RARE RENDER REQ RLC ROSE RPL SAND
-SEI SHIB SKL SNX SPELL STORJ STRK STX SUI SUPER SUSHI TIA TNSR TRB TRU UMA UNI VET WIF WLD XLM XTZ
-YFI ZEC ZEN ZETA ZK ZRO ZRX
-"""
-_BTC_MINUTES_MS = ms_of("2015-01-20T18:13Z")
-_WORDS: Mapping[str, Mapping[str, object]] = {
-    "BADGER-USD": {"limit_only": True},
-    "NOVEL-USD": {"status": "hibernating"},
-    "BTCAUCTION-USD": {"base_currency": "BTC", "cancel_only": True, "auction_mode": True},
-}
 
 
 class Coinbase(Exchange):
-    """`/products`, one product, its candles, `/currencies` and `/time`."""
+    """`/products`, one product, its candles, ticker and book.
+
+    `/currencies` and `/time`.
+    """
 
     name: ClassVar[str] = "coinbase"
     candle_params: ClassVar[frozenset[str]] = frozenset({"granularity", "start", "end"})
@@ -98,7 +80,7 @@ class Coinbase(Exchange):
 
     def __init__(self, replay: Replay, seconds: Seconds = time.monotonic) -> None:
         """Make the exchange; `seconds` is the real time of the token bucket."""
-        self._markets = replay.markets(self.name, _invented())
+        self._markets = replay.markets(self.name, invented())
         self._series = SeriesBook(self.name, GRIDS, self._market, replay)
         self._is_btc_invented = "BTC-USD" not in replay.symbols(self.name)
         # docs.cdp.coinbase.com, exchange/rest-api/rate-limits
@@ -113,16 +95,21 @@ class Coinbase(Exchange):
     def _route(self, call: Call, now_ms: int) -> Answer:
         if candles := _CANDLES.fullmatch(call.path):
             return self._candles(candles[1], call.params, now_ms)
+        if moment := _MOMENT.fullmatch(call.path):
+            return self._moment(call, moment[1], moment[2], now_ms)
         if product := _PRODUCT.fullmatch(call.path):
             return self._product(product[1], now_ms)
-        match call.path:
+        return self._list(call.path, now_ms)
+
+    def _list(self, path: str, now_ms: int) -> Answer:
+        match path:
             case "/products":
-                products = [_describe(name, m, now_ms) for name, m in self._markets.items()]
-                return Listing(products, "id", ("quote_increment", "N/A"), orjson.dumps)
+                products = [self._described(name, now_ms) for name in self._markets]
+                return SymbolsReply(products, "id", ("quote_increment", "N/A"), orjson.dumps)
             case "/currencies":
                 return reply(self._currencies())
             case "/time":
-                return Reading(now_ms, _encode_time)
+                return TimeReply(now_ms, _encode_time)
             case _:
                 return _refusal(404, "NotFound")
 
@@ -141,8 +128,26 @@ class Coinbase(Exchange):
         return _refusal(500, "Internal server error")
 
     def _product(self, name: str, now_ms: int) -> Reply:
-        market = self._markets.get(name)
-        return reply(_describe(name, market, now_ms)) if market else _refusal(404, "NotFound")
+        is_known = name in self._markets
+        return reply(self._described(name, now_ms)) if is_known else _refusal(404, "NotFound")
+
+    def _described(self, name: str, now_ms: int) -> dict[str, object]:
+        described = describe(name, self._markets[name], now_ms)
+        if described["status"] == UNKNOWN_STATUS and not self.shows_unknown_status:
+            described["status"] = "offline"
+        return described
+
+    def _moment(self, call: Call, name: str, asked: str, now_ms: int) -> Reply:
+        """Answer for `ticker` or `book`; a product that is not traded has neither."""
+        quote = quote_of(self._series, name, now_ms) if name in self._markets else None
+        if quote is None:
+            return _refusal(404, "NotFound")
+        if asked == "ticker":
+            return reply(ticker(quote, now_ms))
+        level = str(call.params.get("level", "1"))
+        if level not in BOOK_DEPTHS:
+            return _refusal(400, "Invalid level")
+        return reply(book(quote, level, now_ms))
 
     def _candles(self, name: str, params: Mapping[str, object], now_ms: int) -> Answer:
         """Find the rows. Both bounds are inclusive; without one of them neither counts.
@@ -157,8 +162,8 @@ class Coinbase(Exchange):
         interval = _GRANULARITIES[granularity]
         series = self._series(name, interval)
         if not (params.get("start") and params.get("end")):
-            rows = series.last(Window(0, now_ms + 1), _DEFAULT_ROWS, now_ms)
-            return Page(name, interval, series, rows, self.fields, _encode)
+            rows = series.last(TimeSpan(0, now_ms + 1), _DEFAULT_ROWS, now_ms)
+            return CandleReply(name, interval, series, rows, self.fields, _encode)
         start, end = _time(params["start"]), _time(params["end"])
         if start is None or end is None or start > end:
             return _refusal(400, "Invalid start or end")
@@ -168,18 +173,18 @@ class Coinbase(Exchange):
                 "granularity too small for the requested time range. "
                 f"Count of aggregations requested exceeds {_MOST_INTERVALS}",
             )
-        rows = series.first(Window(start, end + 1), _MOST_INTERVALS + 1, now_ms)
-        return Page(name, interval, series, rows, self.fields, _encode)
+        rows = series.first(TimeSpan(start, end + 1), _MOST_INTERVALS + 1, now_ms)
+        return CandleReply(name, interval, series, rows, self.fields, _encode)
 
     def _market(self, name: str, interval: Interval) -> Market:
         market = self._markets[name]
         if name == "BTC-USD" and interval == Interval.ONE_MINUTE and self._is_btc_invented:
-            return replace(market, born_ms=_BTC_MINUTES_MS)
+            return replace(market, born_ms=BTC_MINUTES_MS)
         return market
 
     def _currencies(self) -> list[dict[str, object]]:
         codes = {code for name in self._markets for code in name.split("-", 1)}
-        return [_currency(code) for code in sorted(codes)]
+        return [currency(code) for code in sorted(codes)]
 
 
 def _refusal(status: int, message: str) -> Reply:
@@ -195,7 +200,10 @@ def _time(text: object) -> int | None:
 
 
 def _encode(rows: Columns, unit: str | None = None) -> bytes:
-    """Print rows newest first: seconds, low, high, open, close, volume, whole numbers as such."""
+    """Print rows newest first.
+
+    Seconds, low, high, open, close, volume, whole numbers as such.
+    """
     # Seconds are right here, so milliseconds take their place among the wrong units.
     time = rows.time / 1000 if unit is None else in_unit(rows.time, "ms" if unit == "s" else unit)
     columns = (time, rows.low, rows.high, rows.open, rows.close, rows.volume)
@@ -205,67 +213,4 @@ def _encode(rows: Columns, unit: str | None = None) -> bytes:
 
 
 def _encode_time(now_ms: int) -> bytes:
-    iso = from_ms(now_ms).isoformat(timespec="milliseconds")
-    return orjson.dumps({"iso": iso.replace("+00:00", "Z"), "epoch": now_ms / 1000})
-
-
-def _invented() -> dict[str, Market]:
-    tail = tail_of(" ".join(f"{base}-USD" for base in _TAIL.split()), "2021-01-04")
-    invented = markets_of("coinbase", _PRODUCTS + tail, _decimals)
-    quiet = {"BTC-USD": 0.001, "AERO-USD": 0.2, "WAXL-USD": 0.995}
-    late = {"DASH-USD": _LATE_MS}
-    return {
-        name: replace(
-            market,
-            quiet=quiet.get(name, 0.02),
-            publishes_quiet=False,
-            late_ms=late.get(name, 0),
-        )
-        for name, market in invented.items()
-    }
-
-
-def _decimals(price: float) -> Decimals:
-    return Decimals(min(decimals_of(price, digits=7).price, 8), 8)
-
-
-def _describe(name: str, market: Market, now_ms: int) -> dict[str, object]:
-    base, quote = name.split("-", 1)
-    is_delisted = market.dies_ms <= now_ms
-    described: dict[str, object] = {
-        "id": name,
-        "base_currency": base,
-        "quote_currency": quote,
-        "quote_increment": step_of(market.decimals.price),
-        "base_increment": step_of(market.decimals.size),
-        "display_name": name,
-        "min_market_funds": "1",
-        "margin_enabled": False,
-        "post_only": False,
-        "limit_only": False,
-        "cancel_only": False,
-        "status": "delisted" if is_delisted else "online",
-        "status_message": "",
-        "trading_disabled": is_delisted,
-        "fx_stablecoin": False,
-        "max_slippage_percentage": "0.03000000",
-        "auction_mode": False,
-        "high_bid_limit_percentage": "",
-    }
-    return {**described, **_WORDS.get(name, {})}
-
-
-def _currency(code: str) -> dict[str, object]:
-    return {
-        "id": code,
-        "name": code,
-        "min_size": "0.00000001",
-        "status": "online",
-        "message": "",
-        "max_precision": "0.00000001",
-        "convertible_to": [],
-        "details": {"type": "fiat" if code in {"USD", "EUR", "GBP"} else "crypto"},
-        "default_network": "",
-        "supported_networks": [],
-        "display_name": code,
-    }
+    return orjson.dumps({"iso": iso(now_ms, "milliseconds"), "epoch": now_ms / 1000})

@@ -41,21 +41,40 @@ CandleFault = Literal[
 ]
 TimeFault = Literal["clock_ahead", "clock_behind", "clock_in_seconds"]
 SymbolFault = Literal["malformed_entry", "empty_list", "half_list"]
+FileFault = Literal[
+    "checksum",
+    "remade",
+    "truncated",
+    "hole",
+    "conflict",
+    "bomb",
+    "two_members",
+    "wrong_member",
+    "other_symbol",
+    "other_era",
+]
+TransferFault = Literal["missing", "forbidden", "html", "drip", "cut_off"]
 
 
-class Kind(StrEnum):
+class FaultKind(StrEnum):
     """Kinds of requests that a fault can hit."""
 
     CANDLES = "candles"
     TIME = "time"
     SYMBOLS = "symbols"
+    ARCHIVE = "archive"
 
 
 _KIND_OF = (
-    dict.fromkeys(get_args(CandleFault), Kind.CANDLES)
-    | dict.fromkeys(get_args(TimeFault), Kind.TIME)
-    | dict.fromkeys(get_args(SymbolFault), Kind.SYMBOLS)
+    dict.fromkeys(get_args(CandleFault), FaultKind.CANDLES)
+    | dict.fromkeys(get_args(TimeFault), FaultKind.TIME)
+    | dict.fromkeys(get_args(SymbolFault), FaultKind.SYMBOLS)
+    | dict.fromkeys((*get_args(FileFault), *get_args(TransferFault)), FaultKind.ARCHIVE)
 )
+_NO_FILE_HAS = {"late_candle", "wrong_window", "null_field"}
+_FILE_FAULTS = {*get_args(FileFault), *get_args(CandleFault)} - {"remade", *_NO_FILE_HAS}
+_NO_TRANSFER_HAS = {"truncated_json", "null_body", "error_body"}
+_TRANSFER_FAULTS = {"remade", *get_args(TransferFault), *get_args(Failure)} - _NO_TRANSFER_HAS
 
 
 @dataclass(slots=True)
@@ -116,9 +135,9 @@ class Fault(BaseModel):
     """
 
     model_config = ConfigDict(extra="allow")
-    exchange: Literal["binance", "hyperliquid", "coinbase"]
-    fault: Failure | CandleFault | TimeFault | SymbolFault
-    kind: Kind = Kind.CANDLES
+    exchange: Literal["binance", "hyperliquid", "coinbase", "archive"]
+    fault: Failure | CandleFault | TimeFault | SymbolFault | FileFault | TransferFault
+    kind: FaultKind = FaultKind.CANDLES
     times: Annotated[int, Field(ge=1)] = 1
     retry_after: Annotated[int, Field(ge=0)] = 1
     seconds: Annotated[float, Field(ge=0)] | None = None
@@ -129,12 +148,30 @@ class Fault(BaseModel):
 
     @model_validator(mode="after")
     def _settle_kind(self) -> Self:
-        kind = _KIND_OF.get(self.fault, self.kind)
-        if "kind" in self.model_fields_set and self.kind != kind:
-            message = f"{self.fault} hits requests of the kind {kind.value}"
+        own = _KIND_OF.get(self.fault)
+        given = self.kind if "kind" in self.model_fields_set else None
+        if FaultKind.ARCHIVE in {own, given} or self.exchange == "archive":
+            return self._settle_archive(given)
+        self.kind = own or self.kind
+        if given and self.kind != given:
+            message = f"{self.fault} hits requests of the kind {self.kind.value}"
             raise ValueError(message)
-        self.kind = kind
         return self
+
+    def _settle_archive(self, given: FaultKind | None) -> Self:
+        if self.exchange not in {"binance", "archive"} or given not in {None, FaultKind.ARCHIVE}:
+            message = "only binance has an archive, and its faults the kind archive"
+            raise ValueError(message)
+        if self.fault not in _FILE_FAULTS | _TRANSFER_FAULTS:
+            message = f"the archive has no fault {self.fault}"
+            raise ValueError(message)
+        self.exchange, self.kind = "archive", FaultKind.ARCHIVE
+        return self
+
+    @property
+    def is_of_files(self) -> bool:
+        """Tell whether the fault spoils a file of the archive, rather than a transfer."""
+        return self.kind is FaultKind.ARCHIVE and self.fault in _FILE_FAULTS
 
     @property
     def selectors(self) -> Mapping[str, object]:
@@ -142,9 +179,14 @@ class Fault(BaseModel):
         return self.model_extra or {}
 
 
-class Settings(BaseModel):
-    """A change of settings; what is left out stays."""
+class SandboxSettings(BaseModel):
+    """A change of settings; what is left out stays.
+
+    Attributes:
+        unknown_status: Whether one symbol of a list has a status that no client knows.
+    """
 
     model_config = ConfigDict(extra="forbid")
     latency_ms: Annotated[float, Field(ge=0)] | None = None
     limits: Literal["on", "off"] | None = None
+    unknown_status: Literal["on", "off"] | None = None

@@ -17,17 +17,10 @@ import orjson
 
 from mdp_core.domain.clock import to_ms
 from mdp_core.domain.intervals import Grid, Int64s, Interval
-from scripts.sandbox.candles import (
-    DISTANT_FUTURE_MS,
-    Columns,
-    Decimals,
-    Floats,
-    InventedSeries,
-    Market,
-    Series,
-    seed_of,
-)
+from scripts.sandbox.candles import DISTANT_FUTURE_MS, Columns, Decimals, Floats, PublishedSeries
+from scripts.sandbox.invented import InventedSeries
 from scripts.sandbox.limits import EXCEEDED, Refusal
+from scripts.sandbox.markets import Market, seed_of
 from scripts.sandbox.replay import Replay
 
 _PER_MS = {"ms": 1, "us": 1_000, "ns": 1_000_000}
@@ -35,7 +28,10 @@ _PER_MS = {"ms": 1, "us": 1_000, "ns": 1_000_000}
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request; `path` is without the exchange's prefix, `params` the query or the body."""
+    """One request; `path` is without the exchange's prefix.
+
+    `params` the query or the body.
+    """
 
     method: str
     path: str
@@ -63,7 +59,7 @@ class Encode(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class CandleReply:
     """Candles that answer a candle request, ascending, before they are printed.
 
     Attributes:
@@ -73,14 +69,14 @@ class Page:
 
     symbol: str
     interval: Interval
-    series: Series
+    series: PublishedSeries
     columns: Columns
     fields: Mapping[str, int | str]
     encode: Encode
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class TimeReply:
     """The exchange's time that answers a time request, before it is printed."""
 
     now_ms: int
@@ -88,7 +84,7 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
+class SymbolsReply:
     """Descriptions of symbols that answer a metadata request, before they are printed.
 
     Attributes:
@@ -102,7 +98,7 @@ class Listing:
     encode: Callable[[Sequence[Mapping[str, object]]], bytes]
 
 
-Unprinted: TypeAlias = Page | Reading | Listing
+Unprinted: TypeAlias = CandleReply | TimeReply | SymbolsReply
 Answer: TypeAlias = Reply | Unprinted
 
 
@@ -125,7 +121,10 @@ def numbers(column: "Int64s | Floats", before: bytes = b"", after: bytes = b"") 
 
 
 def quoted_rows(*columns: Floats) -> list[bytes]:
-    """Print each row (at least one) of some columns as quoted shortest decimals, with commas."""
+    """Print each row (at least one) of some columns as quoted shortest decimals.
+
+    With commas.
+    """
     matrix = np.stack(columns, axis=1)
     text = orjson.dumps(matrix, option=orjson.OPT_SERIALIZE_NUMPY)[2:-2]
     quoted = text.replace(b",", b'","').replace(b']","[', b'"|"')
@@ -143,7 +142,10 @@ def array_of(columns: Sequence[list[bytes]]) -> bytes:
 def markets_of(
     exchange: str, table: str, decimals: Callable[[float], Decimals]
 ) -> dict[str, Market]:
-    """Read a table of symbols: name, usual price, first candle and, if delisted, the end."""
+    """Read a table of symbols.
+
+    Name, usual price, first candle and, if delisted, the end.
+    """
     found: dict[str, Market] = {}
     for entry in table.strip().replace("\n", "·").split("·"):
         name, price, *dates = entry.split()
@@ -154,7 +156,10 @@ def markets_of(
 
 
 def tail_of(names: str, first: str) -> str:
-    """Write such a table for names alone: the first candle on a day, each next a week later."""
+    """Write such a table for names alone.
+
+    The first candle on a day, each next a week later.
+    """
     days = (datetime.fromisoformat(first) + timedelta(weeks=week) for week in count())
     listed = zip(names.split(), days, strict=False)
     return " · ".join(f"{name} {price_of(name)} {day:%FT10:00Z}" for name, day in listed)
@@ -187,8 +192,10 @@ class Exchange(ABC):
     Attributes:
         candle_params: Names that its candle request takes.
         fields: Place of each column in a printed row.
+        shows_unknown_status: Whether one symbol has a status that no client knows.
     """
 
+    shows_unknown_status: bool = True
     name: ClassVar[str]
     candle_params: ClassVar[frozenset[str]]
     fields: ClassVar[Mapping[str, int | str]]
@@ -234,16 +241,16 @@ class SeriesBook:
         self._grids = grids
         self._market = market
         self._replay = replay
-        self._open: dict[tuple[str, Interval], Series] = {}
+        self._open: dict[tuple[str, Interval], PublishedSeries] = {}
 
-    def __call__(self, symbol: str, interval: Interval) -> Series:
+    def __call__(self, symbol: str, interval: Interval) -> PublishedSeries:
         """Give the series of a known symbol."""
         key = (symbol, interval)
         if key not in self._open:
             self._open[key] = self._make(symbol, interval)
         return self._open[key]
 
-    def _make(self, symbol: str, interval: Interval) -> Series:
+    def _make(self, symbol: str, interval: Interval) -> PublishedSeries:
         grid = self._grids[interval]
         replayed = self._replay.series(self._exchange, symbol, interval, grid)
         if replayed is not None:

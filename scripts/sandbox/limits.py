@@ -1,4 +1,4 @@
-"""How the exchanges count requests and refuse them, per client address.
+"""Counting of requests, and refusals, per client address.
 
 Budgets live in real time, whatever clock the sandbox shows: that is what a client is protected
 from. Each class is given a source of real seconds so that a test need not wait for a minute.
@@ -22,7 +22,10 @@ _LONGEST_BAN_SECONDS = 3 * 24 * 3600
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a request is not answered: the status, and for how many seconds to stay away."""
+    """Why a request is not answered.
+
+    The status, and for how many seconds to stay away.
+    """
 
     status: int
     retry_after: int

@@ -13,7 +13,8 @@ import polars as pl
 
 from mdp_core.domain.clock import from_ms, to_ms
 from mdp_core.domain.intervals import FixedGrid, Grid, Interval, epoch_grid
-from scripts.sandbox.candles import Columns, Decimals, Market, ReplayedSeries, seed_of
+from scripts.sandbox.candles import Columns, Decimals, ReplayedSeries
+from scripts.sandbox.markets import Market, seed_of
 
 _FILE = re.compile(
     r"(?P<exchange>binance(?=__perp)|hyperliquid(?=__perp)|coinbase(?=__spot))__\w{4}"
@@ -61,7 +62,10 @@ class Replay:
     def series(
         self, exchange: str, symbol: str, interval: Interval, grid: Grid
     ) -> ReplayedSeries | None:
-        """Give the replayed series, on the phase of its own rows; None where no file has it."""
+        """Give the replayed series, on the phase of its own rows.
+
+        None where no file has it.
+        """
         recorded = self._series.get((exchange, symbol, interval))
         if recorded is None:
             return None
@@ -70,7 +74,10 @@ class Replay:
         return ReplayedSeries(recorded.rows, recorded.decimals, grid)
 
     def markets(self, exchange: str, known: Mapping[str, Market]) -> dict[str, Market]:
-        """Give the known markets and those of the files, which trade from their first day on."""
+        """Give the known markets and those of the files.
+
+        Which trade from their first day on.
+        """
         found = dict(known)
         for symbol in self.symbols(exchange):
             files = self._files(exchange, symbol)

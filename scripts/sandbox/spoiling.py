@@ -1,4 +1,4 @@
-"""The work of a fault on the answer that it hits: it replaces the answer, or spoils its content."""
+"""The work of a fault on the answer that it hits: to replace it or spoil it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -7,9 +7,16 @@ from typing import Any, TypeAlias
 import numpy as np
 import orjson
 
-from scripts.sandbox.candles import DISTANT_FUTURE_MS, Columns, Flags, Window
+from scripts.sandbox.candles import DISTANT_FUTURE_MS, Columns, Flags, TimeSpan
 from scripts.sandbox.control import Fault
-from scripts.sandbox.exchange import Exchange, Listing, Page, Reading, Reply, Unprinted
+from scripts.sandbox.exchange import (
+    CandleReply,
+    Exchange,
+    Reply,
+    SymbolsReply,
+    TimeReply,
+    Unprinted,
+)
 from scripts.sandbox.limits import BANNED, EXCEEDED, Refusal
 
 _OFF_GRID_MS = 7_000
@@ -19,7 +26,10 @@ _MAINTENANCE = b"<html><head><title>503</title></head><body>Down for maintenance
 
 
 def failure(fault: Fault, exchange: Exchange, now_ms: int) -> Reply | None:
-    """Give the answer of a fault that replaces the exchange's; None: the fault spoils it."""
+    """Give the answer of a fault that replaces the exchange's; None.
+
+    The fault spoils it.
+    """
     fail = _FAILURES.get(fault.fault)
     return fail(fault, exchange, now_ms) if fail else None
 
@@ -61,24 +71,27 @@ def _refused(exchange: Exchange, refusal: Refusal, now_ms: int) -> Reply:
     return replace(refused, headers={**refused.headers, "Retry-After": str(refusal.retry_after)})
 
 
-def misdirect(fault: Fault, page: Page, now_ms: int) -> Page:
+def misdirect(fault: Fault, page: CandleReply, now_ms: int) -> CandleReply:
     """Give the page that answers another window, where that is the fault."""
     if fault.fault == "wrong_window":
         count = len(page.columns) or _NEWEST_ROWS
-        rows = page.series.last(Window(0, DISTANT_FUTURE_MS), count, now_ms)
+        rows = page.series.last(TimeSpan(0, DISTANT_FUTURE_MS), count, now_ms)
         return replace(page, columns=rows)
     if fault.fault == "shifted_window" and len(page.columns):
         return replace(page, columns=_earlier(page, now_ms))
     return page
 
 
-def _earlier(page: Page, now_ms: int) -> Columns:
-    """Give the rows of the window that begins half a window earlier, at least one slot."""
+def _earlier(page: CandleReply, now_ms: int) -> Columns:
+    """Give the rows of the window that begins half a window earlier.
+
+    At least one slot.
+    """
     grid = page.series.grid
     first, last = (int(slot) for slot in grid.indices(page.columns.time[[0, -1]]))
     shift = (last - first) // 2 + 1
     bounds = (int(grid.times(slot, slot + 1)[0]) for slot in (first - shift, last - shift + 1))
-    return page.series.first(Window(*bounds), last - first + 1, now_ms)
+    return page.series.first(TimeSpan(*bounds), last - first + 1, now_ms)
 
 
 def spoil(fault: Fault | None, answer: Unprinted) -> bytes:
@@ -89,11 +102,11 @@ def spoil(fault: Fault | None, answer: Unprinted) -> bytes:
 
 def _printed(fault: Fault | None, answer: Unprinted) -> bytes:
     match answer:
-        case Page():
+        case CandleReply():
             return _printed_page(fault, answer) if fault else answer.encode(answer.columns)
-        case Reading():
+        case TimeReply():
             return answer.encode(_misread(fault, answer.now_ms) if fault else answer.now_ms)
-        case Listing():
+        case SymbolsReply():
             return answer.encode(_relisted(fault, answer) if fault else answer.entries)
 
 
@@ -111,7 +124,7 @@ def _misread(fault: Fault, now_ms: int) -> int:
             return now_ms
 
 
-def _relisted(fault: Fault, listing: Listing) -> "list[Mapping[str, object]]":
+def _relisted(fault: Fault, listing: SymbolsReply) -> "list[Mapping[str, object]]":
     entries = list(listing.entries)
     match fault.fault:
         case "empty_list":
@@ -124,7 +137,7 @@ def _relisted(fault: Fault, listing: Listing) -> "list[Mapping[str, object]]":
             return entries
 
 
-def _with_malformed(fault: Fault, listing: Listing) -> "list[Mapping[str, object]]":
+def _with_malformed(fault: Fault, listing: SymbolsReply) -> "list[Mapping[str, object]]":
     """Spoil one entry: the one that the fault names, else the middle one."""
     middle = listing.entries[len(listing.entries) // 2][listing.key]
     name = fault.selectors.get("symbol", middle)
@@ -134,19 +147,27 @@ def _with_malformed(fault: Fault, listing: Listing) -> "list[Mapping[str, object
     ]
 
 
-def _printed_page(fault: Fault, page: Page) -> bytes:
-    change = _CHANGES.get(fault.fault)
-    columns = change(page.columns) if change and len(page.columns) else page.columns
+def _printed_page(fault: Fault, page: CandleReply) -> bytes:
+    columns = changed(fault, page.columns)
     unit = fault.unit if fault.fault == "wrong_unit" else None
     body = page.encode(columns, unit)
     return _with_null(fault, page, body) if fault.fault == "null_field" else body
 
 
-def _with_null(fault: Fault, page: Page, body: bytes) -> bytes:
+def _with_null(fault: Fault, page: CandleReply, body: bytes) -> bytes:
+    """Empty a field of the middle row, which the other faults spoil too."""
     rows: list[Any] = orjson.loads(body)
     if rows:
-        rows[len(rows) // 2][page.fields[fault.field or "close"]] = None
+        time = page.fields["time"]
+        ascending = sorted(rows, key=lambda row: row[time])
+        ascending[len(rows) // 2][page.fields[fault.field or "close"]] = None
     return orjson.dumps(rows)
+
+
+def changed(fault: Fault, rows: Columns) -> Columns:
+    """Give the rows as a fault of single rows leaves them."""
+    change = _CHANGES.get(fault.fault)
+    return change(rows) if change and len(rows) else rows
 
 
 def _empty(rows: Columns) -> Columns:
@@ -165,7 +186,7 @@ def _repeated(rows: Columns) -> Columns:
 
 
 def _contradicted(rows: Columns) -> Columns:
-    """Send the middle row twice, the second time with twice the volume and another close."""
+    """Send the middle row twice, then with twice the volume and another close."""
     rows = _repeated(rows)
     second = _middle(rows)
     close = np.where(second, rows.high + rows.low - rows.close, rows.close)

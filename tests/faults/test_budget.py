@@ -1,4 +1,4 @@
-"""The exchange's limit is never exceeded, and what it says about it is believed by everybody."""
+"""The exchange's limit is never exceeded; every process believes its headers."""
 
 import asyncio
 import time
@@ -12,7 +12,8 @@ from support.services import opened_services, serving
 from mdp_core.errors import RateLimited
 from mdp_core.exchanges.http import ExchangeHttp
 from mdp_core.ratelimit.budget import Budget
-from mdp_core.ratelimit.priority import Priority, Urgency
+from mdp_core.ratelimit.context import RequestContext
+from mdp_core.ratelimit.priority import Priority
 from mdp_core.ratelimit.scheduler import RequestScheduler
 from mdp_core.ratelimit.tariff import Tariff
 from mdp_core.settings import Settings
@@ -27,7 +28,7 @@ WINDOW = {"start": START_MS, "end": START_MS + PAGE_MS}
 async def test_refusal_of_one_process_holds_the_others_back(
     settings: Settings, sandbox: Sandbox
 ) -> None:
-    """After a 429 nobody behind the egress asks until its Retry-After is over; then all goes on."""
+    """After a 429 no process behind the egress asks until its Retry-After is over."""
     patient = settings.model_copy(update={"fetch_deadline_seconds": 20.0})
     async with serving(patient, sandbox) as one, serving(patient, sandbox) as other:
         for client in (one, other):
@@ -127,11 +128,11 @@ async def test_bucket_gives_what_it_holds_and_then_makes_wait(services: Services
     budget = Budget(services.database, "binance", "default", Tariff(10, 10), share=1.0)
     scheduler = RequestScheduler("binance", budget, slots=1)
     now = asyncio.get_running_loop().time
-    await scheduler.pay(10, until=now() + 1)
+    await scheduler.pay(10, RequestContext(), until=now() + 1)
     with pytest.raises(RateLimited) as caught:
-        await scheduler.pay(10, until=now() + 0.1)
+        await scheduler.pay(10, RequestContext(), until=now() + 0.1)
     begun = now()
-    await scheduler.pay(10, until=now() + 5)
+    await scheduler.pay(10, RequestContext(), until=now() + 5)
     waited = now() - begun
 
     assert 0.3 < caught.value.retry_after_seconds <= 1.0
@@ -139,14 +140,15 @@ async def test_bucket_gives_what_it_holds_and_then_makes_wait(services: Services
 
 
 async def test_tokens_in_hand_are_no_way_around_a_block(services: Services) -> None:
-    """Who got tokens before the exchange said stop waits as everybody does, and loses none."""
+    """A request with tokens waits like all others after a stop, and loses none."""
     budget = Budget(services.database, "binance", "default", Tariff(100, 0.001), share=1.0)
     scheduler = RequestScheduler("binance", budget, slots=2)
     now = asyncio.get_running_loop().time
-    async with scheduler.turn(10, Urgency(Priority.INTERACTIVE), until=now() + 5):
+    context = RequestContext(until=now() + 5)
+    async with scheduler.permit(10, context) as permit:
         await scheduler.block(0.5, "HTTP 429")
         begun = now()
-        await scheduler.pay(10, until=now() + 5)
+        await scheduler.pay(10, context.holding(permit), until=now() + 5)
         waited = now() - begun
     left = await budget.take([80], Priority.INTERACTIVE)
 
@@ -170,7 +172,7 @@ async def test_backfill_leaves_enough_for_the_heaviest_request(services: Service
 async def test_what_an_answer_costs_is_settled_whichever_way_it_differs(
     services: Services, sandbox: Sandbox, database: psycopg.Connection, charged: int
 ) -> None:
-    """What was reserved too much is given back; too little leaves a debt."""
+    """Tokens reserved too many are returned; too few leave a debt."""
     budget = Budget(services.database, "hyperliquid", "own", Tariff(100, 0.001), share=1.0)
     scheduler = RequestScheduler("hyperliquid", budget, slots=1)
     async with httpx.AsyncClient(base_url=f"{sandbox.url}/hyperliquid") as client:

@@ -56,7 +56,7 @@ async def test_killed_backfill_goes_on_where_it_was(
 ) -> None:
     """Killed and run again: only what was in flight is asked for twice; the candles are the same.
 
-    To the last bit: those of a backfill that nobody killed.
+    To the last bit: those of an undisturbed backfill.
     """
     sandbox.settings(latency_ms=150)
     with running_mdp(environment, *_backfill()) as process:

@@ -38,7 +38,7 @@ async def other(services: Services) -> AsyncGenerator[Claims]:
 async def test_run_is_claimed_whole_or_not_at_all(
     one: Claims, other: Claims, database: psycopg.Connection
 ) -> None:
-    """Who gets only some pages of a run leaves them to others."""
+    """A claim on only some pages of a run is released."""
     async with one.claim(7, [2]) as first, other.claim(7, [1, 2, 3]) as second:
         assert (first, second) == (True, False)
         await eventually(lambda: _held(database) == 1)
@@ -80,7 +80,7 @@ async def test_claimer_that_leaves_takes_its_claims_with_it(
 async def test_lost_session_costs_the_claims_and_nothing_else(
     one: Claims, other: Claims, database: psycopg.Connection
 ) -> None:
-    """Who holds claims of a session that is gone goes on; the next session releases none of its."""
+    """Claims of a lost session are dropped; the next session releases none of them."""
     async with one.claim(7, [1]) as is_ours:
         database.execute(_CUT)
         async with one.claim(7, [2]) as unsure:  # the first use of the lost session

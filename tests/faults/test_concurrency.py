@@ -122,7 +122,7 @@ async def test_cut_claims_cost_at_most_one_more_request_per_page(
 
 @one_kind_of_database
 async def test_client_that_leaves_cancels_nothing(settings: Settings, sandbox: Sandbox) -> None:
-    """What one client gave up, the next one finds: each page was asked for once."""
+    """A page that one client gave up is there for the next: asked for once."""
     sandbox.settings(latency_ms=300)
     async with serving(settings, sandbox) as client:
         await _ask(client, "BTC-USDT", -499, 0)
@@ -141,7 +141,7 @@ async def test_client_that_leaves_cancels_nothing(settings: Settings, sandbox: S
 async def test_interactive_request_overtakes_a_saturating_backfill(
     settings: Settings, sandbox: Sandbox, *, is_same_process: bool
 ) -> None:
-    """The backfill has used up what it may and queues for more; whoever waits is served first."""
+    """While a backfill queues for tokens, an interactive request goes first."""
     sandbox.settings(limits="on")
     async with (
         opened_services(settings, sandbox) as one,
@@ -169,7 +169,7 @@ async def test_interactive_request_overtakes_a_saturating_backfill(
 async def test_page_of_a_backfill_becomes_as_urgent_as_who_joins(
     settings: Settings, sandbox: Sandbox
 ) -> None:
-    """The very page that the backfill would come to last is served at once to whoever asks."""
+    """The page that a backfill would reach last is served at once on request."""
     sandbox.settings(limits="on")
     async with (
         opened_services(settings, sandbox) as services,
@@ -196,7 +196,7 @@ async def test_page_of_a_backfill_becomes_as_urgent_as_who_joins(
 async def test_who_joins_a_page_that_waits_out_a_ban_is_told_in_time(
     settings: Settings, sandbox: Sandbox
 ) -> None:
-    """The backfill waits as long as it takes; whoever else wants its page has a deadline."""
+    """A backfill waits without end; a client that wants its page has a deadline."""
     hasty = settings.model_copy(update={"request_deadline_seconds": 3.0})
     async with (
         opened_services(hasty, sandbox) as services,
@@ -222,7 +222,7 @@ async def test_who_joins_a_page_that_waits_out_a_ban_is_told_in_time(
 
 @one_kind_of_database
 async def test_saturation_is_told_at_once(settings: Settings, sandbox: Sandbox) -> None:
-    """Two hundred may wait for pages; whoever comes after them is asked to come again."""
+    """Two hundred may wait for pages; the next request gets `overloaded`."""
     sandbox.settings(latency_ms=1000)
     few = settings.model_copy(update={"max_waiting": 200})
     async with serving(few, sandbox) as client:

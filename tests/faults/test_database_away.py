@@ -73,7 +73,7 @@ class _Restartable:
 
     async def start(self) -> str:
         """Start it; give the URL of the gate, which stays the same."""
-        self._folder.parent.chmod(0o755)  # the server of root runs as somebody else
+        self._folder.parent.chmod(0o755)  # the server of root runs as another user
         opening = open_local_database(self._folder, kind=self._kind)
         opened = await asyncio.to_thread(self._running.enter_context, opening)
         self._gate.behind = urlsplit(opened.url).port or 0

@@ -1,4 +1,4 @@
-"""How faults of an exchange are overcome, told and forgotten. All of them: `test_fault_table`."""
+"""Faults of an exchange are overcome, reported and forgotten."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Generator
@@ -58,7 +58,7 @@ async def client(settings: Settings, sandbox: Sandbox) -> AsyncGenerator[httpx.A
     before = {"end": START_MS - PAGE_MS, "limit": 1}
     async with serving(impatient, sandbox) as connected_client:
         # On a busy machine it may fail; what is on its way then must not meet a test's fault.
-        while (await connected_client.get(PATH, params=before)).status_code != 200:  # noqa: ASYNC110 - nobody signals it
+        while (await connected_client.get(PATH, params=before)).status_code != 200:  # noqa: ASYNC110 - no event signals it
             await asyncio.sleep(0.1)
         sandbox.clear()
         yield connected_client
@@ -112,7 +112,7 @@ async def test_lasting_fault_is_an_error_and_the_next_request_is_right(
 async def test_refusal_is_passed_on_with_its_time_and_obeyed(
     client: httpx.AsyncClient, sandbox: Sandbox, database: psycopg.Connection, fault: str
 ) -> None:
-    """503 with the exchange's own Retry-After; until then it is not asked again by anybody."""
+    """503 with the exchange's own Retry-After; until then no process asks again."""
     sandbox.fault(fault, retry_after=6)
     failed = await client.get(PATH, params=WINDOW)
     again = await client.get(PATH, params=WINDOW)
@@ -174,7 +174,7 @@ async def test_failed_page_leaves_the_others_stored(
 async def test_partial_answer_names_what_is_missing_and_is_never_cached(
     client: httpx.AsyncClient, sandbox: Sandbox, database: psycopg.Connection
 ) -> None:
-    """What there is, `complete: false`, and the window and reason of what there isn't."""
+    """Stored rows, `complete: false`, and window and reason of the missing ones."""
     hole = (START_MS + PAGE_MS, START_MS + 2 * PAGE_MS)
     window = {"start": START_MS, "end": START_MS + 3 * PAGE_MS}
     sandbox.fault("server_error", times=1000, startTime=hole[0])
@@ -203,13 +203,13 @@ async def test_unreachable_exchange_is_an_error_and_what_is_stored_is_served(
     """Nobody listens there: 503 for what is not stored, and the rest as ever."""
     async with serving(settings, sandbox) as client:
         stored = await client.get(PATH, params=WINDOW)
-    nobody = Sandbox("http://127.0.0.1:9")
-    async with serving(settings, nobody) as client:
+    away = Sandbox("http://127.0.0.1:9")
+    async with serving(settings, away) as client:
         hit = await client.get(PATH, params=WINDOW)
         missing = await client.get(
             PATH, params={"start": WINDOW["end"], "limit": 1, "end": WINDOW["end"] + MINUTE_MS}
         )
-    nobody.close()
+    away.close()
 
     assert hit.content == stored.content
     assert (missing.status_code, missing.json()["code"]) == (503, "upstream_unavailable")

@@ -89,7 +89,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """How one exchange is asked, by us and directly."""
+    """The requests for one exchange, through us and directly."""
 
     name: str
     path: str
@@ -174,20 +174,24 @@ class Trial:
     fault: str
     hits: int = 1
     partial: bool = False
-    more: Mapping[str, float] | None = None
+    more: Mapping[str, float | str] | None = None
 
     @property
     def label(self) -> str:
         hits = "every attempt" if self.hits == ATTEMPTS else "once"
-        return f"`{self.fault}` | {hits} | {'yes' if self.partial else 'no'}"
+        variant = (self.more or {}).get("unit")
+        fault = f"`{self.fault}` {variant}" if variant else f"`{self.fault}`"
+        return f"{fault} | {hits} | {'yes' if self.partial else 'no'}"
 
 
 PASSING = (
     "server_error maintenance_html hang truncated_json null_body empty_page short_page "
-    "duplicate_rows out_of_order"
+    "duplicate_rows out_of_order shifted_window"
 )
 LASTING = "server_error maintenance_html hang truncated_json null_body"
-SPOILING = "conflicting_rows off_grid ohlc_violation"
+SPOILING = "conflicting_rows off_grid ohlc_violation null_field"
+# No retry follows: the answer was whole, and of something else.
+OFF_THE_QUESTION = "wrong_window error_body redirect"
 REFUSALS = "rate_limited banned"
 
 TRIALS = [
@@ -195,6 +199,8 @@ TRIALS = [
     *(Trial(fault, ATTEMPTS) for fault in LASTING.split()),
     *(Trial(fault) for fault in SPOILING.split()),
     *(Trial(fault, partial=True) for fault in SPOILING.split()),
+    *(Trial(fault) for fault in OFF_THE_QUESTION.split()),
+    *(Trial("wrong_unit", more={"unit": unit}) for unit in ("s", "us", "ns")),
 ]
 # They stop all that is asked of an exchange: one after the other.
 REFUSED = [Trial(fault, more={"retry_after": 60}) for fault in REFUSALS.split()]
@@ -224,7 +230,7 @@ def _no_waiting_between_attempts() -> Generator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """What a trial works with."""
+    """The surroundings of a trial."""
 
     exchange: Exchange
     client: httpx.AsyncClient
@@ -347,4 +353,4 @@ async def test_every_fault_ends_as_the_table_says(
 
 
 def _documented(path: Path) -> list[str]:
-    return re.findall(r"^\| (`\w+` \| .*) \|$", path.read_text(), re.MULTILINE)
+    return re.findall(r"^\| (`\w+`(?: \w+)? \| .*) \|$", path.read_text(), re.MULTILINE)

@@ -1,4 +1,4 @@
-"""What is killed in the middle of its work loses nothing that it claimed to have."""
+"""A process that is killed loses nothing that it claimed to have."""
 
 import signal
 import subprocess
@@ -82,7 +82,7 @@ def test_api_stops_at_sigterm_with_nothing_left_open(
 
 @contextmanager
 def _asking(url: str, headers: Mapping[str, str]) -> Generator[None]:
-    """Have a request under way, whose answer nobody will get."""
+    """Keep a request under way whose answer is never read."""
     asking = [sys.executable, "-c", _ASK, f"{url}{PATH}", headers["Authorization"]]
     arguments = [f"{name}={value}" for name, value in WINDOW.items()]
     with subprocess.Popen([*asking, *arguments], stderr=subprocess.DEVNULL) as client:  # noqa: S603 - our own program

@@ -1,4 +1,4 @@
-"""Many who save at once: each candle is stored once, nobody fails, nothing is claimed in vain."""
+"""Concurrent saves: each candle is stored once, none fails, no coverage is false."""
 
 import asyncio
 from datetime import datetime, timedelta
@@ -32,7 +32,7 @@ _COMMITS = "SELECT xact_commit FROM pg_stat_database WHERE datname = current_dat
 
 @pytest.fixture
 def series_id(database: psycopg.Connection) -> int:
-    """A series of an exchange that nobody asks."""
+    """A series of an exchange that is never asked."""
     return _add_series(database, "1m")
 
 
@@ -56,7 +56,7 @@ async def test_two_savers_of_one_page_write_it_once(
 async def test_savers_of_overlapping_windows_leave_no_hole_and_no_double(
     services: Services, database: psycopg.Connection, series_id: int
 ) -> None:
-    """Each saver writes what nobody has written yet; together they make one whole."""
+    """Each saver writes the rows that are new; together they make one whole."""
     step = timedelta(minutes=100)
     windows = [Window(START + n * step, START + n * step + _PAGE) for n in range(_WRITERS)]
     saves = [
@@ -121,7 +121,7 @@ async def test_pages_of_one_process_that_come_together_share_transactions(
     """Writers of many pages of many series, each in an order of its own: nothing is lost, doubled.
 
     What is saved while a transaction is under way goes with the next one: series and chunks are
-    locked in one order whatever comes together, so that nobody waits in a circle.
+    locked in one order whatever comes together, so that no session waits in a circle.
     """
     series = [_add_series(database, f"{n}x") for n in range(_WRITERS)]
     windows = [Window(at, at + _PAGE) for at in (START + timedelta(days=91 * n) for n in range(6))]

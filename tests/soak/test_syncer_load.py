@@ -33,7 +33,7 @@ pytestmark = [
 HOT = {"binance": 300, "hyperliquid": 40, "coinbase": 100}
 MARKETS = {"binance": "perp", "hyperliquid": "perp", "coinbase": "spot"}
 SETTLE_SECONDS = {"binance": 2, "hyperliquid": 5, "coinbase": 60}
-# How often somebody asks for what nobody asked for before: so that what is left of the budget
+# How often a new window is requested: so that what is left of the budget
 # suffices for all that is hot.
 COLD_SECONDS = {"binance": 1.0, "hyperliquid": 12.0, "coinbase": 2.0}
 MINUTES = 3
@@ -58,7 +58,7 @@ async def test_top_of_the_minute_with_many_hot_series(
 ) -> None:
     """300, 40 and 100 one-minute series: warm within the minute, within the limits.
 
-    The sandbox's limits are on and the service may use all of them: whoever exceeds them is
+    The sandbox's limits are on and the service may use all of them: a request beyond them is
     refused. Others ask another process meanwhile, and are answered as fast as at other times.
     """
     look = database.cursor(row_factory=dict_row)
@@ -128,7 +128,7 @@ def _are_all_there(look: psycopg.Cursor[dict[str, Any]]) -> bool:
 def _expected(sandbox: Sandbox, series: Mapping[str, Any], runs: Rows) -> datetime:
     """Tell how far the last run has to have come: to its end, or to what may only be late.
 
-    Where nobody need have traded, that is the first absent candle of the last four minutes.
+    Where slots may be empty, that is the first absent candle of the last four minutes.
     """
     due: datetime = max(run["due_at"] for run in runs if run["exchange"] == series["exchange"])
     if series["exchange"] != "coinbase":
@@ -145,11 +145,11 @@ def _expected(sandbox: Sandbox, series: Mapping[str, Any], runs: Rows) -> dateti
 async def _asking(
     client: httpx.AsyncClient, symbols: Mapping[str, list[str]]
 ) -> AsyncGenerator[dict[str, list[float]]]:
-    """Ask for what is stored, and for what nobody asked for before, while the context is open."""
+    """Ask for stored and for new windows while the context is open."""
     took: dict[str, list[float]] = defaultdict(list)
 
     async def ask(what: str, exchange: str, every: float) -> None:
-        # Where hardly anybody trades, fifty candles lie in many pages.
+        # In an illiquid market fifty candles lie in many pages.
         for symbol in itertools.cycle(each for each in symbols[exchange] if each != "WAXL-USD"):
             begun = time.perf_counter()
             path = f"/candles/{exchange}/{MARKETS[exchange]}/{symbol}/"

@@ -1,6 +1,6 @@
 """A database like that of the compose file, and a `docker` for the commands of the pages.
 
-The image's pg_hba.conf trusts whoever is inside the container, for replication too, and lets others
+The image's pg_hba.conf trusts clients inside the container, for replication too, and lets others
 in with a password, but to no replication. Here the inside is the socket, and TCP is the others.
 """
 
@@ -40,7 +40,7 @@ host all all all scram-sha-256
 
 @dataclass(frozen=True, slots=True)
 class ComposeStand:
-    """Where the pages' commands can be run as if compose had started everything."""
+    """A place to run the pages' commands as if compose had started everything."""
 
     folder: Path
     port: int
@@ -48,7 +48,7 @@ class ComposeStand:
     """What `.env` says."""
 
     def url(self, user: str, password: str) -> str:
-        """Give the database's URL for somebody who comes from another host."""
+        """Return the database's URL for a client of another host."""
         return f"postgresql://{user}:{password}@{HOST}:{self.port}/mdp"
 
     @property

@@ -7,13 +7,13 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 
 import psutil
+
+from mdp_core.settings import Settings
+from scripts.demo.stack import free_port
 from support.http import HOST, answers
 from support.places import PROJECT
 from support.sandbox import Sandbox
 from support.waiting import wait_until
-
-from mdp_core.settings import Settings
-from scripts.demo.stack import free_port
 
 
 def environment_of(settings: Settings, sandbox: Sandbox) -> dict[str, str]:

@@ -7,9 +7,9 @@ from typing import Any
 
 import httpx
 from starlette.types import ASGIApp, Receive, Scope, Send
-from support.http import TLS, served_over_http
 
 from scripts.sandbox.app import SandboxOptions, create_sandbox
+from support.http import TLS, served_over_http
 
 MINUTE_MS = 60_000
 

@@ -7,14 +7,14 @@ from typing import Any
 
 import httpx
 from fastapi import FastAPI
-from support.http import connected
-from support.sandbox import Sandbox
-from support.waiting import eventually
 
 from api.app import create_app
 from api.auth import SCOPES, issue_token
 from mdp_core.settings import ExchangeSettings, Settings
 from mdp_core.wiring import Services, open_services
+from support.http import connected
+from support.sandbox import Sandbox
+from support.waiting import eventually
 
 
 def checked_out(services: Services) -> int:

@@ -70,20 +70,30 @@ def _run(stand: Mapping[str, Any], words: Sequence[str]) -> int:
     if asked.service == "postgres":
         Path(stand["data"]).mkdir(mode=0o700)  # an engine makes the volume that is not there
         return _in_database(stand, [asked.entrypoint, *asked.command])
+    if problem := _start(stand):
+        return problem
     service = stand["services"][asked.service]
     return _call([stand["mdp"], *(asked.command or service["command"])], service["environment"])
 
 
 def _up(stand: Mapping[str, Any]) -> int:
-    """Start the database as the image does, which gives its account what it finds; then migrate."""
+    """Start what the compose file starts: the database, then `migrate`."""
+    return _run(stand, ["--rm", "migrate"])
+
+
+def _start(stand: Mapping[str, Any]) -> int:
+    """Start the database as the image does, which gives its account what it finds."""
+    if _control(stand, "status") == 0:
+        return 0
     if stand["account"]:
         _call(["chown", "-R", stand["account"], stand["data"]], dict(os.environ))
-    is_running = _control(stand, "status") == 0
-    return (not is_running and _control(stand, "start")) or _run(stand, ["--rm", "migrate"])
+    return _control(stand, "start")
 
 
 def _control(stand: Mapping[str, Any], what: str) -> int:
-    return _call([*stand["control"], what], {"PATH": os.defpath, "LC_ALL": "C"})
+    environment = {"PATH": os.defpath, "LC_ALL": "C"}
+    command = [*stand["control"], what]
+    return subprocess.run(command, env=environment, check=False, stdout=sys.stderr).returncode  # noqa: S603 - of the tests
 
 
 def _call(command: Sequence[str], environment: Mapping[str, str]) -> int:

@@ -1,4 +1,4 @@
-"""What tests of `/candles` share: made-up candles in the store, and the times of any body."""
+"""Helpers for tests of `/candles`: stored candles, and the times of any body."""
 
 import io
 from datetime import UTC, datetime, timedelta

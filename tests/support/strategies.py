@@ -1,4 +1,4 @@
-"""What the unit tests draw from: every grid with a calendar oracle for it, windows, and rows."""
+"""Strategies of the unit tests: grids with calendar oracles, windows, and rows."""
 
 import struct
 from collections.abc import Callable

@@ -227,7 +227,7 @@ def test_refused_database_url_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_database_must_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is no default that could be somebody else's."""
+    """There is no default that could be another deployment's."""
     monkeypatch.delenv("DATABASE_URL")
 
     with pytest.raises(ValidationError, match="DATABASE_URL"):
@@ -282,7 +282,7 @@ def test_limits_are_those_of_the_environment(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_settings_cannot_be_changed() -> None:
-    """What was validated at the start stays."""
+    """Validated settings can't be changed."""
     for settings, name in (
         (read(), "pool_size"),
         (TokenSettings(), "jwt_audience"),
@@ -351,7 +351,7 @@ def every_name(kind: type[BaseSettings], prefix: str = "MDP_") -> list[str]:
 
 
 def test_empty_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compose hands over empty what nobody has set: every variable but the database's may be."""
+    """Compose hands over empty variables: all but the database's may be empty."""
     for kind in (Settings, UpgradeSettings):
         for name in every_name(kind):
             monkeypatch.setenv(name, "")

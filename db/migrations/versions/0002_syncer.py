@@ -1,4 +1,4 @@
-"""What the syncer needs: who lives, what is hot, what a fill job could not get."""
+"""Tables and columns of the syncer: heartbeats, hot series, lost windows."""
 
 from alembic import op
 

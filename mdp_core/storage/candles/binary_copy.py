@@ -1,4 +1,4 @@
-"""Between columns of candles and Postgres' binary formats: no Python object per candle.
+"""Binary COPY and array loaders for candles: no Python object per candle.
 
 Formats: https://www.postgresql.org/docs/current/sql-copy.html (Binary Format) and, for arrays,
 `array_send` in the server's source: number of dimensions, flags, element type, length, lower bound,
@@ -27,7 +27,7 @@ _POSTGRES_EPOCH_MS = 946_684_800_000  # 2000-01-01, in epoch milliseconds
 def copy_batches(
     series_ids: int | Int64s, candles: Candles
 ) -> Iterator[tuple[tuple[str, ...], bytes]]:
-    """Pack candles for `COPY candles (series_id, <columns>) FROM STDIN (FORMAT binary)`.
+    """Pack candles for `COPY candles (series_id, <columns>) … (FORMAT binary)`.
 
     Rows that lack the same optional columns make one batch, since a null has no bytes.
 
@@ -65,7 +65,7 @@ def _pack(series_ids: Int64s, columns: tuple[str, ...], candles: Candles) -> byt
 
 
 def register_array_loaders(cursor: AdaptContext) -> None:
-    """Have a binary cursor load `float8[]` and `timestamptz[]` without nulls as columns."""
+    """Register loaders of `float8[]` and `timestamptz[]` (no nulls) as columns."""
     types = cursor.adapters.types
     cursor.adapters.register_loader(types["float8"].array_oid, _Floats)
     cursor.adapters.register_loader(types["timestamptz"].array_oid, _Times)

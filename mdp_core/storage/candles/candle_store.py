@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import LiteralString, TypeAlias
 
-from psycopg.types.multirange import Multirange
-from psycopg.types.range import Range
-
 from mdp_core.domain.candles import COLUMNS, Candles, RejectedRow
+from mdp_core.domain.clock import Clock
+from mdp_core.domain.comparison import Comparison
 from mdp_core.domain.windows import Window
 from mdp_core.storage.candles.candle_reader import read_block
 from mdp_core.storage.candles.candle_writer import (
@@ -19,9 +18,14 @@ from mdp_core.storage.candles.candle_writer import (
     Saver,
     SeriesWindow,
     as_columns,
-    copy_in,
     not_in_the_catalog,
     windows_of,
+)
+from mdp_core.storage.candles.corrections import (
+    Correction,
+    apply_correction,
+    forget_revisions,
+    ranges_of,
 )
 from mdp_core.storage.database.batching import BatchingQueue
 from mdp_core.storage.database.database import Connection, Database
@@ -68,22 +72,6 @@ WHERE series_id = %(series_id)s AND time >= %(start)s AND time < %(end)s
 ORDER BY time OFFSET %(position)s LIMIT 1
 """
 
-# What is covered of these windows, with nobody else saving until the transaction ends?
-_LOCK_COVERED: LiteralString = """
-SELECT coverage * %(windows)s::tstzmultirange FROM series WHERE id = %(series_id)s FOR UPDATE
-"""
-
-# Forget the candles of this window, to write others.
-_DELETE: LiteralString = """
-DELETE FROM candles
-WHERE series_id = %(series_id)s AND time >= %(start)s AND time < %(end)s
-"""
-
-# From now on whatever was kept of this series elsewhere is old.
-_RAISE_EPOCH: LiteralString = """
-UPDATE series SET epoch = epoch + 1 WHERE id = %(series_id)s
-"""
-
 # Which slots of this window had rows that can't be right?
 _REJECTED: LiteralString = """
 SELECT slot FROM rejected_rows
@@ -97,9 +85,10 @@ _Lacking: TypeAlias = tuple[list[Window], list[datetime]]
 class CandleStore:
     """Reads and saves candles together with the windows they are known for."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, clock: Clock | None = None) -> None:
+        """Open the store; `clock` tells by how much this service's differs from real time."""
         self._database = database
-        self._saver = Saver(database)
+        self._saver = Saver(database, clock or Clock())
         self._looks = BatchingQueue(self._lacking_together)
 
     async def aclose(self) -> None:
@@ -109,7 +98,7 @@ class CandleStore:
     async def missing(self, series_id: int, window: Window) -> list[Window]:
         """Give the parts of `window` that are not covered, ascending."""
         async with self._database.connection() as connection:
-            return await _windows(connection, _MISSING, series_id, window=_ranges([window]))
+            return await _windows(connection, _MISSING, series_id, window=ranges_of([window]))
 
     async def lacking(self, series_id: int, window: Window) -> _Lacking:
         """Give the parts of `window` that are not covered, and the refused slots that rest now.
@@ -121,7 +110,7 @@ class CandleStore:
     async def covered(self, series_id: int, window: Window) -> list[Window]:
         """Give the parts of `window` that are covered, ascending."""
         async with self._database.connection() as connection:
-            return await _windows(connection, _COVERED, series_id, window=_ranges([window]))
+            return await _windows(connection, _COVERED, series_id, window=ranges_of([window]))
 
     async def covered_until(self, series_ids: Sequence[int]) -> dict[int, datetime]:
         """Give where the last covered window of each series ends, if anything is covered."""
@@ -160,32 +149,22 @@ class CandleStore:
         async with self._database.connection() as connection:
             return (await read_block(connection, series_id, window, COLUMNS)).candles
 
-    async def repair(self, series_id: int, window: Window, candles: Candles) -> int:
-        """Make the covered part of `window` hold `candles` and nothing else.
+    async def correct(self, correction: Correction) -> Comparison:
+        """Make the covered part of the correction's windows hold its candles and nothing else.
 
-        Where that changes anything the series' epoch rises in the same transaction: whatever was
-        kept of the series elsewhere is then known to be old.
-
-        Args:
-            series_id: Whose candles.
-            window: Where `candles` is all that the exchange has; what is not covered stays so.
-            candles: Ascending and unique; rows outside `window` are not stored.
+        Where that changes anything the version of these windows rises in the same transaction: what
+        is cached of them elsewhere is then known to be old. Old values go to the revisions.
 
         Returns:
-            How many slots hold another candle than before, a new one, or none any more.
+            What was stored before, compared with the candles.
         """
         async with self._database.transaction() as connection:
-            covered = await _windows(
-                connection, _LOCK_COVERED, series_id, windows=_ranges([window])
-            )
-            rows = Candles.concatenate([candles.inside(part) for part in covered])
-            before = (await read_block(connection, series_id, window, COLUMNS)).candles
-            changed = before.differences(rows)
-            if changed:
-                await connection.execute(_DELETE, _bounds(series_id, window))
-                await copy_in(connection, series_id, rows)
-                await connection.execute(_RAISE_EPOCH, {"series_id": series_id})
-            return changed
+            return await apply_correction(connection, correction)
+
+    async def forget_revisions(self, days: float) -> None:
+        """Delete the revisions that were found so many days ago."""
+        async with self._database.connection() as connection:
+            await forget_revisions(connection, days)
 
     async def count(self, series_id: int, window: Window) -> int:
         """Count the stored candles that open in `window`."""
@@ -219,10 +198,6 @@ class CandleStore:
 
 def _bounds(series_id: int, window: Window) -> dict[str, object]:
     return {"series_id": series_id, "start": window.start, "end": window.end}
-
-
-def _ranges(windows: Sequence[Window]) -> Multirange[datetime]:
-    return Multirange([Range(window.start, window.end) for window in windows])
 
 
 async def _windows(

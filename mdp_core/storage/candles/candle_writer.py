@@ -3,6 +3,7 @@
 What is saved while a transaction is under way shares the next one, its locks and its round trips.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,13 +14,15 @@ from psycopg import sql
 from psycopg.types.multirange import Multirange
 
 from mdp_core.domain.candles import Candles, RejectedRow
-from mdp_core.domain.clock import EPOCH
+from mdp_core.domain.clock import EPOCH, Clock
 from mdp_core.domain.intervals import Int64s
 from mdp_core.domain.windows import Window, intersect, subtract
-from mdp_core.errors import StoreUnavailable
+from mdp_core.errors import ClockSkew, StoreUnavailable
 from mdp_core.storage.candles.binary_copy import copy_batches
 from mdp_core.storage.database.batching import BatchingQueue
 from mdp_core.storage.database.database import Connection, Database
+
+_log = logging.getLogger(__name__)
 
 # The windows of `as_columns`, as one multirange for each series.
 _WINDOWS: LiteralString = """
@@ -37,10 +40,19 @@ FROM series JOIN ({_WINDOWS}) AS asked USING (id)
 ORDER BY series.id FOR UPDATE OF series
 """  # noqa: S608 - of constants only
 
-# From now on the store equals the exchange in these windows.
+# Nothing is covered beyond that by the database's own clock, read as the service reads its own.
+_FUTURE: LiteralString = """
+    %(shown)s::timestamptz + (clock_timestamp() - %(since)s::timestamptz + interval '5 minutes')
+        * %(speed)s::float8
+"""
+
+# From now on the store equals the exchange in these windows. Those that reach beyond the database's
+# clock are left out: whatever clocks told whoever fetched them, it can't be.
 _COVER: LiteralString = f"""
 UPDATE series SET coverage = coverage + fresh.windows
-FROM ({_WINDOWS}) AS fresh WHERE series.id = fresh.id
+FROM ({_WINDOWS}) AS fresh
+WHERE series.id = fresh.id AND upper(fresh.windows) <= {_FUTURE}
+RETURNING series.id
 """  # noqa: S608 - of constants only
 
 # Remember rows that can't be right.
@@ -74,13 +86,18 @@ class Save:
 class Saver:
     """Saves for one process; right without any lock outside the database."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
+        self._clock = clock
         self._saves = BatchingQueue(self._save_together)
 
     async def save(self, save: Save) -> int:
         """Store what is new, as `CandleStore.save` says; give how many candles were."""
-        return await self._saves.ask(save)
+        try:
+            return await self._saves.ask(save)
+        except ClockSkew as error:
+            _log.warning("nothing is stored of series %s: %s", save.series_id, error)
+            raise
 
     async def aclose(self) -> None:
         """Wait for what is being saved."""
@@ -117,7 +134,7 @@ class Saver:
             rows = Candles.concatenate([part for of_save in parts for part in of_save])
             in_time = np.argsort(rows.time, kind="stable")  # so that chunks are made in one order
             await copy_in(connection, series_ids[in_time], rows[in_time])
-            await _cover(connection, saves, fresh)
+            await _cover(connection, saves, fresh, self._clock)
             await _remember(connection, saves)
         return counts
 
@@ -141,15 +158,29 @@ def _taken(missing: dict[int, list[Window]], save: Save) -> list[Window]:
 
 
 async def _cover(
-    connection: Connection, saves: Sequence[Save], fresh: Sequence[Sequence[Window]]
+    connection: Connection,
+    saves: Sequence[Save],
+    fresh: Sequence[Sequence[Window]],
+    clock: Clock,
 ) -> None:
     covered = [
         (save.series_id, window)
         for save, windows in zip(saves, fresh, strict=True)
         for window in windows
     ]
-    if covered:
-        await connection.execute(_COVER, as_columns(covered))
+    if not covered:
+        return
+    shift = {"shown": clock.shown, "since": clock.since, "speed": clock.speed}
+    cursor = await connection.execute(_COVER, {**as_columns(covered), **shift})
+    if len(await cursor.fetchall()) < len({series_id for series_id, _ in covered}):
+        raise await _beyond_now(connection, clock)
+
+
+async def _beyond_now(connection: Connection, clock: Clock) -> ClockSkew:
+    """Make the error for what would be covered beyond the database's clock."""
+    cursor = await connection.execute("SELECT clock_timestamp()")
+    row = cast("tuple[datetime]", await cursor.fetchone())
+    return ClockSkew("the database", clock.at(row[0]), clock())
 
 
 async def _remember(connection: Connection, saves: Sequence[Save]) -> None:

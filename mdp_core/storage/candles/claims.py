@@ -1,7 +1,7 @@
-"""Claims on pages across processes, so that two of them do not ask an exchange for the same page.
+"""Claims on pages across processes: one process fetches a page.
 
 A claim is an advisory lock of Postgres on (series, page), held by the one connection that a process
-dedicates to claims. They only save requests: `CandleStore.save` is right without any. So nobody
+dedicates to claims. They only save requests: `CandleStore.save` is right without any. So no request
 fails for what happens to that connection: if it is lost, its claims are dropped, it is opened
 again, and who claims meanwhile goes on as if the pages were theirs.
 """
@@ -16,7 +16,7 @@ from mdp_core.errors import StoreUnavailable
 from mdp_core.storage.database.batching import BatchingQueue
 from mdp_core.storage.database.database import Database
 
-# Claim those of these pages that nobody else works at, and release the others; which were had? The
+# Claim those of these pages that no other session holds, and release the others; which? The
 # session counts how often it holds each.
 _CHANGE: LiteralString = """
 SELECT CASE WHEN is_claim THEN pg_try_advisory_lock(series_id, page)
@@ -54,8 +54,8 @@ class Claims:
     async def claim(self, series_id: int, pages: Sequence[int]) -> AsyncGenerator[bool]:
         """Tell whether the pages are ours until the context is left: all of them, or none.
 
-        Waits for nobody. Within a process nobody else may claim the same pages meanwhile: to the
-        database all of a process is one.
+        Never waits. Within a process the same pages may be claimed once at a time: the database
+        sees one session per process.
         """
         claiming = self._changes.ask(_Change(series_id, pages))
         try:

@@ -53,7 +53,7 @@ class _Note:
 
 
 class Usage:
-    """Notes requests, and tells which series are hot. Times are real time, whatever is shown."""
+    """Notes of requests, and the hot series they make. Times are real time."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -71,7 +71,7 @@ class Usage:
     async def hot(
         self, exchange: str, market_type: str, within: timedelta
     ) -> list[tuple[str, str]]:
-        """Give symbol and interval of each active series asked for at the live edge `within`.
+        """Return symbol and interval of each active series polled at the edge `within`.
 
         Returns:
             The latest asked for comes first.
@@ -84,7 +84,7 @@ class Usage:
 
     @asynccontextmanager
     async def flushing(self) -> AsyncGenerator[None]:
-        """Write the notes every second while the context is open, and once more at its end."""
+        """Write the notes every second while the context is open, and at its end."""
         task = asyncio.create_task(self._flush_for_ever())
         try:
             yield

@@ -1,4 +1,4 @@
-"""The one pool of connections, for psycopg and SQLAlchemy, and the translation of its errors.
+"""The connection pool, for psycopg and SQLAlchemy, and its errors.
 
 SQLAlchemy itself is loaded by the catalog alone: it takes longer than a short command.
 """
@@ -95,7 +95,7 @@ class Database:
         return self._pool.get_stats()
 
     async def problem(self) -> str | None:
-        """Say in a line why nobody can connect; None if one can. The pool has no part in it."""
+        """Return why a connection outside the pool fails; None if it succeeds."""
         return await connection_problem(self._url)
 
     def dedicated(self) -> "DedicatedConnection":
@@ -103,7 +103,7 @@ class Database:
         return DedicatedConnection(self._url)
 
     async def lend(self) -> Connection:
-        """Give a connection to SQLAlchemy, which ends its transactions, and closes it, itself."""
+        """Return a connection for SQLAlchemy, which ends its transactions and closes it."""
         connection = await self._pool.getconn()
         try:
             await connection.set_autocommit(False)
@@ -152,7 +152,7 @@ class DedicatedConnection:
 
 
 class translate_driver_errors:  # noqa: N801 - reads as a statement
-    """Turn passing driver errors, also those SQLAlchemy wraps, into `StoreUnavailable`."""
+    """Context that turns passing driver errors into `StoreUnavailable`."""
 
     def __enter__(self) -> None:
         """Do nothing: what counts is how it ends."""
@@ -191,7 +191,7 @@ async def open_database(
 
 
 async def connection_problem(url: str, *, patience_seconds: float = 0.0) -> str | None:
-    """Say in a line, in the server's words, why nobody can connect there; None if one can.
+    """Return in the server's words why a connection fails; None if it succeeds.
 
     Args:
         url: A `postgresql://` URL.
@@ -253,5 +253,5 @@ async def _check_if_idle(connection: _PooledConnection) -> None:
 
 
 def storable(text: str) -> str:
-    """Give a text without what no text in Postgres may hold, whoever sent it."""
+    """Return a text without the characters that Postgres can't store."""
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}")

@@ -1,4 +1,4 @@
-"""What the database holds and how much room that takes, for its operator."""
+"""The database's state: server, schema, blocks, and sizes for its operator."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import LiteralString
 
 from psycopg import errors
+from psycopg.rows import TupleRow
 
 from db.roles import ROLES
 from db.upgrade import newest_revision
@@ -18,6 +19,13 @@ SELECT current_setting('server_version'),
        current_setting('timescaledb.license', true), pg_database_size(current_database())
 """
 
+# Which exchanges take no requests of an egress for now?
+_BLOCKS: LiteralString = """
+SELECT exchange, egress, blocked_until, blocked_why FROM rate_budgets
+WHERE blocked_until > clock_timestamp() ORDER BY exchange, egress
+"""
+
+
 # Which of our roles are there, and may they log in?
 _ROLES: LiteralString = """
 SELECT rolname, rolcanlogin FROM pg_roles WHERE rolname = ANY(%s) ORDER BY rolname
@@ -27,7 +35,7 @@ SELECT rolname, rolcanlogin FROM pg_roles WHERE rolname = ANY(%s) ORDER BY rolna
 _REVISION: LiteralString = "SELECT version_num FROM alembic_version"
 
 # How many candles has each chunk, when do its candles open, how big is it, is it in columns? It
-# counts them all: the estimates of a table that nobody has analysed yet are wrong.
+# counts them all: the estimates of a table that was never analysed are wrong.
 _CHUNKS: LiteralString = """
 SELECT range_start, range_end, rows, total_bytes, is_compressed
 FROM timescaledb_information.chunks
@@ -51,6 +59,26 @@ SELECT EXISTS (SELECT FROM timescaledb_information.hypertables
 
 
 @dataclass(frozen=True, slots=True)
+class ExchangeBlock:
+    """An exchange that takes no requests of an egress until a time (UTC)."""
+
+    exchange: str
+    egress: str
+    until: datetime
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """The server and its schema; `timescaledb` is None without the extension."""
+
+    postgres: str
+    timescaledb: str | None
+    migration: str | None
+    blocks: Sequence[ExchangeBlock]
+
+
+@dataclass(frozen=True, slots=True)
 class Chunk:
     """A part of the stored candles: those that open in `[start, end)`, UTC.
 
@@ -66,7 +94,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What the database says of itself.
+    """The server, the schema, the roles and the chunks of the database.
 
     `timescaledb` and `license` are None without the extension, `revision` without the schema;
     `logins` tells of each of our roles that exists whether it may log in.
@@ -82,6 +110,24 @@ class Status:
     chunks: Sequence[Chunk]
 
 
+async def read_health(connection: Connection) -> Health:
+    """Read the state of the database, on a connection that commits each statement."""
+    postgres, timescaledb, *_ = await _server(connection)
+    try:
+        migration = await (await connection.execute(_REVISION)).fetchone()
+        rows = await (await connection.execute(_BLOCKS)).fetchall()
+    except errors.UndefinedTable:
+        return Health(postgres, timescaledb, None, ())
+    blocks = [ExchangeBlock(*row) for row in rows]
+    return Health(postgres, timescaledb, migration[0] if migration else None, blocks)
+
+
+async def _server(connection: Connection) -> TupleRow:
+    row = await (await connection.execute(_SERVER)).fetchone()
+    assert row, "a select without from has one row"  # noqa: S101 - for the type checker
+    return row
+
+
 async def read_status(database: Database) -> Status:
     """Ask the database; some seconds for every hundred million candles.
 
@@ -89,9 +135,7 @@ async def read_status(database: Database) -> Status:
         StoreUnavailable: It does not answer.
     """
     async with database.connection() as connection:
-        server = await (await connection.execute(_SERVER)).fetchone()
-        assert server, "a select without from has one row"  # noqa: S101 - for the type checker
-        postgres, timescaledb, license_, size_bytes = server
+        postgres, timescaledb, license_, size_bytes = await _server(connection)
         roles = await (await connection.execute(_ROLES, [list(ROLES)])).fetchall()
         try:
             revision = await (await connection.execute(_REVISION)).fetchone()

@@ -14,7 +14,7 @@ from psycopg.types.range import Range
 
 from mdp_core.domain.clock import from_ms, to_ms
 from mdp_core.domain.windows import Window
-from mdp_core.errors import BadRows, StoreUnavailable
+from mdp_core.errors import StoreUnavailable
 from mdp_core.storage.database.database import Database, storable
 
 # Make a job, unless the same is open.
@@ -74,7 +74,7 @@ ORDER BY backfills.id LIMIT 1
 """
 )
 
-# Somebody works on it.
+# A worker has begun it.
 _START: LiteralString = """
 UPDATE backfills SET started_at = coalesce(started_at, now()) WHERE id = %(id)s
 """
@@ -119,8 +119,8 @@ ORDER BY backfills.id
 _ROUNDS = 3
 
 
-class State(StrEnum):
-    """How far a job has come."""
+class JobState(StrEnum):
+    """The state of a job."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -130,16 +130,16 @@ class State(StrEnum):
 
     @property
     def is_open(self) -> bool:
-        """Whether there is work to be done."""
-        return self in (State.QUEUED, State.RUNNING)
+        """True while there is work to do."""
+        return self in (JobState.QUEUED, JobState.RUNNING)
 
 
 @dataclass(frozen=True, slots=True)
 class UnavailableWindow:
-    """A window of a job that can't be had, and why: the error's class and its text."""
+    """A window of a job that can't be had, and why: the error's code and its text."""
 
     window: Window
-    error: str
+    code: str
     detail: str
 
 
@@ -153,7 +153,7 @@ class Job:
     symbol: str
     interval: str
     window: Window
-    state: State
+    state: JobState
     created_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
@@ -163,7 +163,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """How much (as a duration) is missing for an open job."""
+    """The duration that is missing for an open job."""
 
     job: int
     market_type: str
@@ -172,7 +172,7 @@ class Queued:
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class Retention:
     """From when on an exchange still has candles of an interval."""
 
     market_type: str
@@ -225,7 +225,7 @@ class BackfillStore:
         return await self._jobs(_GET, {"ids": list(jobs)})
 
     async def jobs(self, *, before: int | None, is_open: bool | None, limit: int) -> list[Job]:
-        """Give jobs, the newest first; `before` an id, and open or ended ones only if asked."""
+        """Return jobs, the newest first, perhaps before an id, open or ended only."""
         return await self._jobs(_LIST, {"before": before, "is_open": is_open, "limit": limit})
 
     async def oldest(
@@ -236,7 +236,7 @@ class BackfillStore:
         rows = await self._jobs(_OLDEST, what)
         return rows[0] if rows else None
 
-    async def queue(self, exchange: str, memories: Sequence[Memory]) -> list[Queued]:
+    async def queue(self, exchange: str, memories: Sequence[Retention]) -> list[Queued]:
         """Give what is missing for each of the exchange's open jobs, the oldest first.
 
         What an interval's memory has lost is not counted; what has none is remembered for ever.
@@ -252,7 +252,7 @@ class BackfillStore:
         return [Queued(row[0], row[1], row[2], timedelta(seconds=row[3])) for row in rows]
 
     async def start(self, job: int) -> None:
-        """Note that somebody works on it."""
+        """Note that a worker has begun it."""
         await self._execute(_START, {"id": job})
 
     async def narrow(self, job: int, window: Window) -> None:
@@ -265,14 +265,14 @@ class BackfillStore:
             {
                 "start": to_ms(each.window.start),
                 "end": to_ms(each.window.end),
-                "error": each.error,
+                "error": each.code,
                 "reason": storable(each.detail),
             }
             for each in losses
         ]
         await self._execute(_LOSE, {"id": job, "missing": Jsonb(missing)})
 
-    async def end(self, job: int, state: State, error: str | None = None) -> None:
+    async def end(self, job: int, state: JobState, error: str | None = None) -> None:
         """Bring an open job to its end; one that has ended stays as it is."""
         why = None if error is None else storable(error)
         await self._execute(_END, {"id": job, "state": state.value, "error": why})
@@ -296,7 +296,7 @@ def _job(row: tuple[Any, ...]) -> Job:
         symbol,
         interval,
         Window(start, end),
-        State(state),
+        JobState(state),
         *times,
         error=error,
         losses=_losses(missing),
@@ -308,8 +308,7 @@ def _losses(listed: list[dict[str, Any]]) -> list[UnavailableWindow]:
     losses = (
         UnavailableWindow(
             Window(from_ms(each["start"]), from_ms(each["end"])),
-            # An earlier version wrote the text only: it was most likely a row that can't be right.
-            each.get("error", BadRows.__name__),
+            each["error"],
             each["reason"],
         )
         for each in listed

@@ -1,7 +1,7 @@
 """Scheduled runs and the syncers that run them, in the database.
 
-The insert of a run is the claim: of many syncers one gets it. Whoever runs it says every few
-seconds that it lives; once it has been silent for long enough, anybody takes the run over.
+The insert of a run is the claim: of many syncers one gets it. Its worker
+sends a heartbeat every few seconds; another syncer takes over a run that has gone silent.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ HEARTBEAT_SECONDS = 3.0
 SILENT_SECONDS = 10.0
 """After so much silence a syncer, or what it runs, counts as dead."""
 
-# May this worker run it: is it new, or was it left by somebody who is silent?
+# May this worker run it: is it new, or was it left by a silent worker?
 _CLAIM: LiteralString = """
 INSERT INTO job_runs (job, due_at, worker) VALUES (%(job)s, %(due_at)s, %(worker)s)
 ON CONFLICT (job, due_at) DO UPDATE
@@ -32,15 +32,15 @@ WHERE job = %(job)s AND due_at = %(due_at)s AND worker = %(worker)s AND ended_at
 RETURNING true
 """
 
-# It has ended, unless somebody else has taken it over.
+# It has ended, unless another worker has taken it over.
 _END: LiteralString = """
 UPDATE job_runs
 SET ended_at = now(), heartbeat_at = now(), rows = %(rows)s, waiting = %(waiting)s,
-    error = %(error)s
+    differing = %(differing)s, error = %(error)s
 WHERE job = %(job)s AND due_at = %(due_at)s AND worker = %(worker)s AND ended_at IS NULL
 """
 
-# It was begun and can't be ended here: anybody may have it at once.
+# It was begun and can't be ended here: any worker may take it at once.
 _RELEASE: LiteralString = """
 UPDATE job_runs SET heartbeat_at = '-infinity'
 WHERE job = %(job)s AND due_at = %(due_at)s AND worker = %(worker)s AND ended_at IS NULL
@@ -76,6 +76,12 @@ SELECT latest.* FROM names CROSS JOIN LATERAL (
 ORDER BY job, due_at DESC
 """
 
+# How many candles were compared, and how many of them differed, in all runs that are kept?
+_VERIFIED: LiteralString = """
+SELECT coalesce(sum(rows), 0)::bigint, coalesce(sum(differing), 0)::bigint
+FROM job_runs WHERE differing IS NOT NULL
+"""
+
 _FORGET_RUNS: LiteralString = """
 DELETE FROM job_runs WHERE due_at < now() - %(days)s * interval '1 day'
 """
@@ -109,14 +115,16 @@ class RunKey:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What came of a run.
+    """The result of a run.
 
-    `rows` counts what the job counts; `waiting` the series that there was no budget for.
+    `rows` counts what the job counts; `waiting` the series that there was no budget for;
+    `differing` the candles that verify found to differ from the exchange's.
     """
 
     rows: int = 0
     waiting: int | None = None
     error: str | None = None
+    differing: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +158,7 @@ class JobRuns:
         self._database = database
 
     async def claim(self, key: RunKey, worker: str) -> bool:
-        """Tell whether `worker` may run it; nobody else may then, until it falls silent."""
+        """Return whether `worker` may run it; no other may until it falls silent."""
         what = {**_key(key, worker), "silent": SILENT_SECONDS}
         async with self._database.connection() as connection:
             return await (await connection.execute(_CLAIM, what)).fetchone() is not None
@@ -165,16 +173,17 @@ class JobRuns:
         """Write down what came of it."""
         error = None if result.error is None else storable(result.error)
         came = {"rows": result.rows, "waiting": result.waiting, "error": error}
+        came["differing"] = result.differing
         async with self._database.connection() as connection:
             await connection.execute(_END, {**_key(key, worker), **came})
 
     async def release(self, key: RunKey, worker: str) -> None:
-        """Let anybody have it at once."""
+        """Release it: any worker may take it at once."""
         async with self._database.connection() as connection:
             await connection.execute(_RELEASE, _key(key, worker))
 
     async def left(self) -> list[RunKey]:
-        """Give the runs that somebody must take over: of each job the latest."""
+        """Return the runs to take over: of each job the latest."""
         silent = {"silent": SILENT_SECONDS}
         async with self._database.connection() as connection:
             await connection.execute(_CLOSE_OVERTAKEN, silent)
@@ -186,6 +195,12 @@ class JobRuns:
         async with self._database.connection() as connection:
             cursor = await connection.execute(_LATEST, {"count": count})
             return [Run(*row) for row in await cursor.fetchall()]
+
+    async def verified(self) -> tuple[int, int]:
+        """Return how many candles were compared with exchanges, and how many differed."""
+        async with self._database.connection() as connection:
+            row = await (await connection.execute(_VERIFIED)).fetchone()
+        return (int(row[0]), int(row[1])) if row else (0, 0)
 
     async def forget(self, days: float) -> None:
         """Drop the history that is older."""

@@ -1,4 +1,4 @@
-"""Who is let in: every way a token can be wrong, on every route."""
+"""Authorization: every way a token can be wrong, on every route."""
 
 import base64
 import hashlib
@@ -29,6 +29,7 @@ from support.sandbox import Sandbox
 from support.services import app_of, opened_services, token_of
 
 from api.auth import PUBLIC_PATHS, MissingKey, TokenVerifier
+from api.page import ASSETS_PATH, PAGE_PATH
 from mdp_core.settings import Settings
 
 PATH = "/candles/binance/perp/BTC-USDT/1m?start=2024-03-01&end=2024-03-01T00:01"
@@ -36,7 +37,7 @@ PATH = "/candles/binance/perp/BTC-USDT/1m?start=2024-03-01&end=2024-03-01T00:01"
 
 @pytest.fixture
 def claims() -> dict[str, Any]:
-    """What a good token holds."""
+    """The claims of a good token."""
     return {
         "sub": "somebody",
         "aud": "mdp",
@@ -99,7 +100,7 @@ def _bad_tokens(claims: dict[str, Any], settings: Settings) -> Mapping[str, str]
         "for another audience": spoilt(aud="somebody else"),
         "for no audience": spoilt(aud=None),
         "without an end": spoilt(exp=None),
-        "of nobody": spoilt(sub=None),
+        "without a subject": spoilt(sub=None),
         "of an empty name": spoilt(sub=""),
         "with a scope that is no text": spoilt(scope=["candles:read"]),
         "of an unknown secret": jwt.encode(claims, secrets.token_hex(32), algorithm="HS256"),
@@ -151,6 +152,31 @@ async def test_wrong_scope_is_forbidden(
             assert "candles:read" in answer.json()["detail"]
 
 
+async def test_estimate_needs_the_right_to_read_and_a_fill_the_right_to_write(
+    stranger: httpx.AsyncClient, token: Callable[..., str], subtests: pytest.Subtests
+) -> None:
+    """A reader is told what a backfill would take, and can't start one."""
+    body = {"exchange": "binance", "symbols": ["BTC-USDT"], "intervals": ["1h"]}
+    body |= {"start": "2024-03-01", "end": "2024-03-02"}
+    expected = {
+        ("candles:read", True): 200,
+        ("candles:read", False): 403,
+        ("backfill:write", True): 200,
+        ("backfill:write", False): 503,  # allowed, but no syncer runs here
+        ("meta:read", True): 403,
+        ("meta:read", False): 403,
+    }
+    for (scope, dry_run), status in expected.items():
+        with subtests.test(scope, dry_run=dry_run):
+            headers = {"Authorization": f"Bearer {token(scope)}"}
+            wanted = body | {"dry_run": dry_run}
+            answer = await stranger.post("/backfills", json=wanted, headers=headers)
+
+            assert answer.status_code == status, answer.text
+            lacking = "candles:read" if dry_run else "backfill:write"
+            assert status != 403 or lacking in answer.json()["detail"]
+
+
 async def test_token_without_any_scope_is_forbidden(
     stranger: httpx.AsyncClient, settings: Settings, claims: dict[str, Any]
 ) -> None:
@@ -165,7 +191,8 @@ async def test_every_route_but_the_public_ones_refuses_strangers(
     app: FastAPI, stranger: httpx.AsyncClient, subtests: pytest.Subtests
 ) -> None:
     """Whatever route there is or will be: closed unless it is named as public."""
-    closed = {route for route in _routes(app.routes) if route[0] not in PUBLIC_PATHS}
+    is_open = PUBLIC_PATHS | {PAGE_PATH, ASSETS_PATH}
+    closed = {route for route in _routes(app.routes) if route[0] not in is_open}
     assert len({path for path, _ in closed}) >= len(app.openapi()["paths"]) - len(PUBLIC_PATHS)
 
     for path, method in sorted(closed):
@@ -177,7 +204,7 @@ async def test_every_route_but_the_public_ones_refuses_strangers(
 
 
 async def test_documentation_needs_nobody_else(client: httpx.AsyncClient) -> None:
-    """`/docs` loads its script and style from here, and they are there, for anybody."""
+    """`/docs` loads its script and style from here, and they are there without a token."""
     page = await client.get("/docs", headers={"Authorization": ""})
     assets = re.findall(r'(?:src|href)="([^"]+)"', page.text)
 
@@ -188,7 +215,7 @@ async def test_documentation_needs_nobody_else(client: httpx.AsyncClient) -> Non
 
 
 def test_public_paths_are_three() -> None:
-    """Nothing but health and the interface's description is for everybody."""
+    """Only health and the interface's description are public."""
     assert frozenset({"/health", "/docs", "/openapi.json"}) == PUBLIC_PATHS
 
 
@@ -229,7 +256,7 @@ async def test_both_secrets_are_good_during_a_rotation_and_a_retired_one_is_not(
 async def test_public_key_is_no_secret_to_sign_with(
     settings: Settings, sandbox: Sandbox, claims: dict[str, Any]
 ) -> None:
-    """Where RS256 is set its tokens are let in, and nothing that HMAC has signed with the key."""
+    """With RS256 its tokens are let in, and none that HMAC signed with the key."""
     private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     public = private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
@@ -280,7 +307,7 @@ def _routes(routes: Sequence[BaseRoute]) -> Iterator[tuple[str, str]]:
 
 
 def _is_of_documentation(route: BaseRoute) -> bool:
-    """Tell the script and the style of `/docs`, which come with a library, for everybody."""
+    """Tell the script and the style of `/docs`, which come with a library, without a token."""
     return (
         isinstance(route, Mount)
         and isinstance(route.app, StaticFiles)

@@ -88,7 +88,7 @@ async def test_slow_client_holds_nothing(
 async def test_leaving_clients_cost_no_connection(
     settings: Settings, services: Services, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Queries that nobody waits for any more are cancelled, and the pool keeps what it has."""
+    """Queries without a waiting client are cancelled; the pool keeps its connections."""
     window = await fill(services, _MANY)
     columns = ("open", "high", "low", "close", "volume", "trades")
     with caplog.at_level(logging.WARNING, "psycopg"):

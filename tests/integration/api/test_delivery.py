@@ -14,6 +14,7 @@ from support.stored_candles import BTC, DAY, FORMATS, PLAIN, bounds_of, fill, ti
 from support.waiting import eventually
 
 from mdp_core.domain.queries import CandleQuery
+from mdp_core.service.mending import RepairReport
 from mdp_core.settings import Settings
 from mdp_core.wiring import Services
 
@@ -46,7 +47,7 @@ async def test_every_format_says_what_json_says(client: httpx.AsyncClient, name:
 async def test_header_chooses_the_format_and_the_parameter_overrules_it(
     client: httpx.AsyncClient,
 ) -> None:
-    """What can't be had is refused, with what there is."""
+    """An unknown column is refused, naming the known ones."""
     csv = await client.get(BTC, params=DAY, headers={"Accept": "text/csv, */*;q=0.1"})
     json = await client.get(BTC, params={**DAY, "format": "json"}, headers={"Accept": "text/csv"})
     refused = await client.get(BTC, params=DAY, headers={"Accept": "image/png"})
@@ -100,7 +101,7 @@ async def test_any_of_several_lines_of_tags_is_matched(client: httpx.AsyncClient
 async def test_parquet_is_coded_only_for_those_who_take_nothing_else(
     client: httpx.AsyncClient,
 ) -> None:
-    """It is compressed in itself; but to refuse would help nobody."""
+    """It is compressed in itself; refusing would help no client."""
     params = {**DAY, "format": "parquet"}
     usual = await client.get(BTC, params=params, headers={"Accept-Encoding": "gzip"})
     odd = await client.get(BTC, params=params, headers={"Accept-Encoding": "gzip, identity;q=0"})
@@ -160,7 +161,7 @@ async def test_repair_elsewhere_shows_in_the_next_answer_from_every_cache(
         database.execute("UPDATE series SET epoch = epoch + 1")
         wrong = {name: await client.get(BTC, params={**DAY, "format": name}) for name in FORMATS}
         kept = await client.get(BTC, params=DAY)
-        changed = await other.repair.repair(_QUERY)
+        report = await other.repair.repair(_QUERY)
         mended = await client.get(BTC, params=DAY, headers={"If-None-Match": kept.headers["ETag"]})
         after = {
             name: await client.get(
@@ -171,7 +172,7 @@ async def test_repair_elsewhere_shows_in_the_next_answer_from_every_cache(
             for name in FORMATS
         }
 
-    assert changed == 1
+    assert report.replaced == 1
     assert kept.json()["candles"] != right["candles"]
     assert mended.status_code == 200
     assert mended.json()["candles"] == right["candles"]
@@ -204,10 +205,10 @@ async def test_repair_replaces_nothing_where_the_exchange_says_the_same(
 ) -> None:
     """The caches stay good."""
     before = await client.get(BTC, params=DAY)
-    changed = await services.repair.repair(_QUERY)
+    report = await services.repair.repair(_QUERY)
     after = await client.get(BTC, params=DAY, headers={"If-None-Match": before.headers["ETag"]})
 
-    assert (changed, after.status_code) == (0, 304)
+    assert (report, after.status_code) == (RepairReport(), 304)
 
 
 async def test_repair_between_look_and_rows_costs_no_error(

@@ -1,4 +1,4 @@
-"""What a hit costs: round trips, readings and connections, counted on a real server."""
+"""The cost of a hit: round trips, reads and connections, counted on a real server."""
 
 import asyncio
 import time
@@ -128,7 +128,7 @@ async def test_window_inside_a_block_in_memory_is_cut_from_it(
 async def test_parts_of_a_block_that_are_asked_for_in_turn_grow_together(
     services: Services, client: httpx.AsyncClient, tmp_path: Path
 ) -> None:
-    """What lies between two of them is read with the second, and is in memory then."""
+    """Rows between two of them are read with the second, and are in memory then."""
     window = await fill(services, 20_000)
     start = to_ms(window.start)
 
@@ -190,7 +190,7 @@ async def test_clients_that_ask_for_the_same_share_each_reading(
 async def test_long_answers_leave_connections_to_others(
     settings: Settings, sandbox: Sandbox
 ) -> None:
-    """Streams wait for their turn outside the pool, where nobody is told to come back."""
+    """Streams wait for their turn outside the pool, where no request times out."""
     few = settings.model_copy(update={"pool_size": 6, "block_memory_mb": 0})
     async with opened_services(few, sandbox) as services:
         window = bounds_of(await fill(services, 100_000))

@@ -1,4 +1,4 @@
-"""Where candles still change: what is returned there, what is stored, what is asked for."""
+"""The live edge: answers, stored rows and requests where candles still change."""
 
 import asyncio
 import time
@@ -126,7 +126,7 @@ async def test_settled_newest_candle_in_hand_means_nothing_is_asked(settings: Se
 async def test_window_that_begins_inside_a_kept_tail_holds_its_own_rows_only(
     settings: Settings,
 ) -> None:
-    """What was asked for a moment ago is cut to each new question: its start, its limit."""
+    """A fresh provisional range is cut to each new query: its start, its limit."""
     begin, minutes = NOON_MS - 3 * MINUTE_MS, range(NOON_MS - 3 * MINUTE_MS, NOON_MS, MINUTE_MS)
     async with _at(_standing(500), settings, settle_seconds=600) as (client, _):
         await client.get(PATH, params={"limit": 8})
@@ -258,7 +258,7 @@ async def test_forming_candle_that_can_not_be_had_is_asked_for_once(
 
 
 async def test_forming_candle_has_a_deadline(settings: Settings, sandbox: Sandbox) -> None:
-    """An exchange that does not answer holds nobody for longer than a request may last."""
+    """A silent exchange holds no request beyond its deadline."""
     impatient = settings.model_copy(update={"request_deadline_seconds": 1.0})
     async with serving(impatient, sandbox) as client:
         await client.get(PATH, params={"limit": 1})

@@ -55,7 +55,7 @@ async def test_unknown_symbols_cost_one_refresh_of_the_list(
 async def test_delisted_symbol_is_known_and_has_its_candles(
     client: httpx.AsyncClient, sandbox: Sandbox
 ) -> None:
-    """What no longer trades is asked for like anything else, and ends where it ended."""
+    """A delisted symbol is fetched like any other, and ends where it ended."""
     body = (await client.get("/candles/binance/perp/OMG-USDT/1d", params={"limit": 3})).json()
 
     assert body["count"] == 3
@@ -100,7 +100,7 @@ async def test_slash_is_part_of_the_symbol(client: httpx.AsyncClient, symbol: st
 
 
 async def test_names_are_near_by_their_base_too(client: httpx.AsyncClient) -> None:
-    """Who writes a word for a base is led to it; what is like nothing, or too long, to nothing."""
+    """A misspelt base gets near names; text like none, or too long, gets none."""
     for wrong, right in [
         ("BITCOIN", "BTC-USDT"),
         ("ETHER-USDT", "ETH-USDT"),

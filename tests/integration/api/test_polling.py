@@ -1,4 +1,4 @@
-"""What it costs the exchange when many clients poll the newest candle."""
+"""The exchange's cost of many clients that poll the newest candle."""
 
 import asyncio
 import time

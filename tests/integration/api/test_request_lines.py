@@ -1,4 +1,4 @@
-"""What the log says of requests that fail, of those that a job has to wait for, and of retries."""
+"""Log lines of failed requests, of requests that become jobs, and of retries."""
 
 import logging
 from collections.abc import AsyncGenerator

@@ -79,7 +79,7 @@ async def test_stored_islands_are_not_asked_for_again(
 async def test_absent_candles_are_doubted_once_and_then_known(
     client: httpx.AsyncClient, sandbox: Sandbox
 ) -> None:
-    """Where the exchange was down there is no candle: asked for twice, invented and asked never."""
+    """A hole of the exchange has no candles: none invented, none asked for again."""
     window = {"start": HOLE_MS[0] - 5 * MINUTE_MS, "end": HOLE_MS[1] + 5 * MINUTE_MS}
     first = await client.get(XRP, params=window)
     asked = sandbox.candle_requests()
@@ -126,7 +126,7 @@ async def test_empty_window_is_answered_with_no_candles(
 async def test_window_that_begins_before_history_starts_with_the_first_candle(
     client: httpx.AsyncClient, sandbox: Sandbox
 ) -> None:
-    """What lies before the exchange's first candle is no gap, and nobody asks for it."""
+    """Slots before the exchange's first candle are no gap, and never requested."""
     born = sandbox.candles("BTCUSDT", "1m", 0, IN_HISTORY_MS)[0][0]
     sandbox.clear()
     end = int(born) + 10 * MINUTE_MS
@@ -184,7 +184,7 @@ _MALFORMED: list[tuple[dict[str, str | int], str, str]] = [
 async def test_malformed_request_is_refused_with_the_reason(
     client: httpx.AsyncClient, sandbox: Sandbox, subtests: pytest.Subtests
 ) -> None:
-    """422 with a stable code and a text that names what is wrong; nobody is asked for candles."""
+    """422 with a stable code and a text that names what is wrong; no exchange is asked."""
     for parameters, code, hint in _MALFORMED:
         with subtests.test(str(parameters)[:60]):
             answer = await client.get(BTC, params=parameters)
@@ -345,7 +345,7 @@ async def test_limit_fetches_only_the_pages_of_its_rows(
 async def test_too_long_a_window_is_refused_before_anything_is_fetched(
     client: httpx.AsyncClient, sandbox: Sandbox, settings: Settings
 ) -> None:
-    """More pages than one request may fetch, and nobody who works on jobs: never a silent cut."""
+    """More pages than one request may fetch, and no syncer: never a silent cut."""
     end = DAY_MS + (settings.max_pages + 2) * PAGE_MS
     answer = await client.get(BTC, params={"start": DAY_MS, "end": end})
 

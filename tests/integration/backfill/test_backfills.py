@@ -57,7 +57,7 @@ async def client(services: Services) -> AsyncGenerator[httpx.AsyncClient]:
 async def ended(client: httpx.AsyncClient, status_url: str) -> dict[str, Any]:
     """Follow a job to its end."""
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while (job := (await client.get(status_url)).json())["state"] in OPEN:  # noqa: ASYNC110 - nobody signals it
+        while (job := (await client.get(status_url)).json())["state"] in OPEN:  # noqa: ASYNC110 - no event signals it
             await asyncio.sleep(0.05)
     return job
 
@@ -108,7 +108,7 @@ async def test_without_a_syncer_nobody_is_promised_anything(client: httpx.AsyncC
 
 
 async def test_health_tells_who_lives(services: Services, client: httpx.AsyncClient) -> None:
-    """The heartbeat while a syncer runs, but not on which machine; nobody after it has stopped."""
+    """The heartbeat while a syncer runs, but not on which machine; none after it has stopped."""
     async with running_syncer(services) as name:
         answer = await client.get("/health")
         alive = answer.json()["syncer"]
@@ -124,7 +124,7 @@ async def test_health_tells_who_lives(services: Services, client: httpx.AsyncCli
 async def test_health_counts_who_waits_while_the_next_run_is_under_way(
     services: Services, client: httpx.AsyncClient
 ) -> None:
-    """By the newest run of each market that has ended so far as to know; not nobody, in between."""
+    """By the newest run of each market that has ended so far as to know."""
     due = services.settings.clock()
     for minutes, result in ((2, RunResult(1, 100)), (1, RunResult(error="some")), (0, None)):
         for job in ("warm one", "warm two"):
@@ -146,7 +146,7 @@ async def idle(services: Services) -> AsyncGenerator[None]:
 
 @pytest.mark.usefixtures("idle")
 async def test_same_window_twice_is_one_job(client: httpx.AsyncClient) -> None:
-    """Whether both come at once or one later; another window is another job."""
+    """At once or one after the other, it is one job; another window is another."""
     one, two = await asyncio.gather(
         *(client.post("/backfills", json=job_request()) for _ in range(2))
     )
@@ -173,7 +173,7 @@ async def test_job_for_less_than_was_asked_for_is_another(client: httpx.AsyncCli
 async def test_asking_again_until_now_is_the_same_job_for_an_hour(
     services: Services, client: httpx.AsyncClient, minutes: int, *, is_same: bool
 ) -> None:
-    """Whether now is said by no end or by one that is not reached yet."""
+    """An end in the future means now, like no end."""
     until_now = job_request(end=None)
     (planned,) = (await client.post("/backfills", json={**until_now, "dry_run": True})).json()[
         "jobs"
@@ -192,7 +192,7 @@ async def test_asking_again_until_now_is_the_same_job_for_an_hour(
 async def test_job_that_is_cancelled_while_it_runs_stops_soon(
     services: Services, client: httpx.AsyncClient, sandbox: Sandbox
 ) -> None:
-    """What was under way is kept, and of the rest nothing is asked for any more."""
+    """Pages under way are kept, and none of the rest is requested."""
     sandbox.settings(latency_ms=100)
     async with running_syncer(services):
         posted = await client.post("/backfills", json=job_request(end=START_MS + 300 * PAGE_MS))
@@ -339,7 +339,7 @@ async def test_job_that_is_not_there(client: httpx.AsyncClient) -> None:
 
 
 async def test_scopes_are_needed(services: Services) -> None:
-    """Who may read candles may see jobs, and neither make nor cancel them."""
+    """A reader of candles may see jobs, and neither make nor cancel them."""
     token = token_of(services.settings, "candles:read")
     async with connected(app_of(services), token) as reader:
         assert (await reader.get("/backfills")).status_code == 200

@@ -34,7 +34,7 @@ from mdp_core.series.selection import Selection, SeriesName
 from mdp_core.settings import Settings
 from mdp_core.storage.catalog.inventory import HoldingFilter, read_holdings
 from mdp_core.wiring import Services
-from scripts.cli.backfill_display import PlainDisplay, Progress
+from scripts.cli.backfill_display import PlainDisplay, SeriesProgress
 from scripts.cli.backfill_run import BackfillRequest, SeriesFill
 from scripts.sandbox.app import SandboxOptions
 
@@ -186,7 +186,7 @@ def test_backfill_that_did_not_get_all_says_so(
 @pytest.mark.parametrize("server", ["plain"], indirect=True)
 @pytest.mark.usefixtures("sandbox")
 def test_all_that_the_exchange_still_has_is_all(environment: Mapping[str, str]) -> None:
-    """Without --start nobody asked for what was forgotten: the plan names it, and the code is 0."""
+    """Without --start forgotten windows are no loss: the plan names them, exit 0."""
     got = run(environment, "backfill", "hyperliquid", "perp", "ETH", "1h,1h", "--json")
     plan, *_, series, end = [json.loads(line) for line in got.stdout.splitlines()]
 
@@ -324,7 +324,7 @@ def _filling(services: Services, planned: PlannedFill) -> SeriesFill:
     display = PlainDisplay()
     selection = Selection("binance", "perp", ("ETH-USDT",), ("1m",))
     request = BackfillRequest(selection, None, None, dry_run=False, newest_first=False)
-    return SeriesFill(services, request, Progress(planned), OldestFirst(), display)
+    return SeriesFill(services, request, SeriesProgress(planned), OldestFirst(), display)
 
 
 async def _planned(services: Services, pages: int) -> PlannedFill:
@@ -360,7 +360,7 @@ async def test_what_is_given_up_while_the_database_is_away_is_named(
 
 @contextmanager
 def _away(database: psycopg.Connection, url: str) -> Generator[None]:
-    """Have nobody reach the database any more; whose session is open already keeps it."""
+    """Refuse new sessions of the database; open ones stay."""
     name = sql.Identifier(database.info.dbname)
     allow = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}")
     elsewhere = make_conninfo(url, dbname="postgres")
@@ -462,4 +462,4 @@ async def test_coverage_of_a_billion_candles_is_told_at_once(
     assert {(each.slots, each.parts) for each in holdings} == {(200_000, 10)}
     assert len(holdings) == SERIES
     assert len(some) == 10
-    assert took < 5  # a fifth of that where nobody else works
+    assert took < 5  # a fifth of that on a quiet machine

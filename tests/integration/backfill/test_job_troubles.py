@@ -51,7 +51,7 @@ async def posted(client: httpx.AsyncClient, **changes: object) -> dict[str, Any]
 async def ended(client: httpx.AsyncClient, job: dict[str, Any]) -> dict[str, Any]:
     """Follow a job to its end."""
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while (now := (await client.get(job["status_url"])).json())["state"] in OPEN:  # noqa: ASYNC110 - nobody signals it
+        while (now := (await client.get(job["status_url"])).json())["state"] in OPEN:  # noqa: ASYNC110 - no event signals it
             await asyncio.sleep(0.05)
     return now
 
@@ -113,7 +113,7 @@ def test_database_refuses_a_job_without_a_window(
 async def test_job_that_is_not_understood_fails_and_the_next_goes_on(
     services: Services, client: httpx.AsyncClient, database: psycopg.Connection
 ) -> None:
-    """Candles outside coverage, as after a clumsy restore: a mistake that nobody foresaw."""
+    """Candles outside coverage, as after a clumsy restore: an unforeseen mistake."""
     async with running_syncer(services):
         first = await ended(client, await posted(client))
         database.execute("UPDATE series SET coverage = '{}'")
@@ -187,7 +187,7 @@ async def _client_of(settings: Settings, exchanges: str) -> AsyncGenerator[httpx
 async def test_series_that_can_not_be_planned_has_no_job_and_the_others_do(
     client: httpx.AsyncClient, sandbox: Sandbox
 ) -> None:
-    """Where the one begins can't be asked: it is named, with the code of an answer."""
+    """A series whose history start can't be asked is named, with a code."""
     sandbox.fault("server_error", times=100, symbol="ETHUSDT")
     asked = job_request(symbols=["BTC-USDT", "ETH-USDT"])
     answer = await client.post("/backfills", json=asked)
@@ -206,7 +206,7 @@ async def test_series_that_can_not_be_planned_has_no_job_and_the_others_do(
 async def test_series_that_has_no_candle_is_named_beside_the_jobs(
     client: httpx.AsyncClient, services: Services
 ) -> None:
-    """Whether it was never traded, or its first candle of the window has not closed."""
+    """Never traded, or the first candle of the window has not closed."""
     asked = {"exchange": "hyperliquid", "symbols": ["RNDR", "MATIC"], "intervals": ["1h"]}
     start = to_ms(services.settings.clock() - timedelta(hours=1))
     late = job_request(intervals=["1m", "1d"], start=start, end=None)
@@ -323,7 +323,7 @@ async def test_job_of_what_could_not_be_asked_in_time_is_asked_by_its_worker(
     sandbox: Sandbox,
     database: psycopg.Connection,
 ) -> None:
-    """It is told that the beginning is not known; nobody asks for it just to show the job."""
+    """The unknown history start is reported; showing the job does not ask for it."""
     await _symbols_known(services, "hyperliquid", "perp")
     database.execute(_SCARCE)
     await services.runs.live("idle")
@@ -347,7 +347,7 @@ async def test_job_of_what_could_not_be_asked_in_time_is_asked_by_its_worker(
 async def test_job_learns_where_its_history_begins(
     settings: Settings, sandbox: Sandbox, database: psycopg.Connection
 ) -> None:
-    """Coinbase tells nobody: presumed is the first known day, then it is the first candle."""
+    """Coinbase does not tell: the first known day is assumed, then the first candle."""
     asked = {"exchange": "coinbase", "symbols": ["AERO-USD"], "intervals": ["6h"]}
     async with (
         opened_services(settings, sandbox) as services,
@@ -384,7 +384,7 @@ async def test_job_learns_where_its_history_begins(
 async def test_wait_behind_a_job_reckons_with_what_is_known_of_its_beginning(
     services: Services, client: httpx.AsyncClient, database: psycopg.Connection
 ) -> None:
-    """The first known day: what lies before it is no work that anybody waits for."""
+    """The first known day: slots before it are no work."""
     await services.runs.live("idle")
     asked = {"exchange": "coinbase", "intervals": ["1m"]}
     await services.metadata.series("coinbase", "spot", "AERO-USD", "1d")
@@ -450,7 +450,7 @@ async def test_job_of_what_was_never_traded_fails_and_says_so(settings: Settings
 async def test_step_that_brings_nothing_is_not_tried_again_at_once(
     settings: Settings, sandbox: Sandbox
 ) -> None:
-    """Where candles settle later than they can be late: a job ends where both are over."""
+    """A job ends after settling and absence grace, also where settling takes longer."""
     delays = {"settle_seconds": 600, "absence_grace_seconds": 300}
     async with opened_services(settings, sandbox, **delays) as services:
         series = await services.metadata.series("binance", "perp", "ETH-USDT", "1m")

@@ -10,16 +10,15 @@ from collections.abc import Mapping, Sequence
 
 import psycopg
 import pytest
+from support.command_line import is_setting, mdp
 from support.http import HOST
 from support.places import PROJECT
 from support.postgres import one_kind_of_database
 from support.sandbox import Sandbox
 from support.services import opened_services
-from typer.testing import CliRunner, Result
 
 from db.upgrade import UpgradeError, newest_revision, upgrade
 from mdp_core.settings import Settings
-from scripts.cli import main as cli
 from scripts.demo.stack import free_port
 from syncer.app import running_syncer
 
@@ -35,7 +34,7 @@ LATER = "9999"
 
 def process(arguments: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:
     """Run the program as an operator does, with nothing but these settings."""
-    inherited = {name: value for name, value in os.environ.items() if not _is_setting(name)}
+    inherited = {name: value for name, value in os.environ.items() if not is_setting(name)}
     return subprocess.Popen(  # noqa: S603 - our own program
         [sys.executable, "-m", "scripts.cli.entry", *arguments],
         cwd=PROJECT,
@@ -44,16 +43,6 @@ def process(arguments: Sequence[str], environment: Mapping[str, str]) -> subproc
         stderr=subprocess.PIPE,
         text=True,
     )
-
-
-def mdp(arguments: Sequence[str], environment: Mapping[str, str]) -> Result:
-    """Run a command in this process, where everything is loaded."""
-    others = {name: None for name in os.environ if _is_setting(name)}
-    return CliRunner().invoke(cli.app, [*arguments], env={**others, **environment})
-
-
-def _is_setting(name: str) -> bool:
-    return name.startswith(("MDP_", "JWT_", "DATABASE_"))
 
 
 def environment_of(database_url: str) -> dict[str, str]:
@@ -78,7 +67,7 @@ def test_database_out_of_reach_is_said_in_a_line() -> None:
 
 @one_kind_of_database
 def test_missing_schema_is_said_with_the_command_that_makes_it(database_url: str) -> None:
-    """A database that nobody has upgraded yet."""
+    """A database without the schema."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("DROP EXTENSION IF EXISTS timescaledb CASCADE")
         connection.execute("DROP SCHEMA public CASCADE")

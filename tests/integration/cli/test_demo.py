@@ -54,7 +54,7 @@ class Demo:
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """What a request needs."""
+        """The parts of a request."""
         return {"Authorization": f"Bearer {self.ready['token']}"}
 
     def family(self) -> list[psutil.Process]:
@@ -85,7 +85,7 @@ def demo(folder: Path, kind: str) -> Generator[Demo]:
 
 
 def test_ready_file_keeps_its_contract(demo: Demo) -> None:
-    """Exactly the keys that others rely on; whoever sees the file is served at once."""
+    """Exactly the keys of the contract; once the file exists, the demo serves."""
     ready = demo.ready
 
     assert set(ready) == {"url", "token", "database_url", "sandbox_url", "pid", "env"}
@@ -110,7 +110,7 @@ def test_health_says_which_database_it_is(demo: Demo, kind: str) -> None:
 
 
 def test_printed_curl_line_answers_with_candles(demo: Demo) -> None:
-    """What is printed can be pasted: it has the address, the token and a symbol with candles."""
+    """The printed command can be pasted: address, token, a symbol with candles."""
     (line,) = [text for text in demo.output.read_text().splitlines() if text.startswith("curl ")]
     curl, flag, header, url = shlex.split(line)
     answer = ask(url, headers=[tuple(header.split(": "))])  # pyright: ignore[reportArgumentType]
@@ -168,7 +168,7 @@ def test_second_demo_of_one_folder_is_refused(demo: Demo, kind: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Killed:
-    """What a demo leaves behind that was killed in the middle of a fill."""
+    """The remains of a demo that was killed in the middle of a fill."""
 
     family: Sequence[psutil.Process]
     covered: int
@@ -288,7 +288,7 @@ httpx.get(url, params=params, headers={"Authorization": authorization}, timeout=
 
 @contextmanager
 def _asking(demo: Demo, window: dict[str, int]) -> Generator[None]:
-    """Have a request under way, whose answer nobody will get."""
+    """Keep a request under way whose answer is never read."""
     asking = [sys.executable, "-c", _ASK, f"{demo.ready['url']}{PATH}"]
     parameters = [f"{name}={value}" for name, value in window.items()]
     with subprocess.Popen(  # noqa: S603 - the program above

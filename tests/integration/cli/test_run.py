@@ -46,7 +46,7 @@ def running(sandbox: Sandbox) -> Generator[Running]:
     inherited = {name: it for name, it in os.environ.items() if name != "DATABASE_URL"}
     with tempfile.TemporaryDirectory(prefix="mdp-test-") as name:
         folder = Path(name)
-        folder.chmod(0o755)  # the database of root runs as somebody else
+        folder.chmod(0o755)  # the database of root runs as another user
         arguments = ["run", "--port", str(free_port()), "--data-dir", str(folder / "run")]
         process = subprocess.Popen(  # noqa: S603 - our own program
             [sys.executable, "-m", "scripts.cli.main", *arguments],

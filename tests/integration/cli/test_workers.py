@@ -33,7 +33,7 @@ async def _answers_of(url: str, settings: Settings) -> set[bytes]:
 
 
 def _runs(process: psutil.Process) -> bool:
-    """Tell whether it runs; one that has ended may stay in the table until somebody looks."""
+    """Return whether it runs; an ended one may stay in the table until it is reaped."""
     return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
@@ -49,7 +49,7 @@ async def test_two_workers_answer_alike_and_leave_nothing_behind(
         database.execute("UPDATE candles SET close = high WHERE time = '2024-05-01 12:00Z'")
         database.execute("UPDATE series SET epoch = epoch + 1")
         (wrong,) = await _answers_of(url, settings)
-        changed = await services.repair.repair(_QUERY)
+        report = await services.repair.repair(_QUERY)
         (mended,) = await _answers_of(url, settings)
         process.send_signal(signal.SIGTERM)
         await eventually(lambda: process.poll() is not None)
@@ -60,5 +60,5 @@ async def test_two_workers_answer_alike_and_leave_nothing_behind(
 
     assert len(workers) == 2
     assert len(fetched) == len(set(fetched))
-    assert changed == 1
+    assert report.replaced == 1
     assert mended == right != wrong

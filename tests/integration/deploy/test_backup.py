@@ -16,6 +16,7 @@ from support.backups import (
     documented_commands,
     programs_of,
     running,
+    store_number,
 )
 from support.places import PROJECT
 from support.postgres import Server
@@ -51,7 +52,7 @@ async def test_dump_brings_everything_back(
     if not server.has_timescaledb:
         restore = _without_timescaledb(restore)
     before = await _fill(settings, sandbox)
-    content = content_of(url)
+    content, number = content_of(url), store_number(url)
     _run(server, dump, tmp_path, url)
     _recreate(server, url)
     if has_extension:
@@ -61,22 +62,25 @@ async def test_dump_brings_everything_back(
     assert content["candles"]
     assert content["series"]
     assert content_of(url) == content
+    assert store_number(url) != number
     await _assert_all_hits(settings, sandbox, before)
 
 
 async def test_base_backup_brings_everything_back(
-    settings: Settings, sandbox: Sandbox, server: Server
+    settings: Settings, sandbox: Sandbox, server: Server, tmp_path: Path
 ) -> None:
     """A server that runs on the files of the backup has what the first one had at the time."""
     url = settings.database_url
     before = await _fill(settings, sandbox)
-    content = content_of(url)
-    (backup,) = documented_commands("The whole server: pg_basebackup")
+    content, number = content_of(url), store_number(url)
+    backup, renumber = documented_commands("The whole server: pg_basebackup")
     with base_backup(server, backup) as cluster:
         _recreate(server, url)
         with running(cluster, server) as second:
             assert content["candles"]
+            _run(server, renumber, tmp_path, second.url(url))
             assert content_of(second.url(url)) == content
+            assert store_number(second.url(url)) != number
             elsewhere = settings.model_copy(update={"database_url": second.url(url)})
             await _assert_all_hits(elsewhere, sandbox, before)
 
@@ -90,7 +94,7 @@ def test_every_command_of_the_page_is_run() -> None:
     assert {heading: len(blocks) for heading, blocks in found.items()} == {
         "One database: pg_dump": 2,
         "One database, in compose": 2,
-        "The whole server: pg_basebackup": 1,
+        "The whole server: pg_basebackup": 2,
         "The whole server, in compose": 2,
         "A replica for reading": 2,
     }

@@ -176,7 +176,7 @@ def test_containers_get_every_setting() -> None:
 
 
 def test_image_gets_every_package() -> None:
-    """What the wheel consists of is copied, and no ignore rule keeps it out."""
+    """The wheel's packages are copied, and no ignore rule keeps them out."""
     dockerfile = (PROJECT / "Dockerfile").read_text()
     copied = re.findall(r"(?m)^COPY (\w+) \1$", dockerfile)
     let_in = re.findall(r"(?m)^!(\w+)$", (PROJECT / ".dockerignore").read_text())

@@ -1,4 +1,4 @@
-"""What strangers may not do: send too much, be told of the inside, frame or keep what is ours."""
+"""Hardening: large requests, leaks of the inside, framing and caching."""
 
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -77,7 +77,7 @@ async def test_path_that_is_too_long_is_refused(client: httpx.AsyncClient) -> No
 
 
 async def test_body_of_unknown_length_is_read_up_to_the_bound(client: httpx.AsyncClient) -> None:
-    """Chunks that nobody announced count too; what stays below passes."""
+    """Unannounced chunks count too; smaller bodies pass."""
 
     async def chunks(count: int) -> AsyncIterator[bytes]:
         yield b'"'
@@ -99,7 +99,7 @@ async def test_body_of_unknown_length_is_read_up_to_the_bound(client: httpx.Asyn
 async def test_every_answer_has_the_headers_that_browsers_obey(
     client: httpx.AsyncClient, path: str
 ) -> None:
-    """No guessing of types, no frames, no referrer; errors are kept by nobody."""
+    """No guessing of types, no frames, no referrer; errors are never cached."""
     answer = await client.get(path)
 
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
@@ -120,7 +120,7 @@ async def test_slash_at_the_end_is_another_path(client: httpx.AsyncClient) -> No
 
 
 async def test_request_id_is_echoed_in_ascii_only(client: httpx.AsyncClient) -> None:
-    """What a log or a terminal may show as something else is not taken over."""
+    """Control characters that a terminal would interpret are not taken over."""
     given = (b"a-1", "\xe9".encode("latin-1"))
     good, bad = [await client.get(PATH, headers={b"X-Request-Id": each}) for each in given]
 

@@ -16,6 +16,7 @@ from support.backups import (
     content_of,
     documented_commands,
     running,
+    store_number,
 )
 from support.compose_stand_in import ComposeStand, compose_stand
 from support.places import PROJECT
@@ -36,7 +37,7 @@ _STREAMING = "SELECT usename FROM pg_stat_replication WHERE state = 'streaming'"
 
 @pytest.fixture(scope="module")
 def stand(server: Server) -> Generator[ComposeStand]:
-    """What compose would have started, with some candles."""
+    """The services that compose would have started, with some candles."""
     with running_sandbox(SandboxOptions(limits=False)) as sandbox:
         exchanges = {
             f"MDP_{name.upper()}_URL": f"{sandbox.url}/{name}"
@@ -83,10 +84,12 @@ def test_dump_brings_everything_back(stand: ComposeStand, filled: dict[str, list
     """Every row; and the role of the services may read and write them again."""
     dump, restore = documented_commands("One database, in compose")
     stand.run(dump)
+    number = store_number(stand.owner_url)
     _lose_candles(stand)
     stand.run(restore)
 
     assert content_of(stand.owner_url) == filled
+    assert store_number(stand.owner_url) != number
     assert _as_service(stand) == len(filled["candles"])
 
 
@@ -96,10 +99,12 @@ def test_backup_of_the_server_brings_everything_back(
     """Every row, and the roles with their passwords."""
     backup, restore = documented_commands("The whole server, in compose")
     stand.run(backup)
+    number = store_number(stand.owner_url)
     _lose_candles(stand)
     stand.run(restore)
 
     assert content_of(stand.owner_url) == filled
+    assert store_number(stand.owner_url) != number
     assert _as_service(stand) == len(filled["candles"])
 
 

@@ -1,4 +1,4 @@
-"""What an operator relies on: log lines, `mdp check`, and an end that finishes what was begun."""
+"""Operation: log lines, `mdp check`, and a stop that finishes open requests."""
 
 import os
 import re
@@ -143,7 +143,7 @@ def test_request_under_way_is_answered_before_the_end(told: Told) -> None:
 
 
 def test_log_has_one_line_for_a_request_with_what_it_got(told: Told) -> None:
-    """Who asked for what, what came of it, and how long it took."""
+    """The request, its outcome, and how long it took."""
     assert told.statuses["good"] == 200
     line = told.line_of("good")
 

@@ -34,7 +34,7 @@ PASSWORDS = ("POSTGRES_PASSWORD", "MDP_SERVICE_PASSWORD", "MDP_ANALYST_PASSWORD"
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """What runs, and what `.env` says."""
+    """The running services, and the text of `.env`."""
 
     url: str
     env: Mapping[str, str]

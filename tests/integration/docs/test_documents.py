@@ -41,7 +41,10 @@ PAGES = [
     *sorted(PROJECT.glob("docs/**/*.md")),
 ]
 # Its test reads the page itself and runs every block.
-WHOLLY_TESTED_BY = {"docs/backup.md": "tests/integration/deploy/test_backup.py"}
+WHOLLY_TESTED_BY = {
+    "docs/backup.md": "tests/integration/deploy/test_backup.py",
+    "docs/client.md": "client/tests/client_tests/test_documents.py",
+}
 
 _BLOCK = re.compile(r"(?ms)^```(\S+)[ ]?([^\n]*)\n(.*?)^```$")
 _START_SECONDS = 120
@@ -81,7 +84,7 @@ def demo() -> Generator[Mapping[str, str]]:
     """Run `mdp demo`; give the environment of the blocks."""
     with tempfile.TemporaryDirectory(prefix="mdp-test-") as name:
         folder = Path(name)
-        folder.chmod(0o755)  # the database of root runs as somebody else
+        folder.chmod(0o755)  # the database of root runs as another user
         arguments = ["demo", "--port", str(free_port()), "--data-dir", str(folder / "demo")]
         process = subprocess.Popen(  # noqa: S603 - our own program
             [sys.executable, "-m", "scripts.cli.main", *arguments],
@@ -106,6 +109,8 @@ def _environment(ready: Mapping[str, object]) -> Mapping[str, str]:
         **more,
         "URL": str(ready["url"]),
         "TOKEN": str(ready["token"]),
+        "MDP_URL": str(ready["url"]),
+        "MDP_TOKEN": str(ready["token"]),
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
 
@@ -249,7 +254,7 @@ def test_block_that_fails_is_found(language: str, text: str) -> None:
 
 
 def test_hardly_any_block_is_only_looked_at() -> None:
-    """What can't be run here needs an engine, a server or a day of time."""
+    """Blocks that can't be run need an engine, a server or a day of time."""
     assert len([block for block in BLOCKS if block.how.startswith("why-not")]) <= 6
 
 

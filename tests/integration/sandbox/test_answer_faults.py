@@ -1,4 +1,4 @@
-"""Faults that make an exchange answer something else: another window, clock, list, unit, body."""
+"""Faults that make an exchange answer something else than it was asked."""
 
 from collections.abc import AsyncIterator
 from contextlib import suppress

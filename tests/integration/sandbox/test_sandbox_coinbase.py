@@ -180,7 +180,7 @@ async def test_unknown_things_are_not_found(client: httpx.AsyncClient, path: str
 
 
 async def test_bad_times_are_refused(client: httpx.AsyncClient) -> None:
-    """What is no time, and a start after its end, get 400 and a message."""
+    """A malformed time, and a start after its end, get 400 and a message."""
     for start, end in (("yesterday", "now"), ("2026-09-02T00:00:00Z", "2026-09-01T00:00:00Z")):
         response = await client.get(
             "/coinbase/products/ETH-USD/candles",

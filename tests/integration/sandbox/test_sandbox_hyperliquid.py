@@ -186,7 +186,7 @@ async def test_malformed_requests_get_422_and_plain_text(
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"type":"nope"}', b'{"type":["meta"]}'])
 async def test_unknown_bodies_get_422(client: httpx.AsyncClient, body: bytes) -> None:
-    """What is no JSON object of a known type is refused, never a crash."""
+    """A body that is no JSON object of a known type is refused, never a crash."""
     response = await client.post("/hyperliquid/info", content=body)
 
     assert response.status_code == 422

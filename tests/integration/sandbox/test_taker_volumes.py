@@ -44,7 +44,7 @@ async def test_takers_buy_a_share_of_each_candle() -> None:
 
 
 async def test_forming_candle_s_takers_only_buy_more() -> None:
-    """What takers have bought grows with the volume and never exceeds the final figure."""
+    """Both figures grow with the volume and never exceed the final ones."""
     forming = NOW_MS - NOW_MS % HOUR
     figures: list[tuple[float, float]] = []
     for minutes in (1, 20, 45, 60, 90):

@@ -1,4 +1,4 @@
-"""Where series begin: asked once, known for ever, and what the question brought is stored."""
+"""History starts: asked once, known for ever, and the probe's rows are stored."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -14,8 +14,8 @@ from support.waiting import eventually
 
 from mdp_core.domain.clock import Clock, from_ms, to_ms
 from mdp_core.domain.queries import CandleQuery
+from mdp_core.ratelimit.context import RequestContext
 from mdp_core.ratelimit.priority import Priority
-from mdp_core.ratelimit.scheduler import at_priority
 from mdp_core.settings import Settings
 from scripts.sandbox.app import SandboxOptions
 
@@ -126,7 +126,7 @@ async def test_forming_day_of_the_probe_is_not_stored(
 async def test_spoilt_probe_stores_nothing_wrong_and_the_rest_comes_with_the_page(
     told: Settings, database: psycopg.Connection, fault: str
 ) -> None:
-    """Days before the spoilt one are stored; the others are asked for when somebody wants them."""
+    """Days before the spoilt one are stored; the others are fetched on request."""
     with standing_sandbox(told) as sandbox:
         truth = traded(daily(sandbox))[:-1]
         sandbox.fault(fault, exchange="hyperliquid")
@@ -163,7 +163,11 @@ async def test_client_that_leaves_does_not_end_the_question_that_others_wait_for
     assert len(sandbox.probes()) == 1
 
 
-# Enough for somebody who waits to ask, and seconds short of what a backfill leaves to others.
+def _backfill() -> RequestContext:
+    return RequestContext.at(Priority.BACKFILL)
+
+
+# Enough for an interactive request, and seconds short of what a backfill leaves to others.
 _SCARCE = "UPDATE rate_budgets SET tokens = 50, refilled_at = now() WHERE exchange = 'hyperliquid'"
 
 
@@ -176,8 +180,8 @@ async def test_question_of_somebody_in_no_haste_is_hurried_by_who_waits_for_it(
         metadata = services.metadata
         await metadata.refresh_symbols(metadata.adapter("hyperliquid", "perp"))
         database.execute(_SCARCE)
-        with at_priority(Priority.BACKFILL):
-            idle = asyncio.create_task(metadata.series("hyperliquid", "perp", COIN, "1h"))
+        asking = metadata.series("hyperliquid", "perp", COIN, "1h", _backfill())
+        idle = asyncio.create_task(asking)
         await asyncio.sleep(0.3)
         assert not probes(sandbox)
         async with asyncio.timeout(2):
@@ -191,15 +195,15 @@ async def test_question_of_somebody_in_no_haste_is_hurried_by_who_waits_for_it(
 async def test_question_that_another_process_keeps_is_not_waited_for_long(
     settings: Settings, sandbox: Sandbox, database: psycopg.Connection
 ) -> None:
-    """That one is in no haste and has no tokens: whoever waits for the answer asks as well."""
+    """The other process has no tokens: the interactive request asks as well."""
     async with (
         opened_services(settings, sandbox) as backfill,
         opened_services(settings, sandbox) as services,
     ):
         await services.metadata.refresh_symbols(services.metadata.adapter("hyperliquid", "perp"))
         database.execute(_SCARCE)
-        with at_priority(Priority.BACKFILL):
-            idle = asyncio.create_task(backfill.metadata.series("hyperliquid", "perp", COIN, "1d"))
+        asking = backfill.metadata.series("hyperliquid", "perp", COIN, "1d", _backfill())
+        idle = asyncio.create_task(asking)
         await asyncio.sleep(0.3)
         async with asyncio.timeout(5):
             series = await services.metadata.series("hyperliquid", "perp", COIN, "1d")

@@ -50,7 +50,7 @@ def _no_waiting_between_attempts() -> Generator[None]:
 
 @dataclass(slots=True)
 class Refusal:
-    """What a server answers to everything, and how often it was asked."""
+    """A server's one answer, and the number of requests."""
 
     status: int = 500
     body: bytes = b""

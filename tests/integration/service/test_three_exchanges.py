@@ -133,7 +133,7 @@ async def test_coinbase_file_comes_back_and_its_missing_minutes_stay_missing(
 async def test_hyperliquid_rows_from_before_trading_are_left_out_and_all_others_come(
     settings: Settings, coin: str, interval: str, begins: str
 ) -> None:
-    """A window over the whole file begins with the first candle in which anybody traded."""
+    """A window over the whole file begins with the first traded candle."""
     rows = in_file(f"hyperliquid__perp__{coin}__{interval}")
     begins_ms = to_ms(datetime.fromisoformat(begins).replace(tzinfo=UTC))
     async with at(just_after(rows, interval), settings, DATA) as (client, _):
@@ -211,7 +211,7 @@ async def test_newest_candles_go_back_to_the_end_of_memory_and_say_so(settings: 
 async def test_what_the_store_took_is_served_after_the_exchange_forgot_it(
     settings: Settings,
 ) -> None:
-    """An hour that was fetched in time stays; the hour after it, which nobody fetched, is gone."""
+    """An hour that was fetched in time stays; the hour after it, which was not fetched, is gone."""
     rows = in_file("hyperliquid__perp__BTC__1m")
     place = 600
     start = int(rows[place][0])
@@ -345,7 +345,7 @@ async def test_intervals_and_grids_are_visible(
     assert grids["hyperliquid", "3d"]["phase_varies"] is False
 
 
-# --- where nobody trades ------------------------------------------------------------------------
+# --- where nothing trades ------------------------------------------------------------------------
 
 
 async def test_window_in_which_nothing_traded_is_asked_for_once_doubted_once_never_again(
@@ -387,7 +387,7 @@ async def test_window_in_which_nothing_traded_is_asked_for_once_doubted_once_nev
 async def test_delisted_markets_silence_is_doubted_once_and_then_known(
     settings: Settings, exchange: str, market: str
 ) -> None:
-    """Where every interval is published an empty page is as odd; it is no candle all the same."""
+    """An exchange that publishes every interval has no candles in an empty page."""
     start = (to_ms(NOON) - 30 * DAY_MS) // DAY_MS * DAY_MS
     path, window = f"{exchange}/{market}/1h", {"start": start, "end": start + DAY_MS}
     async with at(NOON, settings) as (client, sandbox):
@@ -526,7 +526,7 @@ async def test_delisted_coins_give_what_there_is(
 async def test_delisted_coin_is_silent_to_the_end_of_memory_and_no_error(
     today: tuple[httpx.AsyncClient, Sandbox],
 ) -> None:
-    """Where memory ends nothing comes: that is forgotten, not unstable."""
+    """Beyond the retention nothing comes: that is forgotten, not unstable."""
     path = f"{HYPERLIQUID}/MATIC/1h"
     body = await candles(today[0], path, limit=30)
     older = await today[0].get(f"/candles/{path}", params={"start": "2024-01-01", "limit": 30})
@@ -540,7 +540,7 @@ async def test_delisted_coin_is_silent_to_the_end_of_memory_and_no_error(
 async def test_coin_without_history_is_not_searched_at_every_request(
     today: tuple[httpx.AsyncClient, Sandbox],
 ) -> None:
-    """Where its history begins is asked for at the first request, not by each one that follows."""
+    """The history start is asked for at the first request, and not again."""
     path = f"/latest/{HYPERLIQUID}/RNDR/1d"
     newest = await today[0].get(path)
     today[1].clear()

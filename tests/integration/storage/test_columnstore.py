@@ -25,6 +25,7 @@ from mdp_core.domain.clock import from_ms
 from mdp_core.domain.windows import Window
 from mdp_core.settings import DatabaseSettings
 from mdp_core.storage.candles.candle_store import CandleStore
+from mdp_core.storage.candles.corrections import Correction, Finder
 from mdp_core.storage.database.database import Database, open_database
 from mdp_core.storage.database.diagnostics import Chunk, read_status
 from scripts.cli.db_status import report
@@ -79,7 +80,7 @@ async def test_only_the_community_edition_gets_a_columnstore(
 def test_a_license_that_comes_later_is_made_use_of(
     database_url: str, database: psycopg.Connection
 ) -> None:
-    """What a server without the license has is what an upgrade finds and completes."""
+    """An upgrade completes the tables of a server that had no license."""
     if not has_columnstore(database):
         pytest.skip("this edition has no columnstore")
     database.execute("SELECT remove_compression_policy('candles')")
@@ -219,10 +220,12 @@ async def _repair_there_and_back(
 ) -> None:
     others = replace(candles, volume=candles.volume + 1)
 
-    assert await stores.service.repair(series, window, others) == len(candles)
+    there = Correction(series, [window], others, Finder.REPAIR)
+    assert len((await stores.service.correct(there)).differing) == len(candles)
     repaired = await stores.analyst.read(series, window)
     np.testing.assert_array_equal(repaired.volume, others.volume)
-    assert await stores.service.repair(series, window, candles) == len(candles)
+    back = Correction(series, [window], candles, Finder.REPAIR)
+    assert len((await stores.service.correct(back)).differing) == len(candles)
 
 
 def _bytes_each_of_most(chunks: Sequence[Chunk]) -> float:

@@ -37,7 +37,7 @@ INSERT INTO series (symbol_id, interval) SELECT id, '1d' FROM added RETURNING id
 
 @dataclass(frozen=True)
 class Page:
-    """What an exchange has in some windows: runs of slots, and the slots that have a candle."""
+    """An exchange's slots in some windows, and those that have a candle."""
 
     runs: list[tuple[int, int]]
     traded: frozenset[int]
@@ -111,7 +111,7 @@ async def store(database_url: str) -> AsyncGenerator[CandleStore]:
 
 @pytest.fixture
 def series_id(database: psycopg.Connection) -> int:
-    """A series of an exchange that nobody asks."""
+    """A series of an exchange that is never asked."""
     row = database.execute(_ADD_SERIES).fetchone()
     assert row is not None
     return row[0]

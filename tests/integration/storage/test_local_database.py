@@ -116,7 +116,7 @@ def test_extension_exists_on_its_kind_only(data_dir: Path, kind: Kind) -> None:
 
 
 def test_data_survive_reopening(data_dir: Path, kind: Kind) -> None:
-    """What was committed is there after leaving and opening, more than once."""
+    """Committed rows are there after closing and opening, more than once."""
     for opening in range(3):
         with open_local_database(data_dir, kind=kind, settings=_FAST) as opened:
             _execute(opened.url, "CREATE TABLE IF NOT EXISTS kept (n int)")
@@ -285,7 +285,7 @@ def test_without_debian_the_plain_server_is_taken(
 
 @as_root_only
 def test_server_of_root_runs_unprivileged(data_dir: Path, kind: Kind) -> None:
-    """No process of the server is root's, whoever opened it."""
+    """No process of the server is root's, even where root opened it."""
     with open_local_database(data_dir, kind=kind, settings=_FAST) as opened:
         assert Path(f"/proc/{opened.pid}").stat().st_uid != 0
 
@@ -324,7 +324,7 @@ def test_home_of_a_deleted_temporary_folder_is_swept(tmp_path: Path) -> None:
 
 
 def test_interrupted_download_leaves_no_broken_cache(tmp_path: Path) -> None:
-    """What an interrupted run left is thrown away, never taken for a server."""
+    """The remains of an interrupted run are deleted, never taken for a server."""
 
     def interrupted(folder: Path, _final: Path) -> None:
         (folder / "half").touch()
@@ -449,7 +449,7 @@ def _is_running(pid: int) -> bool:
         state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2]
     except FileNotFoundError:
         return False
-    # A zombie is only waiting to be counted by whoever inherited it.
+    # A zombie is only waiting to be counted by the process that inherited it.
     return state.split()[0] != "Z"
 
 

@@ -1,4 +1,4 @@
-"""A real streaming replica: it answers what it knows enough for, and nobody notices when it goes.
+"""A real streaming replica: it answers if it knows enough, and may go at any time.
 
 Where it matters which server has answered, the other one can't: the primary's candles are locked
 while replay on the replica is paused, so that the lock is not taken there.
@@ -72,7 +72,7 @@ class Pair:
     replica: psycopg.Connection
 
     async def fill(self, window: dict[str, str]) -> httpx.Response:
-        """Ask for what nobody has yet."""
+        """Ask for a series that is not stored yet."""
         answer = await self.client.get(_PATH, params=window)
         assert (answer.status_code, answer.headers["X-Cache"]) == (200, "miss")
         return answer
@@ -92,7 +92,7 @@ class Pair:
 
     @contextmanager
     def primary_locked(self) -> Generator[None]:
-        """Let nobody read candles on the primary; the replica, standing still, has no lock."""
+        """Lock candles on the primary; the replica, standing still, has no lock."""
         with self.paused(), self.primary.transaction():
             self.primary.execute("LOCK TABLE candles IN ACCESS EXCLUSIVE MODE")
             yield
@@ -128,7 +128,7 @@ async def pair(
 
 
 async def test_hit_is_read_from_the_replica(pair: Pair) -> None:
-    """While nobody can read the primary's candles the same bytes come, and the newest ones too."""
+    """While the primary's candles are unreadable the same bytes come."""
     miss = await pair.fill(_OLD)
     await pair.caught_up()
     with pair.primary_locked():
@@ -141,7 +141,7 @@ async def test_hit_is_read_from_the_replica(pair: Pair) -> None:
 
 
 async def test_fresh_fill_is_seen_at_once(pair: Pair) -> None:
-    """What the replica has not heard of yet, not even the series, comes from the primary."""
+    """Rows and series that the replica lacks come from the primary."""
     with pair.paused():
         miss = await pair.fill(_OLD)
         hit = await pair.client.get(_PATH, params=_OLD)
@@ -222,7 +222,7 @@ async def test_replica_that_comes_late_and_goes_costs_no_request(
 async def test_replica_that_freezes_costs_a_moment_and_no_answer(
     settings: Settings, sandbox: Sandbox, database: psycopg.Connection, replica: SecondServer
 ) -> None:
-    """Who is with it waits 3 s, not until it takes a cancellation; nobody after that waits."""
+    """A request at a frozen replica waits 3 s; later ones don't wait."""
     both = _with_replica(settings, replica)
     async with _serving(both, sandbox) as client:
         miss = await client.get(_PATH, params=_OLD)
@@ -242,7 +242,7 @@ async def test_replica_that_freezes_costs_a_moment_and_no_answer(
 async def test_nothing_is_left_of_a_replica_that_stands_still(
     settings: Settings, replica: SecondServer
 ) -> None:
-    """Who ends meanwhile takes along what it has asked: no question goes on by itself."""
+    """A process that ends meanwhile cancels its queries: none goes on by itself."""
     url = settings.database_url
     other = replica.url(url)
     async with (
@@ -339,7 +339,7 @@ async def test_replica_that_does_not_say_who_it_is_may_do_so_later(
     settings: Settings, sandbox: Sandbox, logins: dict[str, str], database: psycopg.Connection,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
-    """A right that is lacking is told; once it is granted nobody has to start anything anew."""
+    """A right that is lacking is told; once it is granted nothing has to be restarted."""
     function = "ON FUNCTION pg_catalog.pg_control_system()"
     database.execute(f"REVOKE EXECUTE {function} FROM PUBLIC".encode())
     url = logins[SERVICE]
@@ -360,7 +360,7 @@ async def test_replica_that_does_not_say_who_it_is_may_do_so_later(
 
 
 async def test_without_a_replica_none_is_told(settings: Settings, sandbox: Sandbox) -> None:
-    """Null, so that nobody takes it for one that is away."""
+    """Null, so that it is not taken for one that is away."""
     async with _serving(settings, sandbox) as client:
         await _is_told(client, None)
 
@@ -401,7 +401,7 @@ async def _ask_for_a_while(client: httpx.AsyncClient, times: int) -> list[httpx.
 async def _is_told(client: httpx.AsyncClient, expected: str | None) -> None:
     """Wait until health tells this of the replica."""
     async with asyncio.timeout(20):
-        while (await client.get("/health")).json()["database"]["replica"] != expected:  # noqa: ASYNC110 - nobody signals it
+        while (await client.get("/health")).json()["database"]["replica"] != expected:  # noqa: ASYNC110 - no event signals it
             await asyncio.sleep(0.05)
 
 

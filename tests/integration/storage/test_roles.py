@@ -1,4 +1,4 @@
-"""What each role may do, and what happens where not everybody may make roles."""
+"""The rights of each role, and upgrades by users who may not make roles."""
 
 import logging
 import secrets
@@ -146,7 +146,7 @@ def test_what_an_administrator_set_for_analysts_is_left(
 def test_upgrade_with_every_right_asks_for_nothing(
     database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What is logged is for an administrator to do."""
+    """The log names the statements that an administrator must run."""
     with caplog.at_level(logging.WARNING, "db.roles"):
         upgrade(database_url)
 
@@ -156,7 +156,7 @@ def test_upgrade_with_every_right_asks_for_nothing(
 def test_who_may_not_make_roles_upgrades_all_the_same(
     database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What an administrator has to do is logged; after that an upgrade grants the rights."""
+    """An administrator's statements are logged; after them an upgrade grants the rights."""
     user, password = f"owner_{secrets.token_hex(4)}", secrets.token_hex(16)
     hidden = f"hidden_{secrets.token_hex(4)}"
     made = f"CREATE ROLE {user} LOGIN PASSWORD '{password}'"

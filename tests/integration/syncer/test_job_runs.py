@@ -42,7 +42,7 @@ async def test_run_is_claimed_once(runs: JobRuns, database: psycopg.Connection) 
 async def test_run_of_who_fell_silent_is_taken_over(
     runs: JobRuns, database: psycopg.Connection
 ) -> None:
-    """Whoever comes back finds that it is somebody else's, and can't end it."""
+    """A worker that comes back can't end a run that was taken over."""
     await runs.claim(KEY, "one")
     database.execute(_SILENCE)
 
@@ -99,7 +99,7 @@ async def test_latest_runs_of_every_job_are_told(runs: JobRuns) -> None:
 async def test_latest_runs_are_found_without_reading_the_history(
     runs: JobRuns, database: psycopg.Connection
 ) -> None:
-    """`/health` is public: what a month of runs makes it cost, anybody can ask for."""
+    """`/health` is public: its cost must not grow with a month of runs."""
     database.execute(
         "INSERT INTO job_runs (job, due_at, worker, ended_at) "
         "SELECT 'job ' || n % 10, now() - n * interval '1 second', 'one', now() "
@@ -117,7 +117,7 @@ async def test_latest_runs_are_found_without_reading_the_history(
 async def test_only_the_latest_run_that_was_left_is_made_up_for(
     runs: JobRuns, database: psycopg.Connection
 ) -> None:
-    """What a later run of the same job has overtaken is closed, with a word on why."""
+    """A run that a later one has overtaken is closed, with the reason."""
     later = RunKey("warm", NOON + timedelta(minutes=1))
     for key in (KEY, later, RunKey("keep", NOON)):
         await runs.claim(key, "one")
@@ -130,7 +130,7 @@ async def test_only_the_latest_run_that_was_left_is_made_up_for(
 
 
 async def test_what_is_released_may_be_had_at_once(runs: JobRuns) -> None:
-    """By anybody else; but only its own worker can release it."""
+    """Any worker may take it; only its own worker can release it."""
     await runs.claim(KEY, "one")
     await runs.release(KEY, "two")
     assert not await runs.claim(KEY, "two")

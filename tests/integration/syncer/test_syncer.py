@@ -46,7 +46,7 @@ def rows(database: psycopg.Connection) -> Rows:
 
 @pytest.fixture
 def clock(request: pytest.FixtureRequest) -> Clock:
-    """A clock that everybody shares, of the speed that the test names."""
+    """A clock that all parts share, of the speed that the test names."""
     return Clock.starting_at(Clock()(), request.param)
 
 
@@ -139,7 +139,7 @@ async def test_every_way_to_ask_for_what_is_newest_counts_as_use(
 
 
 async def test_older_hole_is_not_bridged(services: Services, rows: Rows) -> None:
-    """Candles of a year ago and today's: what lies between is nobody's request."""
+    """Candles of a year ago and today's: slots between were not requested."""
     old = CandleQuery(
         "binance", "perp", "ETH-USDT", "1h", start=from_ms(1_700_000_000_000), limit=5
     )
@@ -217,7 +217,7 @@ async def test_beginning_that_no_exchange_tells_is_found(services: Services, row
 async def test_many_series_are_looked_up_at_once(
     settings: Settings, sandbox: Sandbox, database: psycopg.Connection
 ) -> None:
-    """What is kept of them; the rest is left to whoever asks for it."""
+    """The newest are kept warm; the rest is left to requests."""
     names = [("BTC-USDT", "1m"), ("ETH-USDT", "1h"), ("SOL-USDT", "1m"), ("NO-SUCH", "1m")]
     async with opened_services(settings, sandbox) as services:
         kept = [await services.metadata.series("binance", "perp", *name) for name in names[:2]]

@@ -1,4 +1,4 @@
-"""What a syncer does when something is wrong: it goes on with all the rest, or ends and says so."""
+"""A syncer in trouble: it goes on with the rest, or ends and says so."""
 
 import asyncio
 import time
@@ -15,6 +15,7 @@ from mdp_core.domain.clock import Clock
 from mdp_core.domain.queries import CandleQuery
 from mdp_core.errors import InvalidParameter
 from mdp_core.ratelimit.budget import Budget
+from mdp_core.ratelimit.context import RequestContext
 from mdp_core.ratelimit.priority import Priority
 from mdp_core.ratelimit.scheduler import RequestScheduler
 from mdp_core.ratelimit.tariff import Tariff
@@ -73,13 +74,13 @@ async def test_run_that_can_not_be_written_down_does_not_end_the_others(
 
 
 async def test_whatever_a_run_asks_waits_behind_interactive_requests(services: Services) -> None:
-    """Of a bucket that is nearly empty a run leaves the rest to whoever waits for an answer."""
+    """A run leaves the rest of a nearly empty bucket to interactive requests."""
     budget = Budget(services.database, "binance", "tested", Tariff(100, 0.001), share=1.0)
     scheduler = RequestScheduler("binance", budget, slots=1)
     await budget.take([97], Priority.INTERACTIVE)
 
     async def run() -> RunResult:
-        await scheduler.pay(1, until=asyncio.get_running_loop().time() + 0.2)
+        await scheduler.pay(1, RequestContext(), until=asyncio.get_running_loop().time() + 0.2)
         return RunResult()
 
     job = ScheduledJob("asks", EVERY_MINUTE, 0.0, run)
@@ -103,7 +104,7 @@ async def test_note_that_can_not_be_kept_does_not_end_the_notes(services: Servic
 
 
 async def test_name_that_is_wrong_costs_the_others_nothing(services: Services) -> None:
-    """Neither those that are configured beside it nor those that somebody asked for."""
+    """Neither configured series beside it nor requested ones."""
     await services.candles.get(CandleQuery("binance", "perp", "ETH-USDT", "1m", limit=2))
     await asyncio.sleep(1.5)
     names = "binance:BTC-USDT,TYPO-USDT,NOSUCH*:1m"

@@ -1,4 +1,4 @@
-"""What is kept, what goes first, and that a budget is a budget."""
+"""Eviction order and the byte budget of the block cache."""
 
 from dataclasses import replace
 

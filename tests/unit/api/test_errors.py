@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -17,7 +18,7 @@ from starlette.responses import Response, StreamingResponse
 from support.strategies import utc
 
 from api.auth import Forbidden, Unauthorized
-from api.errors import KINDS, Kind, add_error_handlers, every_kind, kind_of
+from api.errors import KINDS, ProblemKind, add_error_handlers, every_kind, kind_of
 from api.middleware.request_id import RequestId
 from api.openapi.problems import EXAMPLES, problem_responses
 from mdp_core import errors
@@ -44,6 +45,7 @@ STABLE = {
     "BadPayload": (502, "upstream_bad_data"),
     "BadRows": (502, "upstream_bad_data"),
     "ExchangeUnavailable": (503, "upstream_unavailable"),
+    "ClockSkew": (503, "clock_skew"),
     "RateLimited": (503, "rate_limited"),
     "NoSyncer": (503, "syncer_unavailable"),
     "Overloaded": (503, "overloaded"),
@@ -80,7 +82,7 @@ def test_every_error_has_a_kind_on_purpose() -> None:
 
 
 def test_branches_have_leaves() -> None:
-    """What stands aside here does so because it is never raised itself."""
+    """The classes left out are never raised themselves."""
     assert all(branch.__subclasses__() for branch in BRANCHES)
 
 
@@ -107,8 +109,8 @@ def test_tree_in_the_docstring_is_the_tree() -> None:
 
 
 def test_unknown_error_is_internal() -> None:
-    """What nobody thought of says nothing about itself."""
-    assert kind_of(ZeroDivisionError("secret")) == Kind(500, "internal_error")
+    """An unexpected error says nothing about itself."""
+    assert kind_of(ZeroDivisionError("secret")) == ProblemKind(500, "internal_error")
 
 
 def test_error_below_a_known_one_is_of_its_kind() -> None:
@@ -197,6 +199,10 @@ async def test_retry_after_is_rounded_up(seconds: float, header: str) -> None:
         (errors.UnknownExchange("kraken", ["binance"]), {"known": ["binance"]}),
         (errors.UnknownMarketType("binance", "spot", ["perp"]), {"known": ["perp"]}),
         (errors.HistoryUnavailable("hyperliquid", BORN), {"earliest": to_ms(BORN)}),
+        (
+            errors.ClockSkew("binance", BORN, BORN + timedelta(hours=5)),
+            {"their_time": to_ms(BORN), "our_time": to_ms(BORN) + 18_000_000},
+        ),
         (errors.BadRows("binance", [BORN], "off the grid"), {"times": [to_ms(BORN)]}),
     ],
     ids=lambda value: type(value).__name__,
@@ -211,7 +217,7 @@ async def test_problem_tells_a_program_what_it_may_want(
 async def test_unexpected_error_tells_nothing_but_the_request_id(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """What went wrong is for the log."""
+    """The cause is for the log."""
     response = await answer_to(ZeroDivisionError("the password is 1234"))
 
     assert response.status_code == 500

@@ -18,12 +18,24 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     PublicFormat,
 )
+from fastapi import Request
+from fastapi.security import SecurityScopes
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 from support.strategies import steady
+from typing_extensions import override
 
-from api.auth import SCOPES, MissingKey, Principal, TokenVerifier, Unauthorized, issue_token
+from api.auth import (
+    SCOPES,
+    Forbidden,
+    MissingKey,
+    Principal,
+    TokenVerifier,
+    Unauthorized,
+    authorize,
+    issue_token,
+)
 from mdp_core.settings import TokenSettings
 
 SECRET = "3f1c9a7be2d84056a1f7c03d9e6b58247c1de0f9"  # noqa: S105 - of the tests
@@ -132,11 +144,11 @@ def test_issued_tokens_differ() -> None:
         pytest.param({"nbf": datetime(2100, 1, 1, tzinfo=UTC)}, "not yet valid", id="not yet"),
         pytest.param({"iat": datetime(2100, 1, 1, tzinfo=UTC)}, "not yet valid", id="of tomorrow"),
         pytest.param({"nbf": {}}, "nbf", id="valid from a dict"),
-        pytest.param({"sub": None}, "sub", id="of nobody"),
+        pytest.param({"sub": None}, "sub", id="without a subject"),
         pytest.param({"sub": ""}, "name", id="of an empty name"),
         pytest.param({"sub": " \t"}, "name", id="of a blank name"),
-        pytest.param({"aud": None}, "aud", id="for nobody"),
-        pytest.param({"aud": "other"}, "[Aa]ud", id="for somebody else"),
+        pytest.param({"aud": None}, "aud", id="without an audience"),
+        pytest.param({"aud": "other"}, "[Aa]ud", id="of another audience"),
         pytest.param({"aud": "MDP"}, "[Aa]ud", id="for another spelling"),
         pytest.param({"aud": ["x", "y"]}, "[Aa]ud", id="for others"),
         pytest.param({"aud": []}, "[Aa]ud", id="for an empty list"),
@@ -233,7 +245,7 @@ def test_claims_of_another_token_are_refused() -> None:
 
 
 def test_huge_token_is_refused_unread() -> None:
-    """Even a good one: nobody needs that many scopes."""
+    """Even a good one: no token needs that many scopes."""
     assert_refused(token(scope="a " * 5000), match="too long")
 
 
@@ -279,6 +291,41 @@ def test_new_tokens_are_made_with_the_new_secret() -> None:
 def test_retired_secret_is_refused() -> None:
     """Once it is gone from the settings."""
     assert_refused(token(RETIRED), match="signature is not ours")
+
+
+def test_remembered_token_expires() -> None:
+    """A token that was verified before its end is refused after it."""
+    now = datetime.now(UTC).timestamp()
+    verifier = TokenVerifier(settings(), lambda: now)
+    text = token()
+    assert verifier.verify(text).subject == "alice"
+
+    now += 301
+
+    assert_refused(text, verifier, "expired")
+
+
+class _CountingVerifier(TokenVerifier):
+    count = 0
+
+    @override
+    def verify(self, token: str) -> Principal:
+        self.count += 1
+        return super().verify(token)
+
+
+async def test_request_has_its_token_verified_once() -> None:
+    """The application and the route both demand a good token; it is verified for both."""
+    verifier = _CountingVerifier(settings())
+    headers = [(b"authorization", f"Bearer {token()}".encode())]
+    scope = {"type": "http", "path": "/x", "headers": headers, "state": {"verifier": verifier}}
+
+    for scopes in ([], ["candles:read"]):
+        await authorize(Request(scope), SecurityScopes(scopes))
+
+    assert verifier.count == 1
+    with pytest.raises(Forbidden, match="backfill:write"):
+        await authorize(Request(scope), SecurityScopes(["backfill:write"]))
 
 
 def test_expired_token_of_the_previous_secret_is_refused() -> None:
@@ -347,7 +394,7 @@ def test_key_that_a_token_brings_along_is_not_used(keys: Keys) -> None:
 
 
 def test_public_key_is_no_secret(keys: Keys) -> None:
-    """The classic confusion: everybody has the public key, and could sign HS256 with it."""
+    """The classic confusion: the public key is known, and could sign HS256."""
     payload = {"sub": "mallory", "aud": "mdp", "exp": seconds_from_now(60)}
 
     for secret in (keys.public, keys.public.strip()):

@@ -1,4 +1,4 @@
-"""What a fill takes, and in which order it is done: told before, and complete."""
+"""Estimates and orders of fills: known before, and complete."""
 
 import time
 from dataclasses import replace
@@ -159,7 +159,7 @@ def test_estimate_is_what_counting_every_page_gives(
 
 
 def test_estimate_of_decades_takes_no_time() -> None:
-    """A hundred thousand pages are counted as fast as one: nobody else waits meanwhile."""
+    """A hundred thousand pages are counted as fast as one: the loop is not held."""
     first, stop = slots(-40_000 * PAGE, 0), slots(10, 60_000 * PAGE)
     within = watermarks(-40_000 * PAGE, -40_000 * PAGE, 60_000 * PAGE)
     begun = time.process_time()

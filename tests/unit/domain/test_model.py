@@ -61,7 +61,7 @@ def test_clipped_window_holds_what_both_hold(
 def test_clipped_window_lies_inside_the_window(
     bounds: list[datetime], start: datetime, end: datetime
 ) -> None:
-    """An empty one too: whoever goes on from its end would else leave what was asked for."""
+    """An empty one too: going on from its end must stay inside the query."""
     window = Window(bounds[0], bounds[1])
 
     clipped = window.clip(start, end)
@@ -70,7 +70,7 @@ def test_clipped_window_lies_inside_the_window(
 
 
 def test_hull_spans_from_the_first_to_the_last() -> None:
-    """What lies between the windows belongs to it."""
+    """Slots between the windows belong to it."""
     windows = [Window(utc(2020), utc(2021)), Window(utc(2023), utc(2024))]
 
     assert hull(windows) == Window(utc(2020), utc(2024))

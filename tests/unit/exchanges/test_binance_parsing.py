@@ -1,6 +1,8 @@
 """Binance's answers: every recorded one, and those that no exchange should send."""
 
+import math
 import re
+import struct
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
@@ -23,6 +25,7 @@ from mdp_core.exchanges.binance import (
     parse_candles,
     parse_symbols,
 )
+from mdp_core.exchanges.parsing import UNREADABLE_TIME
 
 RECORDED = SHARED / "recorded"
 DAY_MS = 86_400_000
@@ -47,6 +50,14 @@ KLINE: list[Any] = [
     "4141805.93340",
     "0",
 ]
+NO_TIMES: dict[str, object] = {
+    "as text": "1791382920000",
+    "as float": 1791382920000.0,
+    "as boolean": True,
+    "null": None,
+    "beyond 64 bits": 2**63,
+    "below 64 bits": -(2**63) - 1,
+}
 NUMBERS = {1: "open", 2: "high", 3: "low", 4: "close", 5: "volume", 7: "quote_volume"}
 
 PERPETUAL: dict[str, Any] = {
@@ -155,7 +166,7 @@ def test_no_rows_are_no_candles() -> None:
         pytest.param(KLINE[:9], id="nine columns"),
         pytest.param(KLINE[:11], id="eleven columns"),
         pytest.param([*KLINE, "more"], id="thirteen columns"),
-        pytest.param([*KLINE[:9], None, {}, []], id="columns that nobody reads"),
+        pytest.param([*KLINE[:9], None, {}, []], id="columns that are not read"),
         pytest.param(kline(6, "?"), id="another close time"),
     ],
 )
@@ -176,24 +187,12 @@ def test_row_may_have_more_columns_than_are_needed(row: list[Any]) -> None:
         pytest.param([{}], id="dict row"),
         pytest.param([dict(enumerate(KLINE))], id="numbered dict row"),
         pytest.param(["123456789012"], id="text row"),
-        pytest.param([[]], id="empty row"),
-        pytest.param([KLINE[:8]], id="eight columns"),
-        pytest.param([KLINE, KLINE[:8]], id="one short row"),
-        pytest.param([KLINE[:8], KLINE], id="one long row"),
-        pytest.param([kline(0, "1791382920000")], id="time as text"),
-        pytest.param([kline(0, 1791382920000.0)], id="time as float"),
-        pytest.param([kline(0, value=True)], id="time as boolean"),
-        pytest.param([KLINE, kline(0, value=True)], id="one time as boolean"),
-        pytest.param([KLINE, kline(0, 1.0)], id="one time as float"),
-        pytest.param([kline(0, None)], id="no time"),
-        pytest.param([kline(0, 2**63)], id="time beyond 64 bits"),
-        pytest.param([kline(0, -(2**63) - 1)], id="time below 64 bits"),
-        pytest.param([kline(5, None)], id="null volume"),
-        pytest.param([kline(5, [])], id="list as volume"),
-        pytest.param([kline(8, "4409")], id="trades as text"),
-        pytest.param([kline(8, 1.5)], id="half a trade"),
-        pytest.param([kline(8, None)], id="null trades"),
-        pytest.param([KLINE, kline(8, value=False)], id="one boolean as trades"),
+        pytest.param([[], []], id="empty rows"),
+        *(
+            pytest.param([kline(0, time)], id=f"time {name}")
+            for name, time in NO_TIMES.items()
+            if type(time) not in {int, float}
+        ),
     ],
 )
 def test_klines_of_another_shape_are_a_bad_payload(payload: object) -> None:
@@ -202,29 +201,66 @@ def test_klines_of_another_shape_are_a_bad_payload(payload: object) -> None:
         parse_candles(payload)
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param([], id="empty row"),
+        pytest.param(None, id="null row"),
+        pytest.param({"0": 1791382920000}, id="dict row"),
+        pytest.param("123456789012", id="text row"),
+        *(pytest.param(kline(0, time), id=f"time {name}") for name, time in NO_TIMES.items()),
+    ],
+)
+def test_row_whose_time_cannot_be_read_lies_in_no_window(row: object) -> None:
+    """The rows beside it are read; it is found as a stray."""
+    candles = parse_candles([KLINE, row, KLINE])
+
+    assert candles.time.tolist() == [KLINE[0], UNREADABLE_TIME, KLINE[0]]
+    assert candles.close.tolist()[::2] == [83084.9, 83084.9]
+
+
+@pytest.mark.parametrize("position", NUMBERS, ids=NUMBERS.values())
+@pytest.mark.parametrize("value", [None, ""])
+def test_number_that_is_missing_is_marked_in_its_row(position: int, value: object) -> None:
+    """It costs that row, where the column is needed, and no other."""
+    candles = parse_candles([KLINE, kline(position, value)])
+
+    right, marked = rows_of(candles)
+    assert right == rows_of(parse_candles([KLINE]))[0]
+    assert [at for at, number in enumerate(marked) if math.isnan(number)] == [
+        COLUMNS.index(NUMBERS[position])
+    ]
+
+
 @pytest.mark.parametrize("position", NUMBERS, ids=NUMBERS.values())
 @pytest.mark.parametrize(
     "value",
-    [
-        "1_000",
-        FULL_WIDTH,
-        " 1 ",
-        "",
-        "x",
-        "0x10",
-        "1,5",
-        "1\n",
-        "nan",
-        "inf",
-        "-Infinity",
-        True,
-        None,
-    ],
+    ["1_000", FULL_WIDTH, " 1 ", "x", "0x10", "1,5", "1\n", "nan", "inf", "-Infinity", True, []],
 )
-def test_number_that_is_no_decimal_is_a_bad_payload(position: int, value: object) -> None:
+def test_number_that_is_no_decimal_is_marked_in_its_row(position: int, value: object) -> None:
     """Python reads more as a number than any exchange means by one."""
-    with pytest.raises(BadPayload):
-        parse_candles([KLINE, kline(position, value)])
+    candles = parse_candles([KLINE, kline(position, value)])
+
+    right, marked = rows_of(candles)
+    assert right == rows_of(parse_candles([KLINE]))[0]
+    assert [at for at, number in enumerate(marked) if math.isinf(number)] == [
+        COLUMNS.index(NUMBERS[position])
+    ]
+
+
+@pytest.mark.parametrize("value", ["4409", 1.5, True, [], {}])
+def test_trade_count_that_is_none_is_marked(value: object) -> None:
+    """Half a trade is none."""
+    assert math.isinf(parse_candles([KLINE, kline(8, value)]).trades[1])
+
+
+def test_short_row_lacks_its_last_numbers() -> None:
+    """A kline without quote volume and trades is read."""
+    candles = parse_candles([KLINE, KLINE[:6]])
+
+    assert candles.volume.tolist() == [102.437, 102.437]
+    assert math.isnan(candles.quote_volume[1])
+    assert math.isnan(candles.trades[1])
 
 
 @pytest.mark.parametrize("position", NUMBERS, ids=NUMBERS.values())
@@ -236,37 +272,42 @@ def test_number_is_read_however_it_is_written(position: int, text: str) -> None:
     assert float(getattr(candles, NUMBERS[position])[0]) == float(Decimal(text))
 
 
-def right_row(row: object) -> Row | None:
-    """Read one row slowly; None where it can't be read with certainty."""
-    if not isinstance(row, list) or len(row) < 9:  # pyright: ignore[reportUnknownArgumentType]
-        return None
-    values: list[object] = [row[at] for at in (0, 1, 2, 3, 4, 5, 7, 8)]
-    if type(values[0]) is not int or type(values[7]) is not int:
-        return None
-    numbers = [_decimal(value) for value in values[1:7]]
-    if any(number is None for number in numbers):
-        return None
-    return (values[0], *numbers, float(values[7]))  # pyright: ignore[reportReturnType]
+def read_slowly(row: object) -> Row:
+    """Read one row as an oracle: what is missing is NaN, what is no number is infinite."""
+    values: list[object] = [
+        row[at] if isinstance(row, list) and at < len(row) else None  # pyright: ignore[reportUnknownArgumentType]
+        for at in (0, 1, 2, 3, 4, 5, 7, 8)
+    ]
+    time = values[0]
+    if type(time) is not int or abs(time) >= 2**63:
+        time = UNREADABLE_TIME
+    trades = values[7] if type(values[7]) is int or values[7] in (None, "") else "x"
+    return (time, *(_decimal(value) for value in [*values[1:7], trades]))  # pyright: ignore[reportReturnType]
 
 
-def _decimal(value: object) -> float | None:
+def _decimal(value: object) -> float:
+    if value is None or value == "":
+        return math.nan
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        return None
+        return math.inf
     if isinstance(value, str) and not re.fullmatch(r"[0-9eE.+-]+", value):
-        return None
+        return math.inf
     try:
         return float(Decimal(value))
     except (InvalidOperation, OverflowError):
-        return None
+        return math.inf
 
 
 def assert_right_or_bad(payload: object) -> None:
     try:
         candles = parse_candles(payload)
     except BadPayload:
+        is_list = isinstance(payload, list)
+        assert not is_list or all(read_slowly(row)[0] == UNREADABLE_TIME for row in payload)  # pyright: ignore[reportUnknownVariableType]
         return
     assert isinstance(payload, list)
-    assert rows_of(candles) == [right_row(row) for row in payload]  # pyright: ignore[reportUnknownVariableType]
+    read = [struct.pack("q7d", *row) for row in rows_of(candles)]
+    assert read == [struct.pack("q7d", *read_slowly(row)) for row in payload]  # pyright: ignore[reportUnknownVariableType]
 
 
 @steady
@@ -278,7 +319,7 @@ def test_any_json_is_read_rightly_as_klines_or_is_a_bad_payload(payload: object)
 
 @steady
 @given(st.integers(1, 4), st.integers(0, 3), st.integers(0, 11), json_values)
-def test_broken_klines_are_read_rightly_or_are_a_bad_payload(
+def test_broken_klines_are_read_as_far_as_they_can_be(
     rows: int, row: int, column: int, value: object
 ) -> None:
     """One value among right ones is something else."""
@@ -290,7 +331,7 @@ def test_broken_klines_are_read_rightly_or_are_a_bad_payload(
 
 @steady
 @given(st.lists(st.one_of(st.just(KLINE), st.lists(scalars, max_size=13)), max_size=4))
-def test_rows_of_any_length_are_read_rightly_or_are_a_bad_payload(payload: list[Any]) -> None:
+def test_rows_of_any_length_are_read_as_far_as_they_can_be(payload: list[Any]) -> None:
     """Short rows, long rows, rows of anything."""
     assert_right_or_bad(payload)
 
@@ -432,14 +473,13 @@ def test_perpetual_without_a_key_that_may_be_missing_is_listed(key: str) -> None
 
 @pytest.mark.parametrize("key", ["symbol", "baseAsset", "quoteAsset"])
 @pytest.mark.parametrize("value", ["(absent)", None, "", 7, True, [], {}])
-def test_perpetual_without_its_names_is_a_bad_payload(key: str, value: object) -> None:
+def test_perpetual_without_its_names_is_left_out(key: str, value: object) -> None:
     """A symbol named `None-USDT` would be served for ever."""
     entry = perpetual(**{key: value})
     if value == "(absent)":
         del entry[key]
 
-    with pytest.raises(BadPayload):
-        parse_symbols(exchange_info(PERPETUAL, entry))
+    assert parse_symbols(exchange_info(PERPETUAL, entry)) == [BITCOIN]
 
 
 @pytest.mark.parametrize(
@@ -474,13 +514,30 @@ def test_exchange_info_without_a_list_of_symbols_is_a_bad_payload(payload: objec
         pytest.param({"filters": [{"filterType": "LOT_SIZE", "stepSize": "nan"}]}, id="nan"),
         pytest.param({"filters": [{"filterType": "LOT_SIZE", "stepSize": "1_0"}]}, id="1_0"),
         pytest.param({"filters": [{"filterType": "LOT_SIZE", "stepSize": True}]}, id="boolean"),
+        pytest.param({"filters": [{"filterType": "LOT_SIZE", "stepSize": "N/A"}]}, id="N/A"),
         pytest.param({"filters": ["LOT_SIZE"]}, id="filters as names"),
+        pytest.param({"filters": [None]}, id="null filter"),
+        pytest.param({"baseAsset": None}, id="null base"),
     ],
 )
-def test_value_of_a_wrong_kind_is_a_bad_payload(changed: dict[str, object]) -> None:
-    """A wrong time or size is worse than none."""
-    with pytest.raises(BadPayload):
-        parse_symbols(exchange_info(perpetual(**changed)))
+def test_malformed_entry_costs_its_own_symbol_and_is_logged_by_name(
+    changed: dict[str, object], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A wrong time or size is worse than none; what was known of it stays."""
+    bad = perpetual(symbol="ETHUSDT", **changed)
+
+    symbols = parse_symbols(exchange_info(PERPETUAL, bad))
+
+    assert symbols == [BITCOIN]
+    assert symbols.malformed == {"ETHUSDT"}
+    (line,) = caplog.records
+    assert vars(line)["symbols"] == ["ETHUSDT"]
+
+
+def test_list_of_malformed_entries_alone_is_a_bad_payload() -> None:
+    """The shape of the list has changed."""
+    with pytest.raises(BadPayload, match="exchangeInfo"):
+        parse_symbols(exchange_info(perpetual(baseAsset=None), perpetual(onboardDate="x")))
 
 
 @steady

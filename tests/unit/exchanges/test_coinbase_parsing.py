@@ -1,5 +1,6 @@
 """Coinbase's answers: every recorded one, and those that no exchange should send."""
 
+import math
 from typing import Any
 
 import orjson
@@ -15,6 +16,7 @@ from mdp_core.exchanges.coinbase import (
     parse_candles,
     parse_symbols,
 )
+from mdp_core.exchanges.parsing import UNREADABLE_TIME
 
 RECORDED = SHARED / "recorded"
 
@@ -33,6 +35,16 @@ PRODUCT: dict[str, Any] = {
     "status": "online",
     "status_message": "",
     "trading_disabled": False,
+}
+
+NO_TIMES: dict[str, object] = {
+    "as float": 1788238800.0,
+    "as text": "1788238800",
+    "as boolean": True,
+    "null": None,
+    "beyond 64 bits": 2**63,
+    "beyond 64 bits in ms": 2**61,
+    "below 64 bits in ms": -(2**61),
 }
 
 scalars = st.one_of(
@@ -71,7 +83,7 @@ def test_recorded_hours_are_read_in_our_order_and_units() -> None:
 
 
 def test_no_rows_are_no_candles() -> None:
-    """A window in which nobody traded."""
+    """A window without trades."""
     assert len(parse_candles([])) == 0
 
 
@@ -97,7 +109,7 @@ def test_numbers_may_be_strings() -> None:
 
 
 def test_row_may_have_more_columns() -> None:
-    """What comes after the volume is nobody's business."""
+    """Columns after the volume are ignored."""
     assert [each[:6] for each in rows_of(parse_candles([[*ROW, 7, None]]))] == [
         each[:6] for each in rows_of(parse_candles([ROW]))
     ]
@@ -124,17 +136,11 @@ def test_recorded_error_body_is_a_bad_payload(name: str) -> None:
         pytest.param([None], id="null row"),
         pytest.param([{}], id="row as object"),
         pytest.param([[]], id="empty row"),
-        pytest.param([ROW[:5]], id="no volume"),
-        pytest.param([ROW, ROW[:5]], id="one short row"),
-        pytest.param([changed_row(0, 1788238800.0)], id="time as float"),
-        pytest.param([changed_row(0, "1788238800")], id="time as text"),
-        pytest.param([changed_row(0, value=True)], id="time as boolean"),
-        pytest.param([changed_row(0, 2**63)], id="time beyond 64 bits"),
-        pytest.param([changed_row(0, 2**61)], id="time beyond 64 bits in ms"),
-        pytest.param([changed_row(0, -(2**61))], id="time below 64 bits in ms"),
-        *[pytest.param([ROW, changed_row(n, None)], id=f"null in {n}") for n in range(6)],
-        *[pytest.param([ROW, changed_row(n, "1,5")], id=f"text in {n}") for n in range(6)],
-        *[pytest.param([ROW, changed_row(n, value=True)], id=f"boolean in {n}") for n in range(6)],
+        *(
+            pytest.param([changed_row(0, time)], id=f"time {name}")
+            for name, time in NO_TIMES.items()
+            if type(time) not in {int, float}
+        ),
     ],
 )
 def test_candles_of_another_shape_are_a_bad_payload(payload: object) -> None:
@@ -143,20 +149,37 @@ def test_candles_of_another_shape_are_a_bad_payload(payload: object) -> None:
         parse_candles(payload)
 
 
+@pytest.mark.parametrize("time", NO_TIMES.values(), ids=NO_TIMES.keys())
+def test_row_whose_time_cannot_be_read_lies_in_no_window(time: object) -> None:
+    """The row beside it is read; it is found as a stray."""
+    assert parse_candles([changed_row(0, time), ROW]).time.tolist() == [
+        UNREADABLE_TIME,
+        ROW[0] * 1000,
+    ]
+
+
+@pytest.mark.parametrize("column", range(1, 6))
+@pytest.mark.parametrize("value", [None, "", "1,5", "x", True, [], {}, "nan"])
+def test_number_that_cannot_be_read_is_marked_in_its_row(column: int, value: object) -> None:
+    """It costs that row, and the one beside it is read."""
+    right, marked = rows_of(parse_candles([ROW, changed_row(column, value)]))
+
+    assert right[:6] == rows_of(parse_candles([ROW]))[0][:6]
+    assert sum(not math.isfinite(number) for number in marked[1:6]) == 1
+
+
+def test_row_without_volume_lacks_it() -> None:
+    """It costs that row."""
+    assert [math.isnan(v) for v in parse_candles([ROW, ROW[:5]]).volume] == [False, True]
+
+
 @steady
 @given(st.integers(0, 5), scalars)
-def test_broken_rows_are_read_rightly_or_are_a_bad_payload(column: int, value: object) -> None:
+def test_broken_row_costs_no_other(column: int, value: object) -> None:
     """One value among right ones is something else."""
-    broken = changed_row(column, value)
-    try:
-        candles = parse_candles([ROW, broken])
-    except BadPayload:
-        return
-    time, low, high, open_, close, volume = broken
-    assert rows_of(candles)[1][:6] == (
-        time * 1000,
-        *map(float, (open_, high, low, close, volume)),
-    )
+    candles = parse_candles([ROW, changed_row(column, value)])
+
+    assert rows_of(candles)[0][:6] == rows_of(parse_candles([ROW]))[0][:6]
 
 
 # --- products
@@ -239,7 +262,7 @@ def test_name_comes_from_the_id() -> None:
 
 @pytest.mark.parametrize("name", ["BTC-USD-PERP", "BTCUSD", "BTC-PERP-INTX", "-USD", ""])
 def test_product_with_an_id_of_a_new_kind_leaves_the_others_on_the_list(name: str) -> None:
-    """What is new is left out; it must not cost the whole exchange."""
+    """An unknown kind is left out; it must not cost the whole exchange."""
     symbols = parse_symbols([product(), product(id=name), product(id="ETH-USD")])
 
     assert [each.name for each in symbols] == ["BTC-USD", "ETH-USD"]

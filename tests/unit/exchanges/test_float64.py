@@ -102,7 +102,7 @@ def test_answer_prints_the_decimals_of_a_real_series(path: Path) -> None:
 
 @pytest.mark.skipif(not RECORDED.is_dir(), reason="the recordings are not beside the project")
 def test_every_number_of_the_recorded_answers_survives_but_for_what_is_known() -> None:
-    """What has more digits than float64 holds moves in its last place only, and is that rare."""
+    """A number with too many digits moves in its last place only, and is rare."""
     texts = [text for value in recorded_answers() for text in numbers_in(value)]
 
     moved = changed(texts)

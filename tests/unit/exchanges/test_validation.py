@@ -98,7 +98,7 @@ def rows_near(draw: st.DrawFn, grid: Grid, first: int, stop: int) -> list[Row]:
 @steady
 @given(grids, st.data())
 def test_rows_are_judged_as_one_by_one(grid: Grid, data: st.DataObject) -> None:
-    """What stays is what an oracle of single rows keeps: ascending, unique and on the grid."""
+    """The kept rows equal a row-wise oracle's: ascending, unique and on the grid."""
     first = data.draw(slots_near(grid))
     stop = first + data.draw(st.integers(0, 20))
     window = window_of(grid, first, stop)

@@ -144,7 +144,7 @@ def _slots(window: Window) -> tuple[int, int]:
 @steady
 @given(grids, st.data())
 def test_subtraction_is_that_of_sets(grid: Grid, data: st.DataObject) -> None:
-    """What is left is every slot of the windows that no hole holds, in windows as they were."""
+    """The rest is every slot of the windows outside the holes."""
     origin = data.draw(slots_near(grid))
     windows = [window_of(grid, *run) for run in data.draw(runs(origin))]
     bounds = st.tuples(st.integers(-10, 200), st.integers(0, 60))
@@ -167,7 +167,7 @@ def test_subtraction_is_that_of_sets(grid: Grid, data: st.DataObject) -> None:
 @steady
 @given(grids, st.data())
 def test_common_part_is_that_of_sets(grid: Grid, data: st.DataObject) -> None:
-    """What is shared is every slot that a window and the other hold, in windows as they were."""
+    """The intersection is every slot that both hold."""
     origin = data.draw(slots_near(grid))
     windows = [window_of(grid, *run) for run in data.draw(runs(origin))]
     start = origin + data.draw(st.integers(-10, 200))
@@ -253,7 +253,7 @@ def _run_of(slots: list[int], missing: set[int]) -> list[int]:
 def test_run_of_more_than_thirty_at_an_edge_is_remarkable(
     absent: range | list[int], remarkable: int
 ) -> None:
-    """In the middle of a page a run of absent candles only says that nobody traded."""
+    """In the middle of a page a run of absent candles only says that nothing traded."""
     found = suspicious_slots(np.array(absent, np.int64), MINUTES, window_of(MINUTES, 0, 100))
 
     assert len(found) == remarkable

@@ -1,4 +1,4 @@
-"""What was asked lately: tails that overlap, and stragglers."""
+"""The provisional cache: overlapping ranges, and stragglers."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -137,7 +137,7 @@ def test_part_from_the_end_goes_back_over_as_many_pages_as_may_be(most: int, fir
 @steady
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 100))))
 def test_first_given_candle_of_a_slot_stays(given_: list[tuple[int, int]]) -> None:
-    """What is stored comes before what is provisional."""
+    """Stored rows come before provisional ones."""
     candles = candles_of([a_row(minute, trades=number) for minute, number in given_])
     first = dict(reversed(given_))
 

@@ -31,7 +31,7 @@ def test_budget_refuses_what_exceeds_the_minute_and_starts_anew_at_the_next() ->
 
 
 def test_addresses_have_budgets_of_their_own() -> None:
-    """What one address spends is no concern of another."""
+    """Addresses have separate budgets."""
     budget = ClockMinuteBudget(10, Watch(), bans=True)
     budget.charge(HOST, 50)
 

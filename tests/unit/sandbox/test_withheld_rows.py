@@ -2,7 +2,7 @@
 
 from scripts.sandbox.binance import Binance
 from scripts.sandbox.control import Fault
-from scripts.sandbox.exchange import Call, Page
+from scripts.sandbox.exchange import Call, CandleReply
 from scripts.sandbox.faults import Faults
 from scripts.sandbox.replay import Replay
 
@@ -11,13 +11,13 @@ NOW = 1_791_374_430_000  # 2026-10-07 12:00:30
 FORMING = NOW // MINUTE * MINUTE
 
 
-def page(now_ms: int) -> Page:
+def page(now_ms: int) -> CandleReply:
     """Ask for the newest five minutes at a time."""
     params = {"symbol": "BTCUSDT", "interval": "1m", "limit": "5"}
     answer = Binance(Replay(None, {}), NOW).answer(
         Call("GET", "/fapi/v1/klines", params, "", {}), now_ms
     )
-    assert isinstance(answer, Page)
+    assert isinstance(answer, CandleReply)
     return answer
 
 

@@ -172,7 +172,7 @@ def test_time_counts_microseconds_from_2000(time: datetime, microseconds: int) -
 
 @dataclass(frozen=True)
 class Context:
-    """What a cursor is to a loader."""
+    """The part of a cursor that a loader uses."""
 
     adapters: AdaptersMap
     connection: None = None

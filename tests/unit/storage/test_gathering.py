@@ -45,7 +45,7 @@ async def test_what_comes_during_a_batch_makes_the_next_one() -> None:
 
 
 async def test_error_is_everybodys_in_the_batch_and_nobody_elses() -> None:
-    """Who comes after a failed batch is served."""
+    """A caller after a failed batch is served."""
     doubling = Doubling()
     gathering = BatchingQueue(doubling.do)
     asked = [gathering.ask(number) for number in (1, -1, 2)]

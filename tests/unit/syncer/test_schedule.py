@@ -145,7 +145,7 @@ async def test_what_fails_is_asked_for_again(failures: int, *, is_had: bool) -> 
 
 
 def test_what_there_is_no_budget_for_waits() -> None:
-    """The first ones, who were asked for last, are extended; nobody overtakes who waits."""
+    """The series requested last are extended first; none overtakes one that waits."""
     due = [Due(SERIES, Window(NOW, NOW), weight) for weight in (20, 20, 30, 1)]
 
     assert within(due, 40) == due[:2]

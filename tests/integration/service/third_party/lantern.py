@@ -1,6 +1,6 @@
 """Lantern spot: an exchange that does not exist, and the whole of what makes it one of ours."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, cast
 
@@ -14,7 +14,15 @@ from mdp_core.domain.series import Symbol
 from mdp_core.domain.windows import Window
 from mdp_core.errors import BadPayload
 from mdp_core.exchanges.base import ExchangeAdapter, ExchangeFacts, OfferedInterval
-from mdp_core.exchanges.parsing import arrays, decimals, integers, objects
+from mdp_core.exchanges.parsing import (
+    SymbolList,
+    columns,
+    decimals,
+    integer,
+    read_symbols,
+    text,
+    times,
+)
 from mdp_core.ratelimit.tariff import Tariff
 
 _NAME = "lantern"
@@ -66,29 +74,29 @@ class LanternAdapter(ExchangeAdapter):
 
 def _parse_candles(payload: object) -> Candles:
     try:
-        rows = arrays(payload)
-        columns = [decimals([row[at] for row in rows]) for at in range(1, 6)]
-        unknown = np.full(len(rows), np.nan)
-        time = integers([row[0] for row in rows])
-        return Candles(time, *columns, quote_volume=unknown, trades=unknown)
-    except (IndexError, TypeError, ValueError, OverflowError) as error:
+        time, *numbers = columns(payload, list, range(6))
+        unknown = np.full(len(time), np.nan)
+        return Candles(times(time), *map(decimals, numbers), quote_volume=unknown, trades=unknown)
+    except TypeError as error:
         raise BadPayload(_NAME, "answered bars of an unknown shape") from error
 
 
-def _parse_symbols(payload: object) -> list[Symbol]:
+def _parse_symbols(payload: object) -> SymbolList:
     try:
-        return [_symbol(entry["market"], entry["open"]) for entry in objects(payload)]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return read_symbols(_NAME, payload, _symbol, "market")
+    except TypeError as error:
         raise BadPayload(_NAME, "answered markets of an unknown shape") from error
 
 
-def _symbol(native: str, is_open: object) -> Symbol:
+def _symbol(entry: Mapping[str, Any]) -> Symbol:
+    native = text(entry["market"])
     base, quote = native.split(":")
-    return Symbol(_NAME, "spot", f"{base}-{quote}", native, base, quote, active=is_open is True)
+    active = entry["open"] is True
+    return Symbol(_NAME, "spot", f"{base}-{quote}", native, base, quote, active=active)
 
 
 def _parse_time(payload: object) -> datetime:
     try:
-        return from_ms(int(integers([cast("dict[str, Any]", payload)["ms"]])[0]))
+        return from_ms(integer(cast("dict[str, Any]", payload)["ms"]))
     except (KeyError, TypeError, OverflowError) as error:
         raise BadPayload(_NAME, "answered a time of an unknown shape") from error

@@ -1,0 +1,94 @@
+"""On whose behalf an exchange is asked: it travels as an argument, from the service to the wire."""
+
+import asyncio
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+from mdp_core.ratelimit.priority import Priority, Urgency
+
+
+@dataclass(slots=True)
+class UpstreamCount:
+    """The number of HTTP requests that were sent to exchanges on behalf of one caller."""
+
+    requests: int = 0
+
+
+class Slots:
+    """The places of one process for pages that are being asked for at one exchange."""
+
+    def __init__(self, free: int) -> None:
+        self.free = free
+        self.changed = asyncio.Event()
+
+    def release(self) -> None:
+        """Give a place back; that is news only where none was free."""
+        self.free += 1
+        if self.free == 1:
+            self.changed.set()
+
+    def occupy(self) -> None:
+        """Take a place, free or not: a page task that goes on has tokens and claims already."""
+        self.free -= 1
+
+
+class Permit:
+    """The slot of one page, and the tokens that were taken for it and are not spent yet."""
+
+    def __init__(self, slots: Slots, tokens: float) -> None:
+        self._slots = slots
+        self.tokens = tokens
+
+    def spend(self, weight: float) -> bool:
+        """Spend tokens of this permit; return whether there were enough."""
+        if self.tokens < weight:
+            return False
+        self.tokens -= weight
+        return True
+
+    async def release_while_waiting(self, seconds: float) -> None:
+        """Wait, and leave the slot to other pages meanwhile."""
+        self._slots.release()
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            self._slots.occupy()
+
+
+@dataclass(frozen=True, slots=True)
+class RequestContext:
+    """How urgently to ask an exchange, until when, with whose permit, and for whose count.
+
+    `until` is the event loop's time up to which the caller waits for tokens, None: for ever.
+    Without a permit every request waits for tokens of its own.
+    """
+
+    urgency: Urgency = field(default_factory=lambda: Urgency(Priority.INTERACTIVE))
+    upstream: UpstreamCount = field(default_factory=UpstreamCount)
+    until: float | None = None
+    permit: Permit | None = None
+
+    @classmethod
+    def at(cls, priority: Priority) -> Self:
+        """Build the context of a caller with this priority and no deadline."""
+        return cls(Urgency(priority))
+
+    @property
+    def priority(self) -> Priority:
+        """The present priority; it rises where a more urgent caller waits for the same."""
+        return self.urgency.priority
+
+    async def rest(self, seconds: float) -> None:
+        """Wait, and leave the permit's slot, if there is one, to other pages meanwhile."""
+        if self.permit:
+            await self.permit.release_while_waiting(seconds)
+        else:
+            await asyncio.sleep(seconds)
+
+    def holding(self, permit: Permit) -> Self:
+        """Return this context with a permit, whose tokens are spent first."""
+        return replace(self, permit=permit)
+
+
+# The context of a caller that waits for the answer, has no deadline, and counts nothing.
+DEFAULT_CONTEXT = RequestContext()

@@ -1,0 +1,174 @@
+"""The correction of compared pages: what two observations agree on is taken.
+
+Nothing is destroyed by one answer: what differs is asked for again, some seconds later and by
+another width, and a page that would lose many candles is left as it is.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mdp_core.domain.clock import from_ms, to_ms
+from mdp_core.domain.comparison import Comparison, compare
+from mdp_core.domain.intervals import Grid, Int64s
+from mdp_core.domain.windows import Window
+from mdp_core.exchanges.validation import Observation
+from mdp_core.service.stored_pages import ComparedPage, StoredPage, observe
+from mdp_core.storage.candles.candle_store import CandleStore
+from mdp_core.storage.candles.corrections import Correction, Finder
+
+# Two answers that are less than this apart may come from one cache of the exchange.
+_PAUSE_SECONDS = 5.0
+# A page is left as it is that would lose this many candles, if they are more than this part of it.
+_MANY_CANDLES = 10
+_LARGE_PART = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class RepairMode:
+    """`dry_run` changes nothing; `force` believes answers that take many candles away."""
+
+    dry_run: bool = False
+    force: bool = False
+    found_by: Finder = Finder.REPAIR
+
+
+@dataclass(frozen=True, slots=True)
+class KeptPage:
+    """A page of which something stays as it is stored though the exchange answers otherwise."""
+
+    window: Window
+    reason: str
+
+
+@dataclass(slots=True)
+class RepairReport:
+    """Counts of changed candles, and what was kept."""
+
+    replaced: int = 0
+    added: int = 0
+    deleted: int = 0
+    kept: list[KeptPage] = field(default_factory=list[KeptPage])
+
+    def count(self, applied: Comparison) -> None:
+        """Add the changes of a page."""
+        self.replaced += len(applied.differing) + len(applied.fillable)
+        self.added += len(applied.missing)
+        self.deleted += len(applied.extra)
+
+
+class Mender:
+    """Corrects pages that were found to differ."""
+
+    def __init__(self, store: CandleStore, *, pause_seconds: float = _PAUSE_SECONDS) -> None:
+        self._store = store
+        self._pause_seconds = pause_seconds
+
+    async def mend(self, page: ComparedPage, mode: RepairMode, report: RepairReport) -> None:
+        """Take what two observations agree on, unless the page would lose too much.
+
+        Raises:
+            MdpError: The exchange or the store can't be had.
+        """
+        if page.bad_slots:
+            _keep(report, page, f"{len(page.bad_slots)} answered row(s) can't be right")
+        if not len(page.comparison.changeable):
+            return
+        if reason := _refusal(page, mode):
+            _keep(report, page, reason)
+            return
+        times = await self._confirmed(page, mode)
+        if unsure := len(page.comparison.changeable) - len(times):
+            _keep(report, page, f"a second answer did not confirm {unsure} change(s)")
+        if len(times):
+            report.count(await self._take(page, times, mode))
+
+    async def _confirmed(self, page: ComparedPage, mode: RepairMode) -> Int64s:
+        """Ask again for what would change; return the times at which both answers agree."""
+        await asyncio.sleep(page.observed_at + self._pause_seconds - time.monotonic())
+        market, series = page.page.of.market, page.page.of.series
+        slots = series.grid.indices(page.comparison.changeable)
+        agreed = [page.comparison.changeable[:0]]
+        for window in second_questions(slots, page.page):
+            again = await observe(market, series, window)
+            if again.is_witness or (mode.force and not again.has_strays):
+                agreed.append(_agreed(page, again))
+        return np.unique(np.concatenate(agreed))
+
+    async def _take(self, page: ComparedPage, times: Int64s, mode: RepairMode) -> Comparison:
+        series = page.page.of.series
+        candles = page.answered[np.isin(page.answered.time, times)]
+        if mode.dry_run:
+            return compare(page.stored[np.isin(page.stored.time, times)], candles)
+        windows = _runs(times, series.grid)
+        return await self._store.correct(Correction(series.id, windows, candles, mode.found_by))
+
+
+def second_questions(slots: Int64s, page: StoredPage) -> list[Window]:
+    """Return windows around `slots` (ascending indexes), none as wide as the page's question."""
+    grid, size = page.of.series.grid, page.of.market.page_size
+    first_width = _width(page.window, grid)
+    width = size if first_width != size else size - 1
+    windows: list[Window] = []
+    while len(slots):
+        inside = slots[slots < slots[0] + width]
+        begin = int(inside[0]) - (width - int(inside[-1] - inside[0] + 1)) // 2
+        around = Window(grid.at(begin), grid.at(begin + width))
+        askable = around.clip(page.of.askable.start, page.of.askable.end)
+        windows += _halves(askable, grid) if _width(askable, grid) == first_width else [askable]
+        slots = slots[len(inside) :]
+    return windows
+
+
+def _keep(report: RepairReport, page: ComparedPage, reason: str) -> None:
+    report.kept.append(KeptPage(page.page.window, reason))
+
+
+def _refusal(page: ComparedPage, mode: RepairMode) -> str | None:
+    """Return why an answer must not change its page, None if it may."""
+    lost, held = len(page.comparison.extra), len(page.stored)
+    if page.observation.has_strays:
+        return "the answer holds rows that were not asked for"
+    if mode.force:
+        return None
+    if not page.observation.is_live:
+        return f"the answer is empty where {held} candle(s) are stored"
+    if lost >= _MANY_CANDLES and lost > held * _LARGE_PART:
+        return f"the answer lacks {lost} of {held} candles"
+    return None
+
+
+def _width(window: Window, grid: Grid) -> int:
+    return grid.index(window.end) - grid.index(window.start)
+
+
+def _halves(window: Window, grid: Grid) -> list[Window]:
+    middle = grid.at((grid.index(window.start) + grid.index(window.end)) // 2)
+    halves = [Window(window.start, middle), Window(middle, window.end)]
+    return [half for half in halves if not half.is_empty]
+
+
+def _agreed(page: ComparedPage, again: Observation) -> Int64s:
+    """Return the times of changes that a second observation of them confirms."""
+    asked = _inside(page.comparison.changeable, again.window)
+    disagreeing = compare(page.answered.inside(again.window), again.candles).unequal
+    bad = np.array([to_ms(row.slot) for row in again.rejected], np.int64)
+    return asked[~np.isin(asked, np.concatenate([disagreeing, bad]))]
+
+
+def _inside(times: Int64s, window: Window) -> Int64s:
+    return times[(times >= to_ms(window.start)) & (times < to_ms(window.end))]
+
+
+def _runs(times: Int64s, grid: Grid) -> Sequence[Window]:
+    """Return the slots of ascending times as windows, neighbours joined."""
+    slots = grid.indices(times)
+    starts = np.flatnonzero(np.diff(slots, prepend=slots[0] - 2) != 1)
+    stops = [*starts[1:], len(slots)]
+    return [
+        Window(from_ms(int(times[start])), grid.at(int(slots[stop - 1]) + 1))
+        for start, stop in zip(starts, stops, strict=True)
+    ]

@@ -1,0 +1,140 @@
+"""`mdp verify` from outside: a month of one-minute candles, spoiled by SQL and mended."""
+
+import asyncio
+import json
+from datetime import UTC, datetime
+
+import psycopg
+import pytest
+from support.command_line import mdp
+from support.postgres import one_kind_of_database
+from support.sandbox import Sandbox
+from typer.testing import Result
+
+from mdp_core.domain.queries import CandleQuery
+from mdp_core.settings import Settings
+from mdp_core.wiring import Services
+
+pytestmark = one_kind_of_database
+
+_SERIES = ("binance", "perp", "BTC-USDT", "1m")
+_START, _END = datetime(2024, 5, 1, tzinfo=UTC), datetime(2024, 6, 1, tzinfo=UTC)
+_ALL = "SELECT * FROM candles ORDER BY time"
+_CHANGE = "UPDATE candles SET volume = volume + 1 WHERE time = '2024-05-11 12:34Z'"
+_DELETE = "DELETE FROM candles WHERE time = '2024-05-21 01:02Z'"
+
+
+class Command:
+    """Runs `mdp verify` on the test's database and sandbox."""
+
+    def __init__(self, settings: Settings, sandbox: Sandbox) -> None:
+        self._environment = {
+            "DATABASE_URL": settings.database_url,
+            "MDP_BINANCE_URL": f"{sandbox.url}/binance",
+            "MDP_HYPERLIQUID_URL": f"{sandbox.url}/hyperliquid",
+        }
+
+    async def __call__(self, *arguments: str) -> Result:
+        return await asyncio.to_thread(mdp, ["verify", *arguments], self._environment)
+
+
+@pytest.fixture
+def verify(settings: Settings, sandbox: Sandbox) -> Command:
+    """The command."""
+    return Command(settings, sandbox)
+
+
+@pytest.fixture
+async def month(services: Services, database: psycopg.Connection) -> int:
+    """A month of one-minute candles; tells how many are stored."""
+    await services.candles.get(CandleQuery(*_SERIES, start=_START, end=_END))
+    return len(database.execute(_ALL).fetchall())
+
+
+async def test_changed_value_and_deleted_row_are_found_and_mended(
+    verify: Command, month: int, database: psycopg.Connection
+) -> None:
+    """One of each in a month: counted, named, and left alone until --repair."""
+    before = database.execute(_ALL).fetchall()
+    database.execute(_CHANGE)
+    database.execute(_DELETE)
+    spoiled = database.execute(_ALL).fetchall()
+    found = await verify(*_SERIES, "--json")
+    after = database.execute(_ALL).fetchall()
+    mended = await verify(*_SERIES, "--repair")
+    again = await verify(*_SERIES)
+
+    assert (found.exit_code, mended.exit_code, again.exit_code) == (1, 0, 0)
+    told = json.loads(found.stdout)
+    counts = [told[name] for name in ("compared", "equal", "differing", "missing", "extra")]
+    assert counts == [month, month - 2, 1, 1, 0]
+    times = [(each["time"], each["kind"]) for each in told["series"][0]["differences"]]
+    changed = datetime(2024, 5, 11, 12, 34, tzinfo=UTC), datetime(2024, 5, 21, 1, 2, tzinfo=UTC)
+    kinds = zip(changed, ("differing", "missing"), strict=True)
+    assert times == [(int(time.timestamp() * 1000), kind) for time, kind in kinds]
+    assert after == spoiled
+    assert "1 candles replaced, 1 added, 0 deleted" in mended.stdout
+    assert again.stdout == (f"compared {month}, equal {month}, differing 0, missing 0, extra 0\n")
+    assert database.execute(_ALL).fetchall() == before
+    revised = "SELECT time, stored IS NULL, found_by FROM revisions ORDER BY time"
+    assert database.execute(revised).fetchall() == [
+        (changed[0], False, "verify"),
+        (changed[1], True, "verify"),
+    ]
+
+
+async def test_window_is_compared_and_nothing_else(
+    verify: Command, month: int, database: psycopg.Connection, sandbox: Sandbox
+) -> None:
+    """Rows spoilt outside the window are not found; requests stay inside it."""
+    del month
+    database.execute(_CHANGE)
+    sandbox.clear()
+    found = await verify(*_SERIES, "--start", "2024-05-12", "--end", "2024-05-13")
+
+    assert found.exit_code == 0
+    assert found.stdout == "compared 1440, equal 1440, differing 0, missing 0, extra 0\n"
+    assert len(sandbox.candle_requests()) <= 4
+
+
+async def test_sample_compares_so_many_pages(verify: Command, month: int, sandbox: Sandbox) -> None:
+    """Chosen among all that is stored."""
+    sandbox.clear()
+    done = await verify("binance", "perp", "BTC-*", "1m,1h", "--sample", "5", "--json")
+
+    assert done.exit_code == 0
+    assert len({each["params"]["startTime"] for each in sandbox.candle_requests()}) == 5
+    assert 0 < json.loads(done.stdout)["compared"] <= 5 * 499 < month
+
+
+async def test_silent_exchange_contradicts_nothing(
+    verify: Command, month: int, database: psycopg.Connection, sandbox: Sandbox
+) -> None:
+    """Pages that were answered with nothing are not compared, and nothing is lost to --repair."""
+    sandbox.fault("empty_page", times=1000)
+    done = await verify(*_SERIES, "--start", "2024-05-12", "--end", "2024-05-13", "--repair")
+
+    assert done.exit_code == 1
+    assert "the answer is empty" in done.stdout
+    assert done.stdout.endswith("compared 0, equal 0, differing 0, missing 0, extra 0\n")
+    assert len(database.execute(_ALL).fetchall()) == month
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("binance", "perp", "NOPE-USDT", "1h"),
+        ("binance", "perp", "BTC-USDT", "7h"),
+        ("nowhere", "perp", "BTC-USDT", "1h"),
+        ("binance", "spot", "BTC-USDT", "1h"),
+        (*_SERIES, "--start", "2024-05-02", "--end", "2024-05-01"),
+        ("hyperliquid", "perp", "BTC-USDC", "1m", "--start", "2023-05-01", "--end", "2023-05-02"),
+    ],
+)
+async def test_bad_input_is_one_line(verify: Command, arguments: tuple[str, ...]) -> None:
+    """An unknown name, a reversed window, and one that the exchange has forgotten."""
+    refused = await verify(*arguments)
+    told = [line for line in refused.stderr.splitlines() if "HTTP/1.1" not in line]
+
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert len(told) == 1

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
+from support.asking import answer_to
 from support.http import connected
 from support.postgres import one_kind_of_database
 from support.sandbox import MINUTE_MS, Sandbox
@@ -21,6 +22,7 @@ from support.waiting import eventually
 
 from mdp_core.domain.clock import from_ms
 from mdp_core.domain.queries import CandleQuery
+from mdp_core.ratelimit.context import RequestContext
 from mdp_core.ratelimit.priority import Priority
 from mdp_core.settings import Settings
 
@@ -151,7 +153,7 @@ async def test_interactive_request_overtakes_a_saturating_backfill(
         client = own if is_same_process else other
         await _ask(client, "ETH-USDT", -499, 0)
         backfill = asyncio.create_task(
-            one.candles.get(_years("BTC-USDT"), priority=Priority.BACKFILL)
+            answer_to(one, _years("BTC-USDT"), RequestContext.at(Priority.BACKFILL))
         )
         await eventually(lambda: len(sandbox.candle_requests()) > 85)
         begun = time.monotonic()
@@ -177,7 +179,7 @@ async def test_page_of_a_backfill_becomes_as_urgent_as_who_joins(
     ):
         await _ask(client, "BTC-USDT", -499, 0)
         years = asyncio.create_task(
-            services.candles.get(_years("BTC-USDT"), priority=Priority.BACKFILL)
+            answer_to(services, _years("BTC-USDT"), RequestContext.at(Priority.BACKFILL))
         )
         await eventually(lambda: len(sandbox.candle_requests()) > 85)
         begun = time.monotonic()
@@ -206,7 +208,7 @@ async def test_who_joins_a_page_that_waits_out_a_ban_is_told_in_time(
         sandbox.fault("banned", retry_after=60)
         await _ask(client, "BTC-USDT", -2 * 499, -499)
         years = asyncio.create_task(
-            services.candles.get(_years("BTC-USDT"), priority=Priority.BACKFILL)
+            answer_to(services, _years("BTC-USDT"), RequestContext.at(Priority.BACKFILL))
         )
         await asyncio.sleep(0.5)
         begun = time.monotonic()
@@ -280,7 +282,7 @@ async def _ask(client: httpx.AsyncClient, symbol: str, first: int, stop: int) ->
 
 def _years(symbol: str) -> CandleQuery:
     start, end = from_ms(START_MS), from_ms(START_MS + 100 * PAGE_MS)
-    return CandleQuery("binance", "perp", symbol, "1m", start, end)
+    return CandleQuery("binance", "perp", symbol, "1m", start=start, end=end)
 
 
 def _symbols(sandbox: Sandbox) -> list[str]:

@@ -1,7 +1,7 @@
 """A named candle that the exchange publishes late, on every exchange."""
 
 import pytest
-from support.asking import (
+from support.sandbox_exchanges import (
     COUNT,
     EXCHANGES,
     MINUTE,

@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
+from support.asking import answer_to
 from support.postgres import one_kind_of_database
 from support.sandbox import Sandbox, running_sandbox
 from support.services import opened_services, serving
@@ -151,9 +152,9 @@ async def test_client_that_leaves_does_not_end_the_question_that_others_wait_for
     async with opened_services(settings, sandbox) as services:
         await services.metadata.refresh_symbols(services.metadata.adapter("binance", "perp"))
         sandbox.settings(latency_ms=400)
-        first = asyncio.create_task(services.candles.get(query))
+        first = asyncio.create_task(answer_to(services, query))
         await asyncio.sleep(0.1)
-        second = asyncio.create_task(services.candles.get(query))
+        second = asyncio.create_task(answer_to(services, query))
         await asyncio.sleep(0.1)
         first.cancel()
         answer = await second

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import psycopg
 import pytest
+from support.asking import answer_to
 from support.postgres import one_kind_of_database
 from support.services import token_of
 
@@ -31,7 +32,7 @@ async def test_differences_are_counted_and_left_alone(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Every candle of the newest page and an older one; an administrator sees the sums."""
-    await services.candles.get(CandleQuery(*_SERIES, limit=1200))
+    await answer_to(services, CandleQuery(*_SERIES, limit=1200))
     database.execute("UPDATE candles SET close = high, volume = volume + 1")
     before = database.execute("SELECT * FROM candles ORDER BY time").fetchall()
     (adapter,) = services.metadata.markets("binance", None)

@@ -6,7 +6,9 @@ from datetime import datetime, timedelta
 import numpy as np
 import psycopg
 import pytest
-from conftest import Sandbox, one_kind_of_database, opened_services
+from support.postgres import one_kind_of_database
+from support.sandbox import Sandbox
+from support.services import opened_services
 
 from mdp_core.domain.candles import Candles, RejectedRow
 from mdp_core.domain.clock import from_ms, to_ms

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import psycopg
 import pytest
-from conftest import MINUTE_MS, Sandbox
+from support.sandbox import MINUTE_MS, Sandbox
 from support.stored_candles import bounds_of, fill
 
 from mdp_core.settings import Settings

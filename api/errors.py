@@ -41,6 +41,7 @@ _STATUSES: dict[type[errors.MdpError], int] = {
     errors.UnknownExchange: 404,
     errors.UnknownMarketType: 404,
     errors.UnknownSymbol: 404,
+    errors.AmbiguousSymbol: 404,
     errors.UnsupportedInterval: 404,
     errors.NoCandle: 404,
     errors.NeverTraded: 404,

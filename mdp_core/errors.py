@@ -11,6 +11,7 @@
     ├── UnknownExchange
     ├── UnknownMarketType
     ├── UnknownSymbol
+    │   └── AmbiguousSymbol            several are active under that name
     ├── UnsupportedInterval
     ├── UnknownBackfill                no job has that id
     ├── NoCandle                       there is none to be found where one was asked for
@@ -156,6 +157,18 @@ class UnknownSymbol(MdpError):
         hint = f"; near it: {', '.join(near)}" if near else ""
         super().__init__(f"unknown symbol {symbol!r} on {exchange}: write BASE-QUOTE{hint}")
         self.near = tuple(near)
+
+
+class AmbiguousSymbol(UnknownSymbol):
+    """Several active symbols share that name."""
+
+    def __init__(self, exchange: str, symbol: str, natives: Sequence[str]) -> None:
+        MdpError.__init__(
+            self,
+            f"symbol {symbol!r} is ambiguous on {exchange}: write the exchange's own name, one of "
+            f"{', '.join(natives)}",
+        )
+        self.near = tuple(natives)
 
 
 class UnsupportedInterval(MdpError):

@@ -67,8 +67,6 @@ def _refreshing(services: Services, adapter: ExchangeAdapter) -> ScheduledJob:
     async def run() -> RunResult:
         context = RequestContext.at(Priority.WARMING)
         symbols = await patiently(lambda: services.metadata.directory.refresh(adapter, context))
-        if symbols is None:
-            return RunResult(error="the list was refused: too many would become inactive")
         return RunResult(symbols)
 
     schedule = Schedule(_REFRESH_EVERY, services.settings.clock)

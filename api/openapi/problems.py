@@ -32,6 +32,7 @@ EXAMPLES: tuple[Exception, ...] = (
     errors.UnknownExchange("kraken", ["binance", "coinbase", "hyperliquid"]),
     errors.UnknownMarketType("binance", "spot", ["perp"]),
     errors.UnknownSymbol("binance", "BTC-USD", ["BTC-USDT", "BTC-USDC"]),
+    errors.AmbiguousSymbol("binance", "BTC-USDT", ["BTCUSDT", "BTCUSDT_OLD"]),
     errors.UnsupportedInterval("coinbase", "1w", ["1m", "5m", "15m", "1h", "6h", "1d"]),
     errors.NoCandle(_A_SERIES, f"since {_A_TIME.isoformat()}"),
     errors.NeverTraded(),

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from mdp_core.domain.series import Symbol
 from mdp_core.errors import (
+    BadPayload,
+    ExchangeError,
     MdpError,
     UnknownExchange,
     UnknownMarketType,
@@ -14,8 +16,9 @@ from mdp_core.errors import (
     copied,
 )
 from mdp_core.exchanges.base import ExchangeAdapter
+from mdp_core.exchanges.parsing import SymbolList
 from mdp_core.ratelimit.context import DEFAULT_CONTEXT, RequestContext
-from mdp_core.series.symbol_names import find_listing, near_names
+from mdp_core.series.symbol_names import check_unambiguous, find_listing, near_names
 from mdp_core.storage.catalog.catalog import Catalog, Listing
 
 _log = logging.getLogger(__name__)
@@ -103,11 +106,14 @@ class SymbolDirectory:
 
     async def refresh(
         self, adapter: ExchangeAdapter, context: RequestContext = DEFAULT_CONTEXT
-    ) -> int | None:
-        """Make the catalog equal the exchange's list, unless that would lose much of it.
+    ) -> int:
+        """Make the catalog equal the exchange's list; return how many symbols it has.
 
-        Returns:
-            How many symbols are listed; None: the list was refused.
+        Symbols whose entries can't be read stay as they are.
+
+        Raises:
+            BadPayload: The list is empty, or would lose too much of what was listed.
+            ExchangeError: The exchange could not be asked.
         """
         facts = adapter.facts
         symbols = await adapter.bound(context).fetch_symbols()
@@ -118,14 +124,16 @@ class SymbolDirectory:
             if listing.symbol.active
         ]
         lost = [native for native in active if native not in listed]
-        if len(lost) > _LARGEST_LOSS * len(active):
+        if not symbols or len(lost) > _LARGEST_LOSS * len(active):
             extra = {"exchange": facts.name, "active": len(active), "lost": len(lost)}
-            _log.error("list of symbols refused: too many would become inactive", extra=extra)
-            return None
+            _log.error("list of symbols refused", extra=extra)
+            what = f"answered a list of {len(symbols)} symbols, without {len(lost)} of the "
+            raise BadPayload(facts.name, f"{what}{len(active)} that were active: it is refused")
         offered = {i: (o.native, o.grid) for i, o in facts.intervals.items()}
         await self._catalog.save_exchange(facts.name, facts.title)
         await self._catalog.save_intervals(facts.name, facts.market_type, offered)
-        await self._catalog.save_symbols(facts.name, facts.market_type, symbols)
+        malformed = symbols.malformed if isinstance(symbols, SymbolList) else frozenset[str]()
+        await self._catalog.save_symbols(facts.name, facts.market_type, symbols, malformed)
         self._listings.pop(adapter, None)
         return len(symbols)
 
@@ -135,16 +143,21 @@ class SymbolDirectory:
         """Return the listing of the symbol that `text` names; an unknown one is asked for.
 
         Raises:
-            UnknownSymbol: There is none, or several.
+            UnknownSymbol, AmbiguousSymbol: There is none, or several.
             ExchangeError: The exchange had to be asked for its list and failed.
         """
         listings = await self.listings(adapter)
         if found := find_listing(adapter, text, listings):
             return found
-        await self._refresh_sometimes(adapter, context)
+        try:
+            await self._refresh_sometimes(adapter, context)
+        except ExchangeError:
+            check_unambiguous(adapter, text, listings)
+            raise
         listings = await self.listings(adapter)
         if found := find_listing(adapter, text, listings):
             return found
+        check_unambiguous(adapter, text, listings)
         raise UnknownSymbol(adapter.facts.name, text, near_names(text, listings))
 
     async def _refresh_sometimes(self, adapter: ExchangeAdapter, context: RequestContext) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from rapidfuzz import fuzz, process
 
+from mdp_core.errors import AmbiguousSymbol
 from mdp_core.exchanges.base import ExchangeAdapter
 from mdp_core.storage.catalog.catalog import Listing
 
@@ -16,13 +17,30 @@ _LONGEST_MISSPELLED = 40
 def find_listing(
     adapter: ExchangeAdapter, text: str, listings: Sequence[Listing]
 ) -> Listing | None:
-    """Find a symbol by its name, else by a name that `text` may stand for on that exchange."""
+    """Return the listing of that name, else of a name that `text` may stand for."""
     names = (text, *adapter.other_names(text))
     return next(filter(None, (_find_name(name, listings) for name in names)), None)
 
 
 def _find_name(text: str, listings: Sequence[Listing]) -> Listing | None:
-    """Find by canonical name, then by native id, then by either without regard to case."""
+    """Find the only symbol of that name."""
+    owners = next((each for each in _owners(text, listings) if len(each) == 1), ())
+    return next(iter(owners), None)
+
+
+def check_unambiguous(adapter: ExchangeAdapter, text: str, listings: Sequence[Listing]) -> None:
+    """Raise an error where several symbols have that name.
+
+    Raises:
+        AmbiguousSymbol: No symbol is the only one of that name.
+    """
+    if several := next((owners for owners in _owners(text, listings) if owners), None):
+        natives = sorted(each.symbol.native for each in several)
+        raise AmbiguousSymbol(adapter.facts.name, text, natives)
+
+
+def _owners(text: str, listings: Sequence[Listing]) -> list[list[Listing]]:
+    """Find by canonical name, by native id, and by either without regard to case."""
     folded = text.casefold()
     tests = (
         [each for each in listings if each.symbol.name == text],
@@ -33,12 +51,8 @@ def _find_name(text: str, listings: Sequence[Listing]) -> Listing | None:
             if folded in (each.symbol.name.casefold(), each.symbol.native.casefold())
         ],
     )
-    for matches in tests:
-        # A relisted pair stands there twice: the active one owns the name.
-        owners = [each for each in matches if each.symbol.active] or matches
-        if len(owners) == 1:
-            return owners[0]
-    return None
+    # A relisted pair stands there twice: the active one owns the name.
+    return [[each for each in matches if each.symbol.active] or matches for matches in tests]
 
 
 def near_names(text: str, listings: Sequence[Listing]) -> list[str]:

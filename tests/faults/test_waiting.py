@@ -9,8 +9,11 @@ import httpx
 import psycopg
 import pytest
 import stamina
-from conftest import Sandbox, app_of, connected, eventually, opened_services, token_of
 from support.asking import answer_to
+from support.http import connected
+from support.sandbox import Sandbox
+from support.services import app_of, opened_services, token_of
+from support.waiting import eventually
 from typing_extensions import override
 
 from mdp_core.domain.queries import CandleQuery

@@ -1,12 +1,12 @@
 """The catalog: exchanges, what they list and offer, and the series that are stored."""
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import RowMapping, case, func, select, update
+from sqlalchemy import RowMapping, case, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
@@ -102,18 +102,33 @@ class Catalog:
             return [_listing(row) for row in (await connection.execute(query)).mappings()]
 
     async def save_symbols(
-        self, exchange: str, market_type: str, symbols: Sequence[Symbol]
+        self,
+        exchange: str,
+        market_type: str,
+        symbols: Sequence[Symbol],
+        unknown: Collection[str] = (),
     ) -> None:
-        """Make the catalog equal the exchange's list; what is no longer on it becomes inactive."""
+        """Make the catalog equal the exchange's list; what is no longer on it becomes inactive.
+
+        Refreshes of an exchange follow one another, and lock rows in one order.
+
+        Args:
+            exchange: Whose list.
+            market_type: Of all symbols.
+            symbols: The list.
+            unknown: Native names of which it tells nothing that can be read: they stay as they are.
+        """
         statement = insert(_SYMBOLS)
-        rows = [_symbol_row(symbol) for symbol in symbols]
+        rows = [_symbol_row(symbol) for symbol in sorted(symbols, key=lambda each: each.native)]
         new = {name: statement.excluded[name] for name in rows[0]} if rows else {}
+        has_changed = or_(*(_SYMBOLS.c[name].is_distinct_from(new[name]) for name in new))
         unlisted = (
             update(_SYMBOLS)
             .where(
                 _SYMBOLS.c.exchange == exchange,
                 _SYMBOLS.c.market_type == market_type,
-                _SYMBOLS.c.native.not_in([symbol.native for symbol in symbols]),
+                _SYMBOLS.c.active,
+                _SYMBOLS.c.native.not_in([*(symbol.native for symbol in symbols), *unknown]),
             )
             .values(active=False)
         )
@@ -123,15 +138,17 @@ class Catalog:
             .values(symbols_fetched_at=func.now())
         )
         async with self._connection() as connection:
+            await connection.execute(fetched)  # locks the exchange's row first of all
             if rows:
                 await connection.execute(
                     statement.on_conflict_do_update(
-                        index_elements=["exchange", "market_type", "native"], set_=new
+                        index_elements=["exchange", "market_type", "native"],
+                        set_=new,
+                        where=has_changed,
                     ),
                     rows,
                 )
             await connection.execute(unlisted)
-            await connection.execute(fetched)
 
     async def series(self, listing: Listing, interval: Interval, usual: Grid) -> Series | None:
         """Give the stored series of a symbol, on its own grid; None if there is none yet."""

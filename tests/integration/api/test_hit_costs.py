@@ -12,16 +12,11 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
-from conftest import (
-    Sandbox,
-    app_of,
-    checked_out,
-    connected,
-    eventually,
-    opened_services,
-    token_of,
-)
+from support.http import connected
+from support.sandbox import Sandbox
+from support.services import app_of, checked_out, opened_services, token_of
 from support.stored_candles import BTC, DAY, FORMATS, PLAIN, bounds_of, fill, times_of
+from support.waiting import eventually
 
 from mdp_core.domain.clock import to_ms
 from mdp_core.domain.windows import Window

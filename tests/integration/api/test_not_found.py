@@ -3,7 +3,8 @@
 import httpx
 import pytest
 import stamina
-from conftest import Sandbox, opened_services
+from support.sandbox import Sandbox
+from support.services import opened_services
 
 from mdp_core.errors import ExchangeUnavailable
 from mdp_core.exchanges.http import ExchangeHttp

@@ -11,15 +11,10 @@ import httpx
 import psycopg
 import pytest
 import stamina
-from conftest import (
-    MINUTE_MS,
-    Sandbox,
-    app_of,
-    connected,
-    one_kind_of_database,
-    opened_services,
-    token_of,
-)
+from support.http import connected
+from support.postgres import one_kind_of_database
+from support.sandbox import MINUTE_MS, Sandbox
+from support.services import app_of, opened_services, token_of
 
 from mdp_core.domain.candles import Candles
 from mdp_core.domain.clock import EPOCH, Clock, to_ms
@@ -266,3 +261,18 @@ async def test_clock_that_is_set_elsewhere_shifts_the_clock_of_the_database_too(
             series.id, [Window(in_reach.end, in_reach.end + timedelta(hours=9))], Candles.empty()
         )
     await store.aclose()
+
+
+async def test_clock_that_is_set_is_not_taken_for_the_exchanges(
+    settings: Settings, sandbox: Sandbox
+) -> None:
+    """After a resume or a correction the exchange is asked again before anything is concluded."""
+    async with bench(settings, sandbox, "binance") as service:
+        assert (await service.ask(limit=5)).status_code == 200
+        assert (await service.ask(limit=5)).status_code == 200
+        assert len(time_requests(sandbox)) == 1
+        service.reader._clock = Clock(EPOCH + timedelta(hours=5))  # noqa: SLF001
+        assert_skew(await service.ask(limit=5), "set")
+        assert len(time_requests(sandbox)) == 2
+        service.reader._clock = Clock()  # noqa: SLF001
+        assert (await service.ask(limit=5)).status_code == 200

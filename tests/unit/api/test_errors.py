@@ -37,6 +37,7 @@ STABLE = {
     "UnknownExchange": (404, "unknown_exchange"),
     "UnknownMarketType": (404, "unknown_market_type"),
     "UnknownSymbol": (404, "unknown_symbol"),
+    "AmbiguousSymbol": (404, "unknown_symbol"),
     "UnsupportedInterval": (404, "unsupported_interval"),
     "NoCandle": (404, "not_found"),
     "NeverTraded": (404, "not_found"),

@@ -70,7 +70,7 @@ Adapters = dict[tuple[str, str], type[ExchangeAdapter]]
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What entrypoints work with."""
+    """The parts that entry points work with."""
 
     settings: Settings
     database: Database
@@ -95,7 +95,7 @@ class Services:
 
 
 def installed_adapters() -> Adapters:
-    """Find every exchange that is installed, ours and others', by exchange and market type."""
+    """Return every installed adapter, by exchange and market type."""
     loaded: list[type[ExchangeAdapter]] = [
         point.load() for point in entry_points(group=ENTRY_POINT_GROUP)
     ]
@@ -215,7 +215,7 @@ async def _open_read_servers(
 
 @dataclass(frozen=True, slots=True)
 class _Shared:
-    """What the markets of a process share."""
+    """The parts that the markets of a process share."""
 
     settings: Settings
     database: Database

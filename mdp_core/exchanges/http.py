@@ -1,7 +1,7 @@
-"""The adapters' only way to the network: budget, deadline, attempts, and errors made ours.
+"""Send the adapters' requests: budget, deadline, attempts, translated errors.
 
 Every httpx and JSON error is turned here into a subclass of `ExchangeError`; above this module
-nobody knows that there is HTTP.
+no module knows that there is HTTP.
 """
 
 import asyncio
@@ -38,8 +38,8 @@ _WAITING_PART = 0.95
 # The longest answers are lists of symbols, of some megabytes.
 _LONGEST_BODY_BYTES = 32 << 20
 
-# How long everybody waits after a refusal that names no time. Binance: 429 means stop, and going on
-# leads to 418, a ban of two minutes or more; 403 comes from a firewall that abuse triggers.
+# How long all processes wait after a refusal that names no time. Binance: 429 means stop, and
+# going on leads to 418, a ban of two minutes or more; 403 comes from a firewall that abuse triggers.
 # https://developers.binance.com, usds-margined-futures/general-info, "Limits"
 _BLOCKS_SECONDS = {429: 60.0, 418: 120.0, 403: 120.0}
 _REQUEST_TIMEOUT = 408  # the exchange's own: it may be asked again
@@ -232,5 +232,5 @@ def _log_retry(details: RetryDetails) -> None:
 
 def _wait_before_retry(error: Exception) -> bool | float:
     if isinstance(error, RateLimited):
-        return 0.0  # the budget waits, with everybody else behind this egress
+        return 0.0  # the budget waits, as for all processes behind this egress
     return isinstance(error, ExchangeUnavailable | BadPayload)

@@ -1,8 +1,9 @@
-"""Who fills a page: one task in a process, one process of all.
+"""Fill each page once: one task per page in a process, one claim of all processes.
 
 The tasks are owned here and not by the requests that wait for them: a client that leaves cancels
-nothing, and whoever else wants the page waits for the same task. Tokens come first, so that nobody
-keeps others from a page while waiting for them; then the claim; then the coverage is read again.
+nothing, and another request for the page waits for the same task. Tokens come first, so that a
+task keeps no other process from a page while it waits for them; then the claim; then the coverage
+is read again.
 """
 
 import asyncio
@@ -31,19 +32,19 @@ from mdp_core.ratelimit.scheduler import RequestScheduler
 from mdp_core.storage.candles.candle_store import CandleStore
 from mdp_core.storage.candles.claims import Claims
 
-# How long to wait before looking again at a page that another process works at.
-_LOOK_AGAIN_SECONDS = (0.05, 0.25)
+# How long to wait before the coverage is read again of a page that another process fills.
+_AGAIN_SECONDS = (0.05, 0.25)
 
-# What is told to somebody whose page got no tokens in time.
+# When a caller may try again whose page got no tokens in time.
 _RETRY_SECONDS = 1.0
 
-# What is no page's own fault: the others would meet it too.
+# Errors that are no page's own: the others would meet them too.
 _OUT_OF_ORDER = (ExchangeUnavailable, RateLimited, StoreUnavailable)
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a page could not be filled."""
+    """A page that could not be filled, and the reason."""
 
     page: Page
     error: MdpError
@@ -51,7 +52,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class FillLimits:
-    """How much is done at once for one exchange, and how long it is waited for."""
+    """The bounds of the filling for one exchange."""
 
     waiting: int
     """Requests that wait for pages at the most."""
@@ -71,7 +72,7 @@ class _PageTask:
 
 
 class PageFiller:
-    """Has the store hold pages of one exchange's series, asking for each of them once."""
+    """Fills pages of one exchange's series, each of them by one task."""
 
     def __init__(
         self,
@@ -96,27 +97,27 @@ class PageFiller:
         watermarks: Watermarks,
         context: RequestContext,
     ) -> list[Failure]:
-        """Fill the pages, or wait for those who are filling them; what succeeded stays stored.
+        """Fill the pages, or wait for the tasks that do; what succeeded stays stored.
 
         Once the exchange or the store turns out to be out of order, pages that were not begun and
-        that nobody else waits for are given up.
+        that no other request waits for are given up.
 
         Raises:
             Overloaded: Too many wait already.
         """
         self._start(series, pages, watermarks, context)
-        works = [self._page_tasks[series.id, page.index] for page in pages]
-        with self._waiting_for(works, context) as waited:
+        page_tasks = [self._page_tasks[series.id, page.index] for page in pages]
+        with self._waiting_for(page_tasks, context) as waited:
             verdict = await self._ended(series, waited, context.until)
         return [
             Failure(page, error)
-            for page, work in zip(pages, works, strict=True)
-            if (error := _error(series, work, verdict))
+            for page, page_task in zip(pages, page_tasks, strict=True)
+            if (error := _error(series, page_task, verdict))
         ]
 
     async def aclose(self) -> None:
         """End the tasks that still run; what they had saved stays."""
-        tasks = {work.task for work in self._page_tasks.values()}
+        tasks = {page_task.task for page_task in self._page_tasks.values()}
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -128,50 +129,52 @@ class PageFiller:
         watermarks: Watermarks,
         context: RequestContext,
     ) -> None:
-        """Have a task for each page; adjacent ones that are new share one, and its request."""
+        """Start a task for each new page; adjacent ones share one, and its request."""
         if self._waiting >= self._limits.waiting:
             raise Overloaded
         new = [page for page in pages if (series.id, page.index) not in self._page_tasks]
         for run in adjacent_runs(new, self._fetcher.facts.pages_per_request):
-            work = _PageTask(run, Urgency(context.priority))
-            self._page_tasks |= dict.fromkeys(_keys(series, work), work)
-            work.task = asyncio.create_task(self._fill(series, work, watermarks, context))
-            work.task.add_done_callback(lambda _, work=work: self._forget(series, work))
+            page_task = _PageTask(run, Urgency(context.priority))
+            self._page_tasks |= dict.fromkeys(_keys(series, page_task), page_task)
+            page_task.task = asyncio.create_task(self._fill(series, page_task, watermarks, context))
+            page_task.task.add_done_callback(
+                lambda _, page_task=page_task: self._forget(series, page_task)
+            )
 
-    def _forget(self, series: Series, work: _PageTask) -> None:
-        for key in _keys(series, work):
-            if self._page_tasks.get(key) is work:
+    def _forget(self, series: Series, page_task: _PageTask) -> None:
+        for key in _keys(series, page_task):
+            if self._page_tasks.get(key) is page_task:
                 del self._page_tasks[key]
-        if work.task.done() and not work.task.cancelled():
-            work.task.exception()  # nobody may be left to see it
+        if page_task.task.done() and not page_task.task.cancelled():
+            page_task.task.exception()  # the waiters may have gone
 
     @contextmanager
     def _waiting_for(
-        self, works: Sequence[_PageTask], context: RequestContext
+        self, page_tasks: Sequence[_PageTask], context: RequestContext
     ) -> Generator[set[_PageTask]]:
-        """Count as somebody who waits for what is in the set that this gives."""
-        waited = set(works)
-        for work in waited:
-            work.waiting += 1
-            work.urgency.raise_to(context.priority)
+        """Count as a waiter for the tasks of the set that this yields."""
+        waited = set(page_tasks)
+        for page_task in waited:
+            page_task.waiting += 1
+            page_task.urgency.raise_to(context.priority)
         self._waiting += 1
         try:
             yield waited
         finally:
             self._waiting -= 1
-            for work in waited:
-                work.waiting -= 1
+            for page_task in waited:
+                page_task.waiting -= 1
 
     async def _ended(
         self, series: Series, waited: set[_PageTask], until: float | None
     ) -> MdpError | None:
-        """Wait until all have ended; tell what was out of order, if anything was.
+        """Wait until all have ended; return what was out of order, if anything was.
 
-        What has no tokens at `until` (the event loop's time) is waited for no more: somebody in
-        less haste may have begun it, and go on waiting.
+        A task that has no tokens at `until` (the event loop's time) is waited for no longer: it
+        may have been begun for a caller of lower priority, and go on for that one.
         """
         verdict: MdpError | None = None
-        while pending := {work.task for work in waited if not work.task.done()}:
+        while pending := {page_task.task for page_task in waited if not page_task.task.done()}:
             left = None if until is None else until - asyncio.get_running_loop().time()
             if verdict:  # a page that was refused its claim is back in the queue
                 left = _RETRY_SECONDS
@@ -186,49 +189,51 @@ class PageFiller:
         return verdict
 
     def _give_up(self, series: Series, waited: set[_PageTask]) -> None:
-        """Wait no more for what was not begun; what nobody waits for then is not done at all."""
-        for work in [work for work in waited if not work.is_begun]:
-            waited.remove(work)
-            work.waiting -= 1
-            if not work.waiting:
-                self._forget(series, work)
-                work.task.cancel()
+        """Leave the tasks that were not begun; one without any waiter is cancelled."""
+        for page_task in [page_task for page_task in waited if not page_task.is_begun]:
+            waited.remove(page_task)
+            page_task.waiting -= 1
+            if not page_task.waiting:
+                self._forget(series, page_task)
+                page_task.task.cancel()
 
     async def _fill(
-        self, series: Series, work: _PageTask, watermarks: Watermarks, context: RequestContext
+        self, series: Series, page_task: _PageTask, watermarks: Watermarks, context: RequestContext
     ) -> None:
-        context = replace(context, urgency=work.urgency)
-        whole = hull([page.window for page in work.pages])
+        context = replace(context, urgency=page_task.urgency)
+        whole = hull([page.window for page in page_task.pages])
         weight = self._fetcher.facts.tariff.weigh(series.grid.count(whole.start, whole.end))
         respected_until: float | None = None
         while True:
             async with self._scheduler.permit(weight, context) as permit:
-                work.is_begun = True
-                pages = [page.index for page in work.pages]
+                page_task.is_begun = True
+                pages = [page.index for page in page_task.pages]
                 async with self._claims.claim(series.id, pages) as is_ours:
                     now = time.monotonic()
                     respected_until = respected_until or now + self._limits.claim_seconds
                     if is_ours or now > respected_until:
                         holding = context.holding(permit)
-                        return await self._fetcher.fetch(series, work.pages, watermarks, holding)
-            work.is_begun = False
-            await asyncio.sleep(random.uniform(*_LOOK_AGAIN_SECONDS))  # noqa: S311 - not a secret
+                        return await self._fetcher.fetch(
+                            series, page_task.pages, watermarks, holding
+                        )
+            page_task.is_begun = False
+            await asyncio.sleep(random.uniform(*_AGAIN_SECONDS))  # noqa: S311 - not a secret
             final = whole.clip(whole.start, watermarks.settled_until)
             if not (final.is_empty or await self._store.missing(series.id, final)):
                 return None
 
 
-def _keys(series: Series, work: _PageTask) -> list[tuple[int, int]]:
-    return [(series.id, page.index) for page in work.pages]
+def _keys(series: Series, page_task: _PageTask) -> list[tuple[int, int]]:
+    return [(series.id, page.index) for page in page_task.pages]
 
 
-def _error(series: Series, work: _PageTask, verdict: MdpError | None) -> MdpError | None:
-    """Give why a work was not done, or was given up; what is no `MdpError` is raised."""
-    if not work.task.done():
+def _error(series: Series, page_task: _PageTask, verdict: MdpError | None) -> MdpError | None:
+    """Return the reason why a task failed or was left; raise what is no `MdpError`."""
+    if not page_task.task.done():
         return verdict
-    if work.task.cancelled():
+    if page_task.task.cancelled():
         return verdict or ExchangeUnavailable(series.exchange, "is not asked: this service stops")
-    error = work.task.exception()
+    error = page_task.task.exception()
     if error is not None and not isinstance(error, MdpError):
         raise error
     return copied(error) if error else None

@@ -1,4 +1,4 @@
-"""What the service needs of one exchange and market type, in one hand."""
+"""The parts that serve one exchange and market type."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,7 +16,7 @@ from mdp_core.ratelimit.tariff import Terms
 
 @dataclass(frozen=True, slots=True)
 class MarketContext:
-    """An exchange's adapter, its clock, its pages, what was asked lately, and what is in doubt."""
+    """An exchange's adapter, clock, filler, provisional ranges and rechecker."""
 
     adapter: ExchangeAdapter
     exchange_clock: ExchangeClock

@@ -1,7 +1,7 @@
-"""From gaps to pages: what to ask an exchange for. Pure.
+"""Grow gaps to pages, the units of a request to an exchange. Pure.
 
-Pages lie on a canonical grid (page index = slot index // page size), so that whoever asks for
-overlapping windows asks for the same pages, and a page is asked for once.
+Pages lie on a canonical grid (page index = slot index // page size), so that requests for
+overlapping windows want the same pages, and a page is asked for once.
 """
 
 from collections.abc import Sequence

@@ -23,7 +23,7 @@ _MOST_SERIES = 20_000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ProvisionalRange:
-    """Closed candles that are not final yet, all there were in `window` when it was asked for."""
+    """All closed candles of `window` when it was asked for; they may still change."""
 
     window: Window
     candles: Candles
@@ -33,7 +33,7 @@ class ProvisionalRange:
 
 
 class ProvisionalCache:
-    """The provisional ranges of one exchange's series, each for `seconds`, by series and page."""
+    """The provisional ranges of one exchange's series, each for `seconds`."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -49,7 +49,7 @@ class ProvisionalCache:
     def keep(
         self, series: Series, page: int, window: Window, candles: Candles, *, at_edge: bool
     ) -> None:
-        """Cache what came for `window`, the end of a page, in place of what was cached of it.
+        """Cache the candles of `window`, the end of a page, in place of older ones.
 
         A straggler, which was asked for before the edge moved on, replaces nothing newer.
         """

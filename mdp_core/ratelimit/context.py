@@ -1,4 +1,4 @@
-"""On whose behalf an exchange is asked: it travels as an argument, from the service to the wire."""
+"""The context of a request, handed down from the service to the wire."""
 
 import asyncio
 import time
@@ -45,12 +45,12 @@ class Slots:
             self.changed.set()
 
     def occupy(self) -> None:
-        """Take a place, free or not: a page task that goes on has tokens and claims already."""
+        """Take a place, free or not: the page task has its tokens and claims already."""
         self.free -= 1
 
 
 class Permit:
-    """The slot of one page, and the tokens that were taken for it and are not spent yet."""
+    """The slot of one page, and its tokens that are not spent yet."""
 
     def __init__(self, slots: Slots, tokens: float) -> None:
         self._slots = slots
@@ -74,7 +74,7 @@ class Permit:
 
 @dataclass(frozen=True, slots=True)
 class RequestContext:
-    """How urgently to ask an exchange, until when, with whose permit, and for whose count.
+    """The urgency, deadline, permit and count with which an exchange is asked.
 
     `deadline` is the event loop's time up to which the caller waits for its answer, `until` the
     time up to which it waits for tokens; None: for ever. Without a permit every request waits for

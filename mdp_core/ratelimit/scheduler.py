@@ -20,7 +20,7 @@ from mdp_core.ratelimit.priority import Urgency
 
 @dataclass(slots=True, eq=False)
 class _Waiter:
-    """Somebody who waits for tokens, and for a slot if it `takes_slot`."""
+    """A request that waits for tokens, and for a slot if it `takes_slot`."""
 
     weight: float
     urgency: Urgency
@@ -33,7 +33,7 @@ class _Waiter:
 # go together share their round trips to the database.
 _TOGETHER_SECONDS = 0.25
 
-# What is told to somebody whose time is up while there is no telling how long the others take.
+# When a caller may try again whose time is up while it is not known how long the others take.
 _RETRY_SECONDS = 1.0
 
 
@@ -80,12 +80,12 @@ class RequestScheduler:
         await self._wait(weight, context.urgency, takes_slot=False, until=until)
 
     async def settle(self, weight: float) -> None:
-        """Give back what a request turned out not to cost (or, if negative, take what is owed)."""
+        """Return the tokens that a request did not cost; a negative weight takes more."""
         if weight:
             await self._budget.settle(weight)
 
     async def block(self, seconds: float, why: str) -> None:
-        """Have everybody behind this egress wait: the exchange said so."""
+        """Let no process behind this egress send a request for so long."""
         until = asyncio.get_running_loop().time() + seconds
         self._blocked_until = max(self._blocked_until, until)
         await self._budget.block(seconds, why)
@@ -95,7 +95,7 @@ class RequestScheduler:
         self._budget.observe_limit(headers, sent_at)
 
     async def aclose(self) -> None:
-        """Let nobody through any more."""
+        """Admit no more requests."""
         if self._serving:
             self._serving.cancel()
             await asyncio.gather(self._serving, return_exceptions=True)
@@ -135,7 +135,7 @@ class RequestScheduler:
             await self._budget.settle(tokens)
 
     async def _serve(self) -> None:
-        """Admit whoever waits, one priority at a time, until nobody does."""
+        """Admit the waiters, one priority at a time, until there are none."""
         while self._waiting:
             self._slots.changed.clear()
             wait_seconds = await self._admit(batch) if (batch := self._next()) else None
@@ -145,23 +145,24 @@ class RequestScheduler:
                         await self._slots.changed.wait()
 
     def _next(self) -> list[_Waiter]:
-        """Choose the most urgent of those who could go now, in the order in which they came."""
-        ready = [each for each in self._waiting if not each.takes_slot or self._slots.free > 0]
-        first = min((each.urgency.priority for each in ready), default=None)
+        """Return the most urgent waiters that could go now, in order of arrival."""
+        free = self._slots.free > 0
+        ready = [waiter for waiter in self._waiting if free or not waiter.takes_slot]
+        first = min((waiter.urgency.priority for waiter in ready), default=None)
         slots = max(self._slots.free, 0)
         batch: list[_Waiter] = []
-        for waiter in (each for each in ready if each.urgency.priority == first):
+        for waiter in (waiter for waiter in ready if waiter.urgency.priority == first):
             if not waiter.takes_slot or slots > 0:
                 slots -= waiter.takes_slot
                 batch.append(waiter)
         return batch
 
     async def _admit(self, batch: list[_Waiter]) -> float:
-        """Take tokens for as many of `batch` as there are; tell how long to wait for more."""
+        """Take tokens for as many of `batch` as there are; return the wait for more."""
         weights = [waiter.weight for waiter in batch]
         try:
             taken = await self._budget.take(weights, batch[0].urgency.priority)
-        except Exception as error:  # noqa: BLE001 - whoever waits raises it
+        except Exception as error:  # noqa: BLE001 - the waiters raise it
             for waiter in batch:
                 self._leave(waiter, error)
             return 0.0
@@ -178,7 +179,7 @@ class RequestScheduler:
         return (taken.wait_seconds + others) * random.uniform(1.0, 1.1)  # noqa: S311 - not a secret
 
     def _give_up(self, wait_seconds: float) -> None:
-        """Tell those who can't wait as long as the first of all has to."""
+        """Refuse the waiters that can't wait as long as the first of all has to."""
         then = asyncio.get_running_loop().time() + wait_seconds
         for waiter in list(self._waiting):
             if waiter.until is not None and waiter.until < then:
@@ -195,6 +196,6 @@ class RequestScheduler:
 
 
 def _was_admitted(waiter: _Waiter) -> bool:
-    """Tell whether a waiter that was cancelled or timed out had got what it waited for."""
+    """Return whether a waiter that was cancelled or timed out had been admitted."""
     admitted = waiter.admitted
     return admitted.done() and not admitted.cancelled() and admitted.exception() is None

@@ -1,4 +1,4 @@
-"""From the four words of a request to a series, fetching what the catalog lacks."""
+"""Resolve the four names of a request to a series."""
 
 import asyncio
 import time
@@ -54,7 +54,7 @@ class SeriesResolver:
     async def without_history_start(
         self, adapter: ExchangeAdapter, context: RequestContext
     ) -> list[Series]:
-        """Give the kept series of a market whose beginning is not known."""
+        """Return the stored series of a market whose history start is not known."""
         facts = adapter.facts
         market = (facts.name, facts.market_type)
         names = await self._catalog.names_without_history_start(*market)
@@ -66,7 +66,7 @@ class SeriesResolver:
         self._forget(series)
 
     async def doubt_history_start(self, series: Series, context: RequestContext) -> Series:
-        """Ask again, by another width, for a history start that was told once; return the series.
+        """Ask again, by another width, for a history start with one witness.
 
         Raises:
             ExchangeError: The exchange can't be asked, or contradicts itself.
@@ -123,7 +123,7 @@ class SeriesResolver:
         interval: str,
         context: RequestContext = DEFAULT_CONTEXT,
     ) -> Series:
-        """Give the series that a request names; the first time, where its history begins is asked.
+        """Return the series that a request names; a new one's history start is probed.
 
         Args:
             exchange: A name, e.g. `binance`.
@@ -152,7 +152,7 @@ class SeriesResolver:
         interval: str,
         context: RequestContext = DEFAULT_CONTEXT,
     ) -> Series:
-        """Give the series that four words name, as `series`, but ask nobody where it begins.
+        """Return the series that four names mean, as `series`, without a probe.
 
         Raises:
             MdpError: As `series`.
@@ -167,7 +167,7 @@ class SeriesResolver:
         )
 
     async def first_day(self, series: Series) -> datetime | None:
-        """Give when the first daily candle of a kept series' symbol opens, if that is known."""
+        """Return the open time of the symbol's first daily candle, if that is known."""
         return await self._catalog.first_day(series)
 
     async def look_up(self, adapter: ExchangeAdapter, names: Sequence[tuple[str, str]]) -> None:
@@ -206,7 +206,7 @@ class SeriesResolver:
         listing = await self.directory.listing(adapter, symbol, context)
         series = await self._history_starts.series(adapter, listing, offered, context)
         # What has not begun to trade may begin at any moment, like any other candle; where it did
-        # may be found at any moment by whoever searches.
+        # may be found at any moment by a search.
         is_awaited = series.history_start is None
         seconds = adapter.facts.poll_seconds if is_awaited else _BELIEVED_SECONDS
         self._believe(key, series, seconds)

@@ -1,4 +1,4 @@
-"""The markets and symbols that there are, from the catalog, else from the exchange."""
+"""The markets and symbols, from the catalog, else from the exchange."""
 
 import asyncio
 import logging
@@ -34,7 +34,7 @@ _LARGEST_LOSS = 0.2
 
 
 class SymbolDirectory:
-    """Finds markets and symbols; asks an exchange for its list when a symbol is not known."""
+    """Finds markets and symbols; fetches the list when a symbol is not known."""
 
     def __init__(
         self, catalog: Catalog, adapters: Mapping[tuple[str, str], ExchangeAdapter]

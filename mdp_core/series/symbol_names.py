@@ -23,7 +23,7 @@ def find_listing(
 
 
 def _find_name(text: str, listings: Sequence[Listing]) -> Listing | None:
-    """Find the only symbol of that name."""
+    """Return the only listing of that name."""
     owners = next((each for each in _owners(text, listings) if len(each) == 1), ())
     return next(iter(owners), None)
 
@@ -40,7 +40,7 @@ def check_unambiguous(adapter: ExchangeAdapter, text: str, listings: Sequence[Li
 
 
 def _owners(text: str, listings: Sequence[Listing]) -> list[list[Listing]]:
-    """Find by canonical name, by native id, and by either without regard to case."""
+    """Return the owners by canonical name, native id, and either in any case."""
     folded = text.casefold()
     tests = (
         [each for each in listings if each.symbol.name == text],
@@ -56,7 +56,7 @@ def _owners(text: str, listings: Sequence[Listing]) -> list[list[Listing]]:
 
 
 def near_names(text: str, listings: Sequence[Listing]) -> list[str]:
-    """Give names that `text` may have been meant for, the nearest first.
+    """Return names that `text` may have been meant for, the nearest first.
 
     It is compared with canonical names, with the exchange's own, and with bases.
     """

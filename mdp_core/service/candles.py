@@ -1,4 +1,4 @@
-"""Cache-through: the candles of a window, from the store where it has them, else fetched first.
+"""Serve the candles of a window; what the store lacks is fetched first.
 
 A request is aligned to the series' grid and cut at the last closed candle; what one query of the
 store does not answer is filled by a scan; then the answer is described, and its candles are read
@@ -68,7 +68,7 @@ class CandleService:
         self._usage = usage
 
     def interactive(self) -> RequestContext:
-        """Return the context of a caller that waits for its answer, as long as a request may."""
+        """Return the context of a caller that waits as long as a request may."""
         return RequestContext.within(self._limits.deadline_seconds)
 
     async def resolve(self, query: CandleQuery, context: RequestContext) -> Series:
@@ -132,7 +132,7 @@ class CandleService:
         return block
 
     async def holds(self, answer: Answer) -> bool:
-        """Return whether the stored part of an answer is still the same: nothing was repaired."""
+        """Return whether the stored part of an answer is still the same."""
         snapshot = await self._reader.snapshot(answer.series.id, answer.stored)
         return snapshot.versions.of(answer.stored) <= answer.versions.epoch
 
@@ -152,7 +152,7 @@ class CandleService:
         return _Request(bounds, market, watermarks, scan, problem)
 
     async def _believed(self, series: Series, bounds: Bounds, context: RequestContext) -> Series:
-        """Return the series; a history start that empties the window is asked for again first."""
+        """Return the series; a start that empties the window is asked for again first."""
         begins, end = series.history_start, bounds.end
         is_told_once = series.history_witnesses < AGREED and series.history_source != SEARCHED
         if begins is None or end is None or end > begins or not is_told_once:

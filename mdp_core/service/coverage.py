@@ -1,4 +1,4 @@
-"""What the store has of a series, and why the rest is not there."""
+"""The coverage of a series, and the reasons for its gaps."""
 
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping
@@ -25,7 +25,7 @@ _MOST_SLOTS = 100_000
 
 
 class SlotState(StrEnum):
-    """What is known of a window."""
+    """The knowledge of a window."""
 
     COVERED = "covered"
     CANDLES = "candles"
@@ -49,7 +49,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class CoveragePage:
-    """The first spans of a window, ascending and without holes, and what comes after them."""
+    """The first spans of a window, ascending and without holes, and the rest."""
 
     spans: list[Span]
     rest: Window

@@ -35,7 +35,7 @@ def _expires(_series: int, shared: _Shared, _now: float) -> float:
 
 
 class LatestCandles:
-    """Answers what is newest; forming candles are shared for some seconds and never stored."""
+    """Answers the newest candles; forming ones are shared for seconds, never stored."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class LatestCandles:
         )
 
     async def _is_newest(self, answer: Answer, now: datetime) -> bool:
-        """Return whether no candle has closed since, and none of those before was repaired."""
+        """Return whether no candle has closed since, and none has changed."""
         is_current = answer.window.end == answer.series.grid.floor(now)
         return is_current and await self._candles.holds(answer)
 

@@ -1,4 +1,4 @@
-"""Find the rows of an answer: look up what is stored, fill what is missing, look up again.
+"""Find the rows of an answer: look them up, fill the gaps, look them up again.
 
 The first round is the lookup: one query tells what of the window is covered and when the last of
 the wanted rows opens, and where nothing is missing up to there, that is the answer. Else the scan
@@ -137,7 +137,7 @@ class RowScan:
         return Window(asked.start, self._grid.next(end) if end else asked.end)
 
     async def _fill(self, part: Window, known: _Known | None) -> _Known:
-        """Have the store, or a fresh provisional range, hold `part` or what may be fetched of it.
+        """Have the store or a provisional range hold `part`, or what may be fetched of it.
 
         Args:
             part: On the grid.
@@ -229,7 +229,7 @@ class RowScan:
     async def _edge(
         self, window: Window, fresh: Sequence[ProvisionalRange]
     ) -> tuple[Candles, list[Window], Doubts]:
-        """Return the rows of a window that begins with a provisional range, its gaps and doubts."""
+        """Return rows, gaps and doubts of a window that begins with a provisional range."""
         doubts = Doubts()
         provisional = [part.window for part in fresh]
         candles = [part.candles.inside(window) for part in self._ranges]

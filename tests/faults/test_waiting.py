@@ -71,7 +71,7 @@ async def test_each_caller_of_a_batch_gets_an_error_of_its_own() -> None:
 
 
 async def test_scheduler_serves_in_no_request_s_context(services: Services) -> None:
-    """What it logs and counts is not of the request that happened to come first."""
+    """Its logs and counts are not those of the request that came first."""
     budget = _WatchedBudget(services.database, "binance", "own", Tariff(10, 10), share=1.0)
     budget.seen = []
     scheduler = RequestScheduler("binance", budget, slots=1)
@@ -130,7 +130,7 @@ async def test_database_that_stands_still_is_named_and_not_the_exchange(
 async def test_page_that_is_back_in_the_queue_is_not_waited_for_without_end(
     services: Services, database: psycopg.Connection
 ) -> None:
-    """Its claim was refused, then came a ban: an interactive caller hears of it in time."""
+    """Its claim was refused, then came a ban: an interactive caller is told in time."""
     query = CandleQuery("binance", "perp", "BTC-USDT", "1m", limit=1)
     series = (await answer_to(services, query)).series
     market, grid = services.markets["binance", "perp"], series.grid

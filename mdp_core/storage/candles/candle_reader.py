@@ -35,7 +35,7 @@ _UNKNOWN = -1
 
 @dataclass(frozen=True, slots=True)
 class Doubts:
-    """Covered slots without a candle that will be asked for again, and when the next ones are."""
+    """Unconfirmed slots, and the time at which the next of them are asked for again."""
 
     windows: Sequence[Window] = ()
     due: datetime | None = None

@@ -1,8 +1,8 @@
-"""Reading from a replica where it knows enough, and from the primary where it doesn't.
+"""Read from a replica where it knows enough, and from the primary where it doesn't.
 
-A streaming replica shows a moment of the primary's past. Whoever reads says in one statement what
-it has to know of that moment, so coverage, epoch and rows are of one snapshot of one server; where
-that is not enough, because a fill has not arrived there yet, the primary is asked the same.
+A streaming replica shows a moment of the primary's past. One statement reads all that a caller has
+to know of that moment, so coverage, version and rows are of one snapshot of one server; where that
+is not enough, because a fill has not arrived there yet, the primary is asked the same.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ FROM pg_control_system()
 
 
 class ReplicaState(StrEnum):
-    """What is made of the replica: it is read, it can't be had, or it is none of this database."""
+    """The use of the replica: it is read, away, or none of this database."""
 
     USED = "used"
     AWAY = "away"
@@ -48,7 +48,7 @@ class ReplicaState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Which server this is: its files, the database, whether it follows, since when it runs."""
+    """The identity of a server: files, database, whether it follows, its start."""
 
     system: int
     database: str
@@ -58,7 +58,7 @@ class Identity:
     def may_answer_for(self, primary: "Identity") -> bool:
         """Tell whether this is a replica of the primary, or the primary itself.
 
-        A replica that was promoted has the same files and goes its own way: it follows nobody.
+        A replica that was promoted has the same files and goes its own way: it follows no server.
         """
         is_the_same = self.started_at == primary.started_at
         return (self.system, self.database) == (primary.system, primary.database) and (
@@ -90,14 +90,14 @@ class ReadServers:
 
     @property
     def state(self) -> ReplicaState | None:
-        """What is made of the replica; None if there is none to be made anything of."""
+        """The use of the replica; None if there is none."""
         if self._replica is None:
             return None
         return self._state or ReplicaState.AWAY
 
     @asynccontextmanager
     async def opened(self) -> AsyncGenerator[None]:
-        """Look after the replica until the context is left; no question goes on after that."""
+        """Watch the replica until the context is left; no statement goes on after that."""
         watching = [asyncio.create_task(self._watch(self._replica))] if self._replica else []
         try:
             yield
@@ -114,7 +114,7 @@ class ReadServers:
         *,
         is_enough: Callable[[Sequence[Row]], bool],
     ) -> Sequence[Row]:
-        """Read rows from the replica; where it has gone, or they don't suffice, from the primary.
+        """Read rows from the replica; where they can't be had or don't suffice, elsewhere.
 
         Args:
             query: One statement, which may be sent twice; arrays come as columns of numpy.
@@ -155,7 +155,7 @@ class ReadServers:
     def _forget(self, task: asyncio.Task[Any]) -> None:
         self._asking.discard(task)
         if not task.cancelled():
-            task.exception()  # whoever waits for it still raises it
+            task.exception()  # its caller still raises it
 
     async def _watch(self, replica: Database) -> None:
         while True:

@@ -1,4 +1,4 @@
-"""The scan against sets of slots: what is stored, provisional, absent and missing, at random."""
+"""The scan against sets of slots: stored, provisional, absent and missing ones."""
 
 import random
 from dataclasses import dataclass, replace
@@ -69,7 +69,7 @@ class _Scene:
 
 
 class _Store:
-    """A series whose coverage and provisional ranges are those of one scene after the other."""
+    """A series that shows one scene after the other."""
 
     def __init__(self, services: Services, series: Series, database: psycopg.Connection) -> None:
         self._services = services
@@ -83,7 +83,7 @@ class _Store:
         return candles_of([(ms, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0) for ms in times])
 
     async def show(self, scene: _Scene) -> None:
-        """Make the store and the cache of provisional ranges hold a scene, and nothing else."""
+        """Make the store and the provisional ranges hold a scene, and nothing else."""
         self._database.execute("DELETE FROM candles WHERE series_id = %s", [self.series.id])
         self._database.execute("UPDATE series SET coverage = '{}' WHERE id = %s", [self.series.id])
         grid, ranges = self.series.grid, ProvisionalCache(60)
@@ -118,7 +118,7 @@ class _Store:
 async def test_lookup_agrees_with_sets_of_slots(
     services: Services, database: psycopg.Connection, seed: int
 ) -> None:
-    """It answers exactly where every slot that the answer needs is known, with exactly its rows."""
+    """It answers exactly where every slot that it needs is known, with those rows."""
     draw = random.Random(seed)  # noqa: S311 - no secret
     answer = await answer_to(services, _QUERY)
     store = _Store(services, answer.series, database)

@@ -39,7 +39,8 @@ _WAITING_PART = 0.95
 _LONGEST_BODY_BYTES = 32 << 20
 
 # How long all processes wait after a refusal that names no time. Binance: 429 means stop, and
-# going on leads to 418, a ban of two minutes or more; 403 comes from a firewall that abuse triggers.
+# going on leads to 418, a ban of two minutes or more; 403 comes from a firewall that abuse
+# triggers.
 # https://developers.binance.com, usds-margined-futures/general-info, "Limits"
 _BLOCKS_SECONDS = {429: 60.0, 418: 120.0, 403: 120.0}
 _REQUEST_TIMEOUT = 408  # the exchange's own: it may be asked again

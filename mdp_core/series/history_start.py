@@ -8,7 +8,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -233,6 +233,7 @@ class HistoryStarts:
         assert series, "it was added a moment ago and is never deleted"  # noqa: S101 - for the type checker
         if beginning and series.history_start == beginning.time:
             await self.rechecks.begin(series, beginning)
+            return replace(series, history_witnesses=beginning.witnesses)
         return series
 
     async def _keep(self, series: Series, rows: Candles, settled: datetime) -> None:

@@ -8,10 +8,12 @@ import httpx
 import psycopg
 import pytest
 import stamina
-from conftest import Sandbox, one_kind_of_database, serving
+from support.postgres import one_kind_of_database
+from support.sandbox import Sandbox
+from support.services import serving
 
 from mdp_core.domain.series import Symbol
-from mdp_core.series import resolver
+from mdp_core.series import symbol_directory
 from mdp_core.settings import Settings
 from mdp_core.wiring import Services
 
@@ -35,7 +37,7 @@ def _no_waiting_between_attempts() -> Generator[None]:
 @pytest.fixture
 def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if five seconds had passed after each failure."""
-    monkeypatch.setattr(resolver, "_FAILURE_SECONDS", 0.0)
+    monkeypatch.setattr(symbol_directory, "_FAILURE_SECONDS", 0.0)
 
 
 async def list_symbols(client: httpx.AsyncClient, exchange: str) -> httpx.Response:

@@ -177,6 +177,8 @@ class CandleService:
         """Have the store hold what it lacks; its epoch is read after that."""
         direction = FromEnd() if query.start is None else FromStart()
         market, series, watermarks = request.market, request.series, request.watermarks
+        if request.problem is None:  # what is fetched must be closed by the exchange's own clock
+            await market.exchange_clock.watermarks(series, query.end, request.wanted.context)
         walk = RowScan(self._store, market, series, watermarks, request.wanted)
         found = await walk.find(direction)
         look = await self._reader.look(series.id, found.stored)
@@ -255,7 +257,7 @@ async def _watermarks(
     """
     problem: ExchangeError | None = None
     try:
-        watermarks = await market.exchange_clock.watermarks(series, query.end, context)
+        watermarks = await market.exchange_clock.watermarks_for_lookup(series, query.end, context)
     except ExchangeUnavailable as error:
         if query.start is None or query.end is not None:
             raise

@@ -68,6 +68,7 @@ absences = Table(
     Column("next_due_at", TIME, nullable=False, comment="time of the next recheck"),
     Column("attempts", Integer, nullable=False, server_default=text("0")),
     Column("last_live_at", TIME, comment="last observation that counts as evidence"),
+    Column("claimed_until", TIME, comment="real time until which one process rechecks them"),
     PrimaryKeyConstraint("series_id", "slots"),
     CheckConstraint(bounded("slots"), name="ck_absences_slots"),
     Index("ix_absences_next_due_at", "next_due_at"),

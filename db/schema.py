@@ -79,7 +79,7 @@ symbols = Table(
     Column(
         "history_ends",
         TIME,
-        comment="newest candle that the exchange gives without a window; of delisted symbols",
+        comment="close of the newest candle asked for without a window; of delisted symbols",
     ),
     Column("history_ends_source", Text, comment="interval and request that told history_ends"),
     Column("history_ends_checked_at", TIME, comment="last time that history_ends was asked for"),
@@ -105,6 +105,13 @@ series = Table(
     ),
     Column("history_begins", TIME, comment="open time of the exchange's first candle"),
     Column("history_source", Text, comment="how history_begins is known"),
+    Column(
+        "history_witnesses",
+        Integer,
+        nullable=False,
+        server_default=text("0"),
+        comment="questions of different widths that told history_begins",
+    ),
     Column("history_checked_at", TIME, comment="last time that history_begins was asked for"),
     Column("history_recheck_at", TIME, comment="time to ask for history_begins again"),
     Column(

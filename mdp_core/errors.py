@@ -35,7 +35,9 @@ Errors carry their data as attributes and build their own message: what is wrong
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import ClassVar
+from typing import ClassVar, TypeVar
+
+Failed = TypeVar("Failed", bound=BaseException)
 
 _SKEW_RETRY_SECONDS = 5.0  # how often an exchange's clock is read again while it is in doubt
 
@@ -309,6 +311,9 @@ class Overloaded(MdpError):
 
     retry_after_seconds = 1.0
 
+    def __init__(self) -> None:
+        super().__init__("too many requests wait for candles already: try again shortly")
+
 
 class StoreUnavailable(MdpError):
     """The database can't be reached or did not answer in time."""
@@ -332,3 +337,14 @@ class SeriesRepaired(StoreUnavailable):
 
     def __init__(self, series: str) -> None:
         super().__init__(f"{series} was repaired while it was read")
+
+
+def copied(error: Failed) -> Failed:
+    """Return an error like this one for one more caller.
+
+    An error that is raised more than once collects the traceback and the context of every caller.
+    """
+    twin = type(error).__new__(type(error), *error.args)
+    twin.__dict__ |= error.__dict__
+    twin.__cause__, twin.__suppress_context__ = error.__cause__, error.__suppress_context__
+    return twin

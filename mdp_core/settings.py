@@ -5,6 +5,7 @@ from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     Field,
     PlainValidator,
     SecretStr,
@@ -51,9 +52,25 @@ def _clock(value: object) -> Clock:
     return value if isinstance(value, Clock) else Clock.parse(str(value))
 
 
+def _seconds(value: object) -> object:
+    """Read numbers with commas between them; anything else is left to be checked."""
+    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+
+def _ascending(seconds: tuple[float, ...] | None) -> tuple[float, ...] | None:
+    if seconds is not None and (not seconds or list(seconds) != sorted(set(seconds))):
+        message = "must be ascending numbers of seconds with commas between them"
+        raise ValueError(message)
+    return seconds
+
+
+_Age = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _PostgresUrl = Annotated[str, AfterValidator(_postgres_url)]
 _HttpUrl = Annotated[str, AfterValidator(_http_url)]
 _Secret = Annotated[SecretStr, AfterValidator(_strong_secret)]
+_Ages = Annotated[
+    tuple[_Age, ...] | None, NoDecode, BeforeValidator(_seconds), AfterValidator(_ascending)
+]
 _Clock = Annotated[Clock, NoDecode, PlainValidator(_clock)]
 
 
@@ -78,6 +95,8 @@ class ExchangeSettings(BaseSettings):
     """How long after its close a candle may still change."""
     absence_grace_seconds: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     """How long after its close an absent candle may only be late."""
+    rechecks: _Ages = None
+    """Ages in seconds, with commas between them, at which an absent candle is asked for again."""
 
     @classmethod
     def from_environment(cls, exchange: str) -> Self:
@@ -167,6 +186,8 @@ class Settings(DatabaseSettings, TokenSettings, LogSettings):
     """Candles in one answer at the most."""
     max_pages: int = Field(default=100, ge=1)
     """Pages that one request fetches at the most."""
+    second_look_seconds: float = Field(default=2, ge=0, allow_inf_nan=False)
+    """How long after a first answer an absent candle is asked for a second time."""
     clock_tolerance_seconds: float = Field(default=120, gt=0, allow_inf_nan=False)
     """By how much an exchange's clock and ours may differ."""
     concurrent_pages: int = Field(default=8, ge=1)

@@ -18,12 +18,19 @@ from mdp_core.exchanges.base import ExchangeAdapter, ExchangeFacts
 from mdp_core.exchanges.clock import Delays, ExchangeClock
 from mdp_core.exchanges.clock_reading import ClockReader
 from mdp_core.exchanges.http import ExchangeHttp, tell_of_retries
+from mdp_core.fill.absence import RecheckPlan
+from mdp_core.fill.canary import Canary
 from mdp_core.fill.fetcher import PageFetcher
-from mdp_core.fill.filler import Bounds, PageFiller
+from mdp_core.fill.filler import FillLimits, PageFiller
+from mdp_core.fill.history_end import HistoryEnds
 from mdp_core.fill.market import MarketContext
+from mdp_core.fill.observer import Observer
 from mdp_core.fill.provisional import ProvisionalCache
+from mdp_core.fill.rechecks import Rechecker
 from mdp_core.ratelimit.budget import Budget
 from mdp_core.ratelimit.scheduler import RequestScheduler
+from mdp_core.series.history_probes import HistoryProbes
+from mdp_core.series.history_rechecks import HistoryRechecks
 from mdp_core.series.history_start import HistoryStarts
 from mdp_core.series.resolver import SeriesResolver
 from mdp_core.service.candles import CandleService
@@ -34,10 +41,15 @@ from mdp_core.service.repair import Repair
 from mdp_core.service.stored_pages import PageComparer
 from mdp_core.service.verify import Verify
 from mdp_core.settings import ExchangeSettings, Settings
+from mdp_core.storage.candles.absences import AbsenceStore
 from mdp_core.storage.candles.candle_reader import CandleReader
 from mdp_core.storage.candles.candle_store import CandleStore
 from mdp_core.storage.candles.claims import Claims
+from mdp_core.storage.candles.healing import Healer
+from mdp_core.storage.candles.known_candles import KnownCandles
 from mdp_core.storage.catalog.catalog import Catalog
+from mdp_core.storage.catalog.history_ends import HistoryEndStore
+from mdp_core.storage.catalog.history_starts import HistoryStartStore
 from mdp_core.storage.catalog.usage import Usage
 from mdp_core.storage.database.clock_offsets import ClockOffsets
 from mdp_core.storage.database.database import Database, open_database, open_replica
@@ -46,6 +58,11 @@ from mdp_core.storage.jobs.backfills import BackfillStore
 from mdp_core.storage.jobs.job_runs import JobRuns
 
 ENTRY_POINT_GROUP = "mdp.exchanges"
+
+# Ages in seconds at which an absent candle is asked for again, where each interval has one, and
+# where it may only say that nothing was traded.
+_RECHECKS = (30.0, 60.0, 120.0, 600.0, 3600.0, 21_600.0, 86_400.0)
+_SPARSE_RECHECKS = (30.0, 600.0)
 
 Adapters = dict[tuple[str, str], type[ExchangeAdapter]]
 
@@ -57,6 +74,8 @@ class Services:
     settings: Settings
     database: Database
     store: CandleStore
+    absences: AbsenceStore
+    history_starts: HistoryStartStore
     candles: CandleService
     metadata: SeriesResolver
     edge: LatestCandles
@@ -110,7 +129,11 @@ async def open_services(
             )
         )
         shared = _Shared(
-            settings, database, CandleStore(database, settings.clock), Claims(database)
+            settings,
+            database,
+            CandleStore(database, settings.clock),
+            AbsenceStore(database),
+            Claims(database),
         )
         await stack.enter_async_context(aclosing(shared.store))
         await stack.enter_async_context(aclosing(shared.claims))
@@ -123,7 +146,11 @@ async def open_services(
         adapters = {key: market.adapter for key, market in markets.items()}
         catalog = Catalog(database)
         clocks = {market.adapter: market.exchange_clock for market in markets.values()}
-        history_starts = HistoryStarts(catalog, shared.store, shared.claims, clocks, settings.clock)
+        starts, probes = HistoryStartStore(database), HistoryProbes(settings.second_look_seconds)
+        rechecks = HistoryRechecks(starts, probes, settings.clock)
+        history_starts = HistoryStarts(
+            catalog, shared.store, shared.claims, clocks, settings.clock, rechecks=rechecks
+        )
         await stack.enter_async_context(aclosing(history_starts))
         metadata = SeriesResolver(catalog, history_starts, adapters)
         usage, runs, jobs = Usage(database), JobRuns(database), BackfillStore(database)
@@ -131,7 +158,7 @@ async def open_services(
         servers = await stack.enter_async_context(_open_read_servers(database, settings, name))
         reader = CandleReader(servers)
         service = CandleService(
-            shared.store, reader, metadata, markets=markets, limits=settings.limits, usage=usage
+            reader, metadata, markets=markets, limits=settings.limits, usage=usage
         )
         bulk = BulkFill(service, shared.store, markets)
         planning = Planning(bulk, metadata)
@@ -140,23 +167,19 @@ async def open_services(
             settings,
             database,
             shared.store,
+            shared.absences,
+            starts,
             service,
             metadata,
-            LatestCandles(
-                service,
-                metadata,
-                markets,
-                usage,
-                deadline_seconds=settings.request_deadline_seconds,
-            ),
-            Coverage(shared.store, metadata, markets),
+            LatestCandles(service, markets, usage),
+            Coverage(shared.store, shared.absences, metadata, markets),
             markets,
             usage,
             runs,
             jobs,
             bulk,
             planning,
-            Backfills(jobs, bulk, planning, metadata, runs, settings.clock),
+            Backfills(jobs, bulk, planning, metadata, runs, settings.clock, shared.absences),
             HistorySearch(service, shared.store, metadata, markets),
             Repair(comparer, mender),
             Verify(comparer, mender),
@@ -196,6 +219,7 @@ class _Shared:
     settings: Settings
     database: Database
     store: CandleStore
+    absences: AbsenceStore
     claims: Claims
 
 
@@ -229,15 +253,35 @@ async def _open_market(
         offsets = ClockOffsets(shared.database)
         reader = ClockReader(adapter, settings.clock, offsets, tolerance)
         exchange_clock = ExchangeClock(facts, reader, _delays(facts, own))
-        fetcher = PageFetcher(adapter, exchange_clock, shared.store, ranges)
-        filler = PageFiller(shared.store, fetcher, scheduler, shared.claims, _bounds(settings))
-        async with aclosing(exchange_clock), aclosing(filler):
+        plan = RecheckPlan(_recheck_ages(facts, own), facts.retention_candles)
+        observer = _observer(adapter, exchange_clock, shared)
+        fetcher = PageFetcher(observer, exchange_clock, shared.store, ranges, plan)
+        healer = Healer(shared.database)
+        rechecker = Rechecker(observer, exchange_clock, healer, shared.absences, plan)
+        filler = PageFiller(shared.store, fetcher, scheduler, shared.claims, _fill_limits(settings))
+        async with aclosing(exchange_clock), aclosing(filler), aclosing(rechecker):
             per_second = facts.tariff.per_second * own.share
-            yield MarketContext(adapter, exchange_clock, filler, ranges, per_second)
+            yield MarketContext(adapter, exchange_clock, filler, ranges, rechecker, per_second)
 
 
-def _bounds(settings: Settings) -> Bounds:
-    return Bounds(
+def _observer(adapter: ExchangeAdapter, exchange_clock: ExchangeClock, shared: _Shared) -> Observer:
+    clock = shared.settings.clock
+    return Observer(
+        adapter,
+        Canary(adapter, exchange_clock, KnownCandles(shared.database)),
+        HistoryEnds(adapter, HistoryEndStore(shared.database), clock),
+        clock,
+        shared.settings.second_look_seconds,
+    )
+
+
+def _recheck_ages(facts: ExchangeFacts, own: ExchangeSettings) -> list[timedelta]:
+    usual = _RECHECKS if facts.fills_empty_intervals else _SPARSE_RECHECKS
+    return [timedelta(seconds=seconds) for seconds in own.rechecks or usual]
+
+
+def _fill_limits(settings: Settings) -> FillLimits:
+    return FillLimits(
         waiting=settings.max_waiting,
         claim_seconds=settings.attempt_timeout_seconds,
     )

@@ -130,7 +130,7 @@ class JobWorker:
         backfills, context = self._services.backfills, RequestContext.at(Priority.BACKFILL)
         series = await backfills.series(job, context)
         if series.history_start is not None:
-            return series
+            return await self._asked_again(series, context)
         since = job.window.start
         is_begun = (
             not self._facts.supports_first_candle
@@ -139,6 +139,14 @@ class JobWorker:
         if not is_begun:
             raise NeverTraded
         return await backfills.series(job, context)
+
+    async def _asked_again(self, series: Series, context: RequestContext) -> Series:
+        """Return a series whose history start was asked for anew, if that gave an answer."""
+        try:
+            return await self._services.metadata.ask_history_start(series, context)
+        except BadPayload as error:
+            _log.warning("history start of %s: %s", series, error)
+            return series
 
     async def _work(self, job_id: int, series: Series) -> None:
         bulk, order, refusals = self._services.bulk, Apart(), Refusals()

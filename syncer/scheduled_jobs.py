@@ -15,8 +15,10 @@ from mdp_core.storage.jobs.job_runs import RunResult
 from mdp_core.wiring import Services
 from syncer.configured import read_hot, read_keep
 from syncer.history import HistoryStartSearch
+from syncer.history_rechecks import HistoryStartRechecks
 from syncer.keep import Keeper
 from syncer.nightly_check import NightlyCheck
+from syncer.rechecks import Rechecks
 from syncer.runner import ScheduledJob
 from syncer.schedule import Schedule
 from syncer.warm import Warming
@@ -27,6 +29,7 @@ _Result = TypeVar("_Result")
 
 _MINUTE = timedelta(minutes=1)
 _REFRESH_EVERY = timedelta(minutes=10)
+_RECHECK_EVERY = timedelta(seconds=20)
 _KEEP_EVERY = timedelta(hours=1)
 # A failed refresh is tried again by the same run, for nine minutes in all.
 _RETRY_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0, *[30.0] * 16)
@@ -51,6 +54,7 @@ def scheduled_jobs(services: Services) -> list[ScheduledJob]:
     jobs = [_forgetting(services)]
     for adapter in adapters:
         jobs += [_refreshing(services, adapter), _warming(services, adapter, hot)]
+        jobs += [_rechecking(services, adapter), _rechecking_starts(services, adapter)]
         jobs.append(_verifying(services, adapter))
         if any(each.exchange == adapter.facts.name for each in keep):
             jobs.append(_keeping(services, adapter, keep))
@@ -101,6 +105,17 @@ def _keeping(
     schedule = Schedule(_KEEP_EVERY, services.settings.clock)
     run = Keeper(services, adapter, keep).run
     return ScheduledJob(_name("keep", adapter), schedule, 1.0, run, at_start=True)
+
+
+def _rechecking(services: Services, adapter: ExchangeAdapter) -> ScheduledJob:
+    schedule = Schedule(_RECHECK_EVERY, services.settings.clock)
+    return ScheduledJob(_name("recheck", adapter), schedule, 2.0, Rechecks(services, adapter).run)
+
+
+def _rechecking_starts(services: Services, adapter: ExchangeAdapter) -> ScheduledJob:
+    schedule = Schedule(_MINUTE, services.settings.clock)
+    run = HistoryStartRechecks(services, adapter).run
+    return ScheduledJob(_name("history", adapter), schedule, 5.0, run)
 
 
 def _searching(services: Services, adapter: ExchangeAdapter) -> ScheduledJob:

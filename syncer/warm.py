@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Generic, TypeVar
 
 from mdp_core.domain.intervals import Grid, Interval, epoch_grid
-from mdp_core.domain.queries import CandleQuery
+from mdp_core.domain.queries import Bounds
 from mdp_core.domain.series import Series
 from mdp_core.domain.watermarks import Watermarks
 from mdp_core.domain.windows import Window
@@ -134,18 +134,9 @@ class Warming:
 
     async def _extend(self, due: Due) -> int:
         """Fill what a series lacks; give how many slots were settled by it."""
-        symbol, grid = due.series.symbol, due.series.grid
-        query = CandleQuery(
-            symbol.exchange,
-            symbol.market_type,
-            symbol.name,
-            due.series.interval.value,
-            start=due.window.start,
-            end=due.window.end,
-            settled=True,
-        )
-        answer = await self._services.candles.get(query, Priority.WARMING)
-        return grid.count(due.window.start, max(answer.stored.end, due.window.start))
+        bounds = Bounds(start=due.window.start, end=due.window.end, settled=True)
+        answer = await self._services.candles.get(due.series, bounds, _context())
+        return due.series.grid.count(due.window.start, max(answer.stored.end, due.window.start))
 
 
 def _context() -> RequestContext:

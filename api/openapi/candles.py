@@ -16,6 +16,15 @@ _ROW = {
 }
 
 
+class UnconfirmedBody(BaseModel):
+    """A window of slots without a candle that will be asked for again."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    start: int
+    end: int
+
+
 class MissingBody(BaseModel):
     """A window that the answer lacks, and the code of the error that says why."""
 
@@ -38,6 +47,9 @@ class CandlesBody(BaseModel):
     start: int
     end: int
     settled_until: int = Field(description="Candles from here on may still change.")
+    unconfirmed: list[UnconfirmedBody] = Field(
+        description="Slots without a candle that will be asked for again: nearly always none."
+    )
     columns: list[str] = Field(description="What a row holds, in order; `time` is the first.")
     candles: list[Annotated[list[float | None], WithJsonSchema(_ROW)]]
     count: int
@@ -63,7 +75,7 @@ _CONTENT: dict[str, dict[str, Any]] = {
     "parquet": {"schema": _BYTES},
 }
 _OF_CACHES: dict[str, Any] = {
-    "ETag": {"description": "Where no candle can change.", "schema": _TEXT},
+    "ETag": {"description": "Where no candle can change and none is unconfirmed.", "schema": _TEXT},
     "Cache-Control": {"required": True, "schema": _TEXT},
     "Vary": {"required": True, "schema": _TEXT},
 }
@@ -72,11 +84,22 @@ _OF_ANSWERS: dict[str, Any] = {
     "X-Window-End": {**_MS, "description": "As `end`."},
     "X-Settled-Until": {**_MS, "description": "As `settled_until`."},
     "X-Complete": {"required": True, "schema": {"enum": ["true", "false"]}},
+    "X-Unconfirmed": {
+        "required": True,
+        "description": "Number of slots in `unconfirmed`.",
+        "schema": {"type": "integer", "minimum": 0},
+    },
     "Link": {"description": '`<path>; rel="next"` where there is more.', "schema": _TEXT},
     "X-Cache": {
         "required": True,
         "description": "Whether the store had it all, some or nothing.",
         "schema": {"enum": ["hit", "partial", "miss"]},
+    },
+    "X-Version": {
+        "required": True,
+        "description": "`{store}.{series}.{version}.{epoch}`: as long as the first three are the "
+        "same, so are the settled candles of the window.",
+        "schema": {"type": "string", "pattern": r"^\d+\.\d+\.\d+\.-?\d+$"},
     },
     "X-Upstream-Requests": {
         "required": True,

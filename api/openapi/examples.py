@@ -34,6 +34,7 @@ CANDLES: dict[str, Any] = {
     "start": 1714521600000,
     "end": 1714528800000,
     "settled_until": 1714528800000,
+    "unconfirmed": [],
     "columns": ["time", "open", "high", "low", "close", "volume"],
     "candles": [
         [1714521600000, 60642.4, 60815.9, 60423.1, 60530.0, 9853.117],
@@ -57,6 +58,7 @@ _LATEST: dict[str, Any] = {
     "closed": True,
     "settled": True,
     "as_of": 1714525263000,
+    "unconfirmed": [],
 }
 _COVERAGE: dict[str, Any] = {
     "windows": [
@@ -115,7 +117,7 @@ _INTERVALS: dict[str, Any] = {
 _JOB: dict[str, Any] = {
     **_ACCEPTED,
     "state": "running",
-    "progress": {"slots": 2103840, "covered": 499000, "share": 0.237185},
+    "progress": {"slots": 2103840, "covered": 499000, "unconfirmed": 0, "share": 0.237185},
     "created_at": 1714525263000,
     "started_at": 1714525265000,
     "ended_at": None,

@@ -44,7 +44,7 @@ EXAMPLES: tuple[Exception, ...] = (
     errors.ClockSkew("binance", datetime(2024, 5, 1, 5, tzinfo=UTC), _A_TIME),
     errors.RateLimited("binance", 12),
     errors.NoSyncer(),
-    errors.Overloaded("too many requests wait for binance"),
+    errors.Overloaded(),
     errors.StoreUnavailable("PoolTimeout"),
     errors.SchemaMissing(),
     errors.SeriesRepaired(_A_SERIES),

@@ -1,7 +1,7 @@
 """Memory of encoded blocks and compressed bodies, bounded by bytes.
 
-The series' epoch is part of every key: a caller that looks a block up with the store's present
-epoch never gets one that a repair has replaced. The least recently used entry goes first.
+The version of the rows is part of every key: a caller that looks rows up with their present version
+never gets any from before a change. The least recently used entry goes first.
 """
 
 from collections import OrderedDict
@@ -56,8 +56,9 @@ class Rows:
 class BlockKey:
     """Which block of which series; `kind` names how its rows are encoded."""
 
+    store: int
     series_id: int
-    epoch: int
+    version: int
     block: Window
     kind: str
     columns: Sequence[str]

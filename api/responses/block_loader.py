@@ -13,10 +13,11 @@ from typing import TypeAlias
 
 from api.responses.block_cache import BlockKey, BlockMemory, BlockPart, Rows
 from api.responses.formats import Format
+from api.responses.pieces import Piece
 from mdp_core.domain.candles import Candles
 from mdp_core.domain.queries import Answer
 from mdp_core.domain.windows import Window
-from mdp_core.service.candles import CandleService, Piece
+from mdp_core.service.candles import CandleService
 
 # Fewer rows are encoded faster than a thread is reached.
 _THREAD_ROWS = 2_000
@@ -37,7 +38,9 @@ class Wanted:
     def key(self, piece: Piece) -> BlockKey:
         """Return the key of the block that a piece lies in."""
         answer, kind = self.answer, self.format.rows_kind
-        return BlockKey(answer.series.id, answer.epoch, piece.block, kind, self.columns)
+        version = answer.versions.of(piece.window)
+        store, series_id = answer.versions.store, answer.series.id
+        return BlockKey(store, series_id, version, piece.block, kind, self.columns)
 
     def cut(self, part: BlockPart, window: Window) -> Rows:
         """Return the rows of a part that open in `window`."""

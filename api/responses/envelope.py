@@ -1,6 +1,6 @@
 """An answer's metadata in bodies, headers and schemas; times in ms."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ import orjson
 from api.errors import kind_of
 from mdp_core.domain.clock import to_ms
 from mdp_core.domain.queries import Answer
+from mdp_core.domain.windows import Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +23,8 @@ class AnswerMetadata:
     columns: Sequence[str]
     following: str | None
 
-    def window(self) -> dict[str, str | int]:
-        """Return the series and the window."""
+    def window(self) -> dict[str, str | int | list[dict[str, int]]]:
+        """Return the series, the window, and its unconfirmed parts."""
         answer, symbol = self.answer, self.answer.series.symbol
         return {
             "exchange": symbol.exchange,
@@ -33,6 +34,7 @@ class AnswerMetadata:
             "start": to_ms(answer.window.start),
             "end": to_ms(answer.window.end),
             "settled_until": to_ms(answer.settled_until),
+            "unconfirmed": describe_windows(answer.unconfirmed),
         }
 
     def completeness(self) -> dict[str, Any]:
@@ -57,6 +59,7 @@ class AnswerMetadata:
             "X-Window-End": str(to_ms(answer.window.end)),
             "X-Settled-Until": str(to_ms(answer.settled_until)),
             "X-Complete": "false" if answer.missing else "true",
+            "X-Unconfirmed": str(answer.unconfirmed_slots),
         }
         if self.following:
             headers["Link"] = f'<{self.following}>; rel="next"'
@@ -69,3 +72,8 @@ class AnswerMetadata:
             name: value if isinstance(value, str) else orjson.dumps(value).decode()
             for name, value in said.items()
         }
+
+
+def describe_windows(windows: Iterable[Window]) -> list[dict[str, int]]:
+    """Return windows as they stand in bodies."""
+    return [{"start": to_ms(window.start), "end": to_ms(window.end)} for window in windows]

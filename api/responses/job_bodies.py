@@ -76,10 +76,14 @@ class AcceptedBody(MadeBody):
 
 
 class ProgressBody(TypedDict):
-    """The slots of the window, and how many of them are covered."""
+    """The slots of the window, and how many of them are covered.
+
+    `unconfirmed` counts covered slots without a candle that will be asked for again.
+    """
 
     slots: int
     covered: int
+    unconfirmed: int
     share: float
 
 

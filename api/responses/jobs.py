@@ -62,7 +62,7 @@ def describe_job(followed: JobStatus) -> job_bodies.JobBody:
     return {
         **_made(followed),
         "state": job.state.value,
-        "progress": None if left is None else _progress(left),
+        "progress": None if left is None else _progress(left, followed.unconfirmed),
         "estimate": None if left is None else describe_estimate(left),
         "created_at": to_ms(job.created_at),
         "started_at": _ms(job.started_at),
@@ -96,10 +96,11 @@ def _lost(loss: UnavailableWindow) -> job_bodies.LostBody:
     return {**_bounds(loss.window), "reason": loss.code, "detail": loss.detail}
 
 
-def _progress(left: Estimate) -> job_bodies.ProgressBody:
+def _progress(left: Estimate, unconfirmed: int) -> job_bodies.ProgressBody:
     return {
         "slots": left.slots,
         "covered": left.slots - left.candles,
+        "unconfirmed": unconfirmed,
         "share": round(left.cached_share, 6),
     }
 

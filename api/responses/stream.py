@@ -13,7 +13,7 @@ from api.responses.block_cache import Data, Rows
 from api.responses.block_loader import Blocks, Reading, Wanted, encoded
 from api.responses.compression import CODINGS
 from api.responses.formats import Body
-from mdp_core.service.candles import Piece, pieces
+from api.responses.pieces import Piece, pieces
 
 # How many pieces may be ready or in the making while one is being sent.
 _AHEAD = 3

@@ -25,7 +25,7 @@ from api.requests.parameters import (
 )
 from api.responses.block_cache import BodyMemory, Data, WholeBody
 from api.responses.block_loader import Wanted
-from api.responses.cache_headers import cache_headers
+from api.responses.cache_headers import cache_headers, version_header
 from api.responses.compression import CODINGS
 from api.responses.envelope import AnswerMetadata
 from api.responses.formats import FORMATS
@@ -123,7 +123,9 @@ async def _answer(
     request: Request, query: CandleQuery, form: _Form, columns: tuple[str, ...]
 ) -> Response:
     service: CandleService = request.state.services.candles
-    answer = await service.get(query)
+    context = service.interactive()
+    series = await service.resolve(query, context)
+    answer = await service.get(series, query, context)
     provenance = AnswerMetadata(answer, columns, _next_path(request, answer))
     is_long = answer.series.grid.count(answer.window.start, answer.window.end) > _WHOLE_SLOTS
     wanted = Wanted(answer, FORMATS[form.format], columns, is_patient=is_long)
@@ -142,6 +144,7 @@ def _headers(query: CandleQuery, provenance: AnswerMetadata, form: _Form) -> dic
     return {
         **provenance.headers(),
         **cache_headers(query, provenance, (form.format, form.coding or "")),
+        **version_header(provenance.answer),
         "X-Cache": provenance.answer.cache,
         "X-Upstream-Requests": str(provenance.answer.upstream_requests),
     }

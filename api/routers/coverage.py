@@ -1,7 +1,7 @@
 """`GET /coverage`: what the store has of a series, and why the rest is not there."""
 
 import asyncio
-from typing import Annotated
+from typing import Annotated, NotRequired
 
 from fastapi import APIRouter, Query, Request, Security
 from pydantic import BaseModel, ConfigDict, Field
@@ -20,7 +20,7 @@ from api.requests.parameters import (
 from mdp_core.domain.clock import to_ms
 from mdp_core.domain.queries import CandleQuery
 from mdp_core.errors import InvalidParameter, InvalidWindow, LimitTooLarge
-from mdp_core.service.coverage import Coverage, CoveragePage, SlotState
+from mdp_core.service.coverage import Coverage, CoveragePage, SlotState, Span
 
 router = APIRouter(
     tags=["candles"],
@@ -44,11 +44,12 @@ class CoverageParameters(BaseModel):
 
 
 class SpanBody(TypedDict):
-    """A window all of whose slots are in one state."""
+    """A window all of whose slots are in one state; `source` says how `before_history` is known."""
 
     start: int
     end: int
     state: SlotState
+    source: NotRequired[str]
 
 
 class CoverageBody(TypedDict):
@@ -92,12 +93,14 @@ async def get_coverage(
 
 
 def _body(request: Request, told: CoveragePage) -> CoverageBody:
-    windows = [
-        SpanBody(start=to_ms(span.window.start), end=to_ms(span.window.end), state=span.state)
-        for span in told.spans
-    ]
+    windows = [_describe(span) for span in told.spans]
     bounds = {"start": str(to_ms(told.rest.start)), "end": str(to_ms(told.rest.end))}
     return {
         "windows": windows,
         "next": None if told.rest.is_empty else path_with(request, bounds),
     }
+
+
+def _describe(span: Span) -> SpanBody:
+    body = SpanBody(start=to_ms(span.window.start), end=to_ms(span.window.end), state=span.state)
+    return body if span.source is None else {**body, "source": span.source}

@@ -8,6 +8,7 @@ from typing_extensions import TypedDict
 from api.auth import authorize
 from api.openapi.problems import problem_responses
 from api.requests.parameters import SERIES, SeriesPath, described, query_parameters, series_path
+from api.responses.job_bodies import BoundsBody
 from mdp_core.domain.clock import to_ms
 from mdp_core.domain.queries import CandleQuery, Latest
 from mdp_core.service.latest import LatestCandles
@@ -29,12 +30,16 @@ class CandleBody(TypedDict):
 
 
 class LatestBody(TypedDict):
-    """The newest candle and what is known of it at `as_of`."""
+    """The newest candle and what is known of it at `as_of`.
+
+    `unconfirmed` holds closed slots after it without a candle that will be asked for again.
+    """
 
     candle: CandleBody
     closed: bool
     settled: bool
     as_of: int
+    unconfirmed: list[BoundsBody]
 
 
 class LatestParameters(BaseModel):
@@ -79,4 +84,8 @@ def _body(latest: Latest) -> LatestBody:
         "closed": latest.closed,
         "settled": latest.settled,
         "as_of": to_ms(latest.as_of),
+        "unconfirmed": [
+            {"start": to_ms(window.start), "end": to_ms(window.end)}
+            for window in latest.unconfirmed
+        ],
     }

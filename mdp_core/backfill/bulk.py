@@ -7,7 +7,7 @@ from datetime import datetime
 
 from mdp_core.backfill.chunks import ChunkGrid, Order
 from mdp_core.backfill.estimate import Estimate, estimate, page_hull
-from mdp_core.domain.queries import CandleQuery, Missing
+from mdp_core.domain.queries import Bounds, Missing
 from mdp_core.domain.series import Series
 from mdp_core.domain.watermarks import Watermarks
 from mdp_core.domain.windows import Window, intersect, subtract
@@ -17,7 +17,6 @@ from mdp_core.errors import (
     ExchangeRejected,
     HistoryUnavailable,
     InvalidQuery,
-    InvalidWindow,
     MdpError,
 )
 from mdp_core.fill.market import MarketContext
@@ -109,12 +108,12 @@ class BulkFill:
             InvalidWindow: `start` lies after `end`.
             ExchangeError: The exchange's clock was needed and could not be read.
         """
-        if start is not None and end is not None and start > end:
-            raise InvalidWindow(start, end)
+        Bounds(start=start, end=end)
         watermarks, grid = await self._market(series).watermarks(series, end), series.grid
         last = min(watermarks.grace_start, watermarks.settled_until)
         last = last if end is None else min(grid.ceil(end), last)
-        first = watermarks.history_start if start is None else grid.ceil(start)
+        begins = series.history_start or watermarks.history_start
+        first = begins if start is None else grid.ceil(start)
         return Window(min(first, last), last)
 
     async def outlook(self, series: Series, window: Window) -> Outlook:
@@ -135,7 +134,7 @@ class BulkFill:
         by_our_clock = market.exchange_clock.presumed(series)
         begins = by_our_clock.history_start
         if series.history_start is not None or market.adapter.facts.supports_first_candle:
-            begins = min(series.history_start or window.end, window.end)
+            begins = min(series.empty_before or window.end, window.end)
         earliest = min(max(begins, by_our_clock.retention_start), window.end)
         watermarks = Watermarks(begins, earliest, window.end, window.end, window.end)
         return await self._outlook(series, window, market.ranges.remembered(series, watermarks))
@@ -224,19 +223,10 @@ class BulkFill:
 
     async def fill(self, series: Series, chunk: Window, priority: Priority) -> Filled:
         """Have the store hold a chunk, or tell why it can't."""
-        symbol, slots = series.symbol, series.grid.count(chunk.start, chunk.end)
-        query = CandleQuery(
-            symbol.exchange,
-            symbol.market_type,
-            symbol.name,
-            series.interval.value,
-            start=chunk.start,
-            end=chunk.end,
-            partial=True,
-            pages=slots,
-        )
+        slots = series.grid.count(chunk.start, chunk.end)
+        bounds = Bounds(start=chunk.start, end=chunk.end, partial=True, pages=slots)
         try:
-            answer = await self._candles.get(query, priority)
+            answer = await self._candles.get(series, bounds, RequestContext.at(priority))
         except _LASTING as error:
             return Filled([Missing(chunk, error)], None)
         except MdpError as error:

@@ -11,8 +11,9 @@ import asyncio
 from collections.abc import Mapping
 from datetime import datetime
 
+from mdp_core.domain.clock import from_ms
 from mdp_core.domain.intervals import Interval
-from mdp_core.domain.queries import CandleQuery
+from mdp_core.domain.queries import Bounds
 from mdp_core.domain.series import Series
 from mdp_core.domain.windows import Window
 from mdp_core.errors import BadRows
@@ -130,23 +131,15 @@ class HistorySearch:
         Raises:
             MdpError: A part of `window` could not be had.
         """
-        symbol = series.symbol
-        query = CandleQuery(
-            symbol.exchange,
-            symbol.market_type,
-            symbol.name,
-            series.interval.value,
-            start=window.start,
-            end=window.end,
-            partial=True,
-        )
-        answer = await self._candles.get(query, Priority.BACKFILL)
+        bounds = Bounds(start=window.start, end=window.end, partial=True)
+        context = RequestContext.at(Priority.BACKFILL)
+        answer = await self._candles.get(series, bounds, context)
         for each in answer.missing:
             if not isinstance(each.error, BadRows):
                 raise each.error
-        first = await self._store.open_time(series.id, window, 0)
+        first = (await self._store.read(series.id, window)).time[:1].tolist()
         refused = await self._store.rejected_slots(series.id, window)
-        return min([*filter(None, [first]), *refused[:1]], default=None)
+        return min([*map(from_ms, first), *refused[:1]], default=None)
 
     async def _pages(self, series: Series) -> tuple[int, int]:
         """Number the first page that can have candles, and the one after the last."""

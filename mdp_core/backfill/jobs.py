@@ -15,7 +15,7 @@ from mdp_core.domain.clock import Clock
 from mdp_core.domain.intervals import Interval
 from mdp_core.domain.queries import CandleQuery
 from mdp_core.domain.series import Series
-from mdp_core.domain.windows import Window
+from mdp_core.domain.windows import Window, intersect
 from mdp_core.errors import (
     MdpError,
     NoSyncer,
@@ -26,6 +26,7 @@ from mdp_core.exchanges.clock import EARLIEST
 from mdp_core.ratelimit.context import DEFAULT_CONTEXT, RequestContext
 from mdp_core.series.resolver import SeriesResolver
 from mdp_core.series.selection import SeriesName
+from mdp_core.storage.candles.absences import AbsenceStore
 from mdp_core.storage.jobs.backfills import BackfillStore, Job, JobState, Queued, Retention
 from mdp_core.storage.jobs.job_runs import JobRuns
 
@@ -35,13 +36,15 @@ class JobStatus:
     """A job and the rest of it: an estimate, and windows beyond the retention.
 
     `left` is None where its series can't be resolved at the moment. Unless `begins_known` its
-    history may begin later than is reckoned with, and less is left.
+    history may begin later than is reckoned with, and less is left. `unconfirmed` counts covered
+    slots without a candle that will be asked for again.
     """
 
     job: Job
     left: Estimate | None
     forgotten: Sequence[Window]
     begins_known: bool = True
+    unconfirmed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,9 @@ class Backfills:
         metadata: SeriesResolver,
         runs: JobRuns,
         clock: Clock,
+        absences: AbsenceStore,
     ) -> None:
+        self._absences = absences
         self._clock = clock
         self._planning = planning
         self._jobs = jobs
@@ -200,9 +205,16 @@ class Backfills:
             outlook = await self._bulk.remaining(series, job.window)
             left = outlook.estimate.behind(queue.ahead.get(job.id, 0.0), self._bulk.terms(series))
             left = left if job.state.is_open else replace(left, seconds=0.0)
-            return JobStatus(job, left, outlook.forgotten if is_known else [], is_known)
+            doubts = await self._doubts(series, job.window)
+            return JobStatus(job, left, outlook.forgotten if is_known else [], is_known, doubts)
 
         return await some_at_once(follow, jobs)
+
+    async def _doubts(self, series: Series, window: Window) -> int:
+        """Count the unconfirmed slots of a window."""
+        absences = await self._absences.inside(series.id, window)
+        parts = intersect([each.window for each in absences], window)
+        return sum(series.grid.count(part.start, part.end) for part in parts)
 
     async def _queue(self, exchanges: Iterable[str]) -> _Queue:
         ahead: dict[int, float] = {}

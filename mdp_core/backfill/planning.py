@@ -13,10 +13,10 @@ from typing import TypeVar
 
 from mdp_core.backfill.bulk import BulkFill, Outlook
 from mdp_core.backfill.estimate import Estimate
+from mdp_core.domain.queries import Bounds
 from mdp_core.domain.series import Series
 from mdp_core.domain.windows import Window
 from mdp_core.errors import (
-    InvalidWindow,
     MdpError,
     NeverTraded,
     NothingClosed,
@@ -147,8 +147,7 @@ class Planning:
             InvalidWindow: `start` lies after `end`.
             StoreUnavailable: The database does not answer.
         """
-        if start is not None and end is not None and start > end:
-            raise InvalidWindow(start, end)
+        Bounds(start=start, end=end)
         now = asyncio.get_running_loop().time()
         until = None if patience_seconds is None else now + patience_seconds
 

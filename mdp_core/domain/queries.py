@@ -7,24 +7,21 @@ from typing import Literal, TypeAlias
 
 from mdp_core.domain.candles import Candle, Candles
 from mdp_core.domain.series import Series
+from mdp_core.domain.versions import Versions
 from mdp_core.domain.windows import Window
-from mdp_core.errors import MdpError
+from mdp_core.errors import InvalidWindow, MdpError
 
 CacheState: TypeAlias = Literal["hit", "partial", "miss"]
 
 
-@dataclass(frozen=True, slots=True)
-class CandleQuery:
-    """A request for candles, as it was asked: nothing aligned, no symbol resolved.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """The bounds of a request for candles of a series, as they were asked: nothing is aligned.
 
     `start` (inclusive) and `end` (exclusive) are aware UTC times. Without `start` the newest
     `limit` candles before `end` are meant; without `end`, now.
     """
 
-    exchange: str
-    market_type: str
-    symbol: str
-    interval: str
     start: datetime | None = None
     end: datetime | None = None
     limit: int | None = None
@@ -32,6 +29,25 @@ class CandleQuery:
     partial: bool = False
     pages: int | None = None
     """How many pages may be fetched at the most, if fewer than usual."""
+
+    def __post_init__(self) -> None:
+        """Refuse a start after the end.
+
+        Raises:
+            InvalidWindow: `start` lies after `end`.
+        """
+        if self.start is not None and self.end is not None and self.start > self.end:
+            raise InvalidWindow(self.start, self.end)
+
+
+@dataclass(frozen=True, slots=True)
+class CandleQuery(Bounds):
+    """A request for candles of the series that four words name."""
+
+    exchange: str
+    market_type: str
+    symbol: str
+    interval: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +59,8 @@ class Latest:
     closed: bool
     settled: bool
     as_of: datetime
+    unconfirmed: Sequence[Window] = ()
+    """Closed slots after the candle that have none so far and will be asked for again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +96,23 @@ class Answer:
     next: Continuation | None
     cache: CacheState
     upstream_requests: int
-    epoch: int
-    """How often the series had been repaired when its coverage was looked at."""
+    versions: Versions
+    """The versions of its windows when its coverage was read."""
     timings: Mapping[str, float]
     """Milliseconds spent on each step so far."""
+    unconfirmed: Sequence[Window] = ()
+    """Covered slots of `window` without a candle that will be asked for again, ascending."""
+
+    @property
+    def unconfirmed_slots(self) -> int:
+        """Count the slots of `unconfirmed`."""
+        grid = self.series.grid
+        return sum(grid.count(window.start, window.end) for window in self.unconfirmed)
+
+    @property
+    def version(self) -> int:
+        """The version of the answered window."""
+        return self.versions.of(self.window)
 
     @property
     def is_final(self) -> bool:

@@ -64,6 +64,8 @@ class ExchangeFacts:
     """How many adjacent pages one request may ask for."""
     overshoot_slots: int = 0
     """How many slots before a window's start its answers are known to begin."""
+    reference_symbol: Symbol | None = None
+    """A symbol that is traded all the time: whether the exchange answers is told by it at last."""
 
 
 class ExchangeAdapter(ABC):
@@ -120,6 +122,24 @@ class ExchangeAdapter(ABC):
             Rows as `fetch_page` gives them, but none from before trading began.
         """
         del symbol, interval, since
+        return Candles.empty()
+
+    async def fetch_first_again(
+        self, symbol: Symbol, interval: Interval, since: datetime | None
+    ) -> Candles:
+        """Fetch a series' first candle by a question of another width, where there can be one.
+
+        Args and result are those of `fetch_first`.
+        """
+        return await self.fetch_first(symbol, interval, since)
+
+    async def fetch_newest(self, symbol: Symbol, interval: Interval) -> Candles:
+        """Fetch a series' newest candles, closed or not, without naming a window; empty: none.
+
+        Returns:
+            Rows as `fetch_page` gives them; at least the newest.
+        """
+        del symbol, interval
         return Candles.empty()
 
     def other_names(self, symbol: str) -> Sequence[str]:

@@ -40,6 +40,7 @@ _COLUMNS = (0, 1, 2, 3, 4, 5, 7, 8)
 
 # Weight by `limit`: [1,100) 1, [100,500) 2, [500,1000] 5, above 10. 499 rows cost least.
 _PAGE_SIZE = 499
+_NEWEST = 2
 _WEIGHTS = ((99, 1), (499, 2), (1000, 5), (1500, 10))
 
 _SHIFTED_GRIDS = {
@@ -86,6 +87,7 @@ class BinanceFuturesAdapter(ExchangeAdapter):
         absence_grace_seconds=60,
         poll_seconds=2,
         supports_first_candle=True,
+        reference_symbol=Symbol(_NAME, "perp", "BTC-USDT", "BTCUSDT", "BTC", "USDT", active=True),
     )
 
     @override
@@ -106,8 +108,25 @@ class BinanceFuturesAdapter(ExchangeAdapter):
         self, symbol: Symbol, interval: Interval, since: datetime | None
     ) -> Candles:
         """Fetch the first candle: `onboardDate` was seen to lie after it (recorded)."""
-        params = {"symbol": symbol.native, "interval": interval.value, "startTime": 0, "limit": 1}
-        return await self._http.get_json(_KLINES, params, parse_candles, weight=_weight(1))
+        return await self._fetch_from_zero(symbol, interval, 1)
+
+    @override
+    async def fetch_first_again(
+        self, symbol: Symbol, interval: Interval, since: datetime | None
+    ) -> Candles:
+        """Fetch the first two candles."""
+        return await self._fetch_from_zero(symbol, interval, 2)
+
+    async def _fetch_from_zero(self, symbol: Symbol, interval: Interval, rows: int) -> Candles:
+        series = {"symbol": symbol.native, "interval": interval.value}
+        params = {**series, "startTime": 0, "limit": rows}
+        return await self._http.get_json(_KLINES, params, parse_candles, weight=_weight(rows))
+
+    @override
+    async def fetch_newest(self, symbol: Symbol, interval: Interval) -> Candles:
+        """Fetch the newest candles, the forming one among them."""
+        params = {"symbol": symbol.native, "interval": interval.value, "limit": _NEWEST}
+        return await self._http.get_json(_KLINES, params, parse_candles, weight=_weight(_NEWEST))
 
     @override
     async def fetch_symbols(self) -> Sequence[Symbol]:

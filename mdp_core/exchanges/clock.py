@@ -124,8 +124,8 @@ class ExchangeClock:
         return Watermarks(begins, min(max(begins, remembered), closed), settled, closed, grace)
 
     def _begins(self, series: Series, closed: datetime) -> datetime:
-        if series.history_start is not None:
-            return min(series.history_start, closed)
+        if series.empty_before is not None:
+            return min(series.empty_before, closed)
         # A beginning that was asked for and not found: nothing was traded so far.
         return closed if self._facts.supports_first_candle else series.grid.at(0)
 

@@ -72,6 +72,7 @@ class CoinbaseSpotAdapter(ExchangeAdapter):
         poll_seconds=2,
         supports_first_candle=False,  # finding it takes a search: interval and depth go together
         overshoot_slots=1,  # "some rows may precede start"
+        reference_symbol=Symbol(_NAME, "spot", "BTC-USD", "BTC-USD", "BTC", "USD", active=True),
     )
 
     @override
@@ -83,6 +84,13 @@ class CoinbaseSpotAdapter(ExchangeAdapter):
             "start": _iso(window.start),
             "end": _iso(grid.at(grid.index(window.end) - 1)),
         }
+        path = f"/products/{symbol.native}/candles"
+        return await self._http.get_json(path, params, parse_candles, weight=_WEIGHT)
+
+    @override
+    async def fetch_newest(self, symbol: Symbol, interval: Interval) -> Candles:
+        """Fetch the newest candles: without bounds some hundreds come, five minutes old at most."""
+        params = {"granularity": _SECONDS[interval]}
         path = f"/products/{symbol.native}/candles"
         return await self._http.get_json(path, params, parse_candles, weight=_WEIGHT)
 

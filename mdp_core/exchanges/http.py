@@ -131,8 +131,9 @@ class ExchangeHttp:
         charged: Callable[[Parsed], float] | None = None,
     ) -> Parsed:
         try:
-            async with asyncio.timeout(self._deadline_seconds):
-                return await self._send(request, parse, weight, charged)
+            with self._context.upstream.waiting():
+                async with asyncio.timeout(self._deadline_seconds):
+                    return await self._send(request, parse, weight, charged)
         except TimeoutError as error:
             raise ExchangeUnavailable(self._exchange, "did not answer in time") from error
 

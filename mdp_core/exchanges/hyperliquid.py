@@ -83,6 +83,7 @@ class HyperliquidPerpAdapter(ExchangeAdapter):
         retention_candles=_MEMORY,
         pages_per_request=_PAGES_PER_REQUEST,
         overshoot_slots=1,  # a candle that only overlaps the start comes too (recorded)
+        reference_symbol=Symbol(_NAME, "perp", "BTC-USDC", "BTC", "BTC", "USDC", active=True),
     )
 
     @override
@@ -105,6 +106,23 @@ class HyperliquidPerpAdapter(ExchangeAdapter):
         else:
             rows = await self.fetch_page(symbol, interval, Window(since, since + _DAY))
         return _from_first_traded(rows)
+
+    @override
+    async def fetch_first_again(
+        self, symbol: Symbol, interval: Interval, since: datetime | None
+    ) -> Candles:
+        """Fetch the same from the first day after the epoch on, or two days of it."""
+        if since is None:
+            bounds = (_DAY // timedelta(milliseconds=1), _LATEST_MS)
+            rows = await self._fetch_snapshot(symbol, interval, bounds, _DAYS_KNOWN)
+        else:
+            rows = await self.fetch_page(symbol, interval, Window(since, since + 2 * _DAY))
+        return _from_first_traded(rows)
+
+    @override
+    async def fetch_newest(self, symbol: Symbol, interval: Interval) -> Candles:
+        """Fetch all that is remembered: bounds can't be left out, and the newest rows come."""
+        return await self._fetch_snapshot(symbol, interval, (0, _LATEST_MS), _MEMORY)
 
     async def _fetch_snapshot(
         self, symbol: Symbol, interval: Interval, bounds_ms: tuple[int, int], rows: int

@@ -7,26 +7,23 @@ from datetime import datetime
 
 import numpy as np
 
-from mdp_core.domain.candles import Candles
-from mdp_core.domain.clock import to_ms
 from mdp_core.domain.intervals import Grid, Int64s
 from mdp_core.domain.series import Series
 from mdp_core.domain.watermarks import Watermarks
 from mdp_core.domain.windows import Window, hull, subtract
 from mdp_core.errors import BadRows
-from mdp_core.exchanges.base import ExchangeAdapter, ExchangeFacts
+from mdp_core.exchanges.base import ExchangeFacts
 from mdp_core.exchanges.clock import ExchangeClock
-from mdp_core.exchanges.validation import Observation, absent_slots, judge
-from mdp_core.fill.absence import final_until, recheckable_slots, suspicious_slots
+from mdp_core.exchanges.validation import Sifted
+from mdp_core.fill.absence import RecheckPlan, final_until, runs_of
+from mdp_core.fill.observer import Finding, Observer
 from mdp_core.fill.pages import Page
 from mdp_core.fill.provisional import ProvisionalCache
 from mdp_core.ratelimit.context import RequestContext
+from mdp_core.storage.candles.absences import Absence
 from mdp_core.storage.candles.candle_store import CandleStore
 
 _log = logging.getLogger(__name__)
-
-# How long to wait before an absent candle is asked for once more.
-_DOUBT_SECONDS = 2.0
 
 
 class PageFetcher:
@@ -34,20 +31,22 @@ class PageFetcher:
 
     def __init__(
         self,
-        adapter: ExchangeAdapter,
+        observer: Observer,
         exchange_clock: ExchangeClock,
         store: CandleStore,
         ranges: ProvisionalCache,
+        rechecks: RecheckPlan,
     ) -> None:
-        self._adapter = adapter
+        self._observer = observer
         self._horizon = exchange_clock
         self._store = store
         self._ranges = ranges
+        self._rechecks = rechecks
 
     @property
     def facts(self) -> ExchangeFacts:
         """Of the exchange."""
-        return self._adapter.facts
+        return self._observer.facts
 
     async def fetch(
         self, series: Series, run: Sequence[Page], watermarks: Watermarks, context: RequestContext
@@ -67,22 +66,40 @@ class PageFetcher:
         if not gaps:
             raise BadRows(series.exchange, lacking, "seen several times")
         window, begun = hull(gaps), time.monotonic()
-        sifted = await self._ask(series, window, watermarks, context)
-        absent = _absent(sifted, series.grid, window)
+        finding = await self._observer.observe(series, window, watermarks, context)
+        sifted, absent = finding.sifted, finding.absent
         final = window.clip(window.start, final_until(absent, series.grid, watermarks))
-        final = await self._without_forgotten(series, final, absent, watermarks)
-        wrong = [row.slot for row in sifted.rejected]
-        known = subtract([final], _slots(wrong, series.grid))
-        await self._store.save(series.id, known, sifted.candles, sifted.rejected)
+        final = await self._without_forgotten(series, final, absent, watermarks, context)
+        await self._save(series, final, finding)
         _log_fill(series, window, sifted, time.monotonic() - begun)
-        if wrong:
+        if sifted.rejected:
+            wrong = [row.slot for row in sifted.rejected]
             raise BadRows(series.exchange, wrong, sifted.rejected[0].reason)
+        if finding.error:
+            raise finding.error
         provisional = window.clip(final.end, window.end)
         at_edge = provisional.end == watermarks.closed_until
         self._ranges.keep(series, run[-1].index, provisional, sifted.candles, at_edge=at_edge)
 
+    async def _save(self, series: Series, final: Window, finding: Finding) -> None:
+        """Save what is known of `final`: rows, and absent slots that are facts or in doubt."""
+        grid, rows = series.grid, finding.sifted
+        wrong = _slots([row.slot for row in rows.rejected], grid)
+        known = subtract([final], sorted([*wrong, *runs_of(finding.unknown, grid)]))
+        now, plan = self._observer.now(), self._rechecks
+        doubts = [
+            Absence(series.id, run, now, plan.next_due(run, grid, now, now) or now)
+            for run in runs_of(finding.unconfirmed, grid)
+        ]
+        await self._store.save(series.id, known, rows.candles, rows.rejected, doubts)
+
     async def _without_forgotten(
-        self, series: Series, final: Window, absent: Int64s, watermarks: Watermarks
+        self,
+        series: Series,
+        final: Window,
+        absent: Int64s,
+        watermarks: Watermarks,
+        context: RequestContext,
     ) -> Window:
         """Begin with the first candle where memory ends: before it nothing is known.
 
@@ -92,7 +109,9 @@ class PageFetcher:
         grid = series.grid
         if self.facts.retention_candles is None:
             return final
-        remembered = max(watermarks.retention_start, await self._horizon.remembered_from(grid))
+        remembered = max(
+            watermarks.retention_start, await self._horizon.remembered_from(grid, context)
+        )
         if remembered <= watermarks.history_start or final.start > remembered:
             return final
         first = grid.index(final.start)
@@ -102,27 +121,8 @@ class PageFetcher:
             self._ranges.keep_forgotten(series, begins)
         return final.clip(begins, final.end)
 
-    async def _ask(
-        self, series: Series, window: Window, watermarks: Watermarks, context: RequestContext
-    ) -> Observation:
-        """Ask for `window`, and once more for absent slots that would count as "no candle"."""
-        grid, symbol, interval = series.grid, series.symbol, series.interval
-        adapter = self._adapter.bound(context)
-        candles = await adapter.fetch_page(symbol, interval, window)
-        sifted = judge(candles, grid, window, self.facts)
-        doubtful = recheckable_slots(_absent(sifted, grid, window), grid, watermarks)
-        if not adapter.facts.fills_empty_intervals:
-            doubtful = suspicious_slots(doubtful, grid, window)
-        if not len(doubtful):
-            return sifted
-        await context.rest(_DOUBT_SECONDS)
-        again = Window(grid.at(int(doubtful[0])), grid.at(int(doubtful[-1]) + 1))
-        more = await adapter.fetch_page(symbol, interval, again)
-        judge(more, grid, again, self.facts)
-        return judge(Candles.concatenate([candles, more]), grid, window, self.facts)
 
-
-def _log_fill(series: Series, window: Window, sifted: Observation, seconds: float) -> None:
+def _log_fill(series: Series, window: Window, sifted: Sifted, seconds: float) -> None:
     described = {
         "series": str(series),
         "window": str(window),
@@ -136,10 +136,3 @@ def _log_fill(series: Series, window: Window, sifted: Observation, seconds: floa
 
 def _slots(times: Sequence[datetime], grid: Grid) -> list[Window]:
     return [Window(time, grid.next(time)) for time in times]
-
-
-def _absent(sifted: Observation, grid: Grid, window: Window) -> Int64s:
-    """Give the slots for which nothing came, neither a right row nor a wrong one."""
-    wrong = [to_ms(row.slot) for row in sifted.rejected]
-    times = np.concatenate([sifted.candles.time, np.array(wrong, np.int64)])
-    return absent_slots(times, grid, window)

@@ -49,7 +49,7 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class FillLimits:
     """How much is done at once for one exchange, and how long it is waited for."""
 
     waiting: int
@@ -78,13 +78,13 @@ class PageFiller:
         fetcher: PageFetcher,
         scheduler: RequestScheduler,
         claims: Claims,
-        bounds: Bounds,
+        limits: FillLimits,
     ) -> None:
         self._store = store
         self._fetcher = fetcher
         self._scheduler = scheduler
         self._claims = claims
-        self._bounds = bounds
+        self._limits = limits
         self._page_tasks: dict[tuple[int, int], _PageTask] = {}
         self._waiting = 0
 
@@ -128,7 +128,7 @@ class PageFiller:
         context: RequestContext,
     ) -> None:
         """Have a task for each page; adjacent ones that are new share one, and its request."""
-        if self._waiting >= self._bounds.waiting:
+        if self._waiting >= self._limits.waiting:
             raise Overloaded
         new = [page for page in pages if (series.id, page.index) not in self._page_tasks]
         for run in adjacent_runs(new, self._fetcher.facts.pages_per_request):
@@ -204,7 +204,7 @@ class PageFiller:
                 pages = [page.index for page in work.pages]
                 async with self._claims.claim(series.id, pages) as is_ours:
                     now = time.monotonic()
-                    respected_until = respected_until or now + self._bounds.claim_seconds
+                    respected_until = respected_until or now + self._limits.claim_seconds
                     if is_ours or now > respected_until:
                         holding = context.holding(permit)
                         return await self._fetcher.fetch(series, work.pages, watermarks, holding)

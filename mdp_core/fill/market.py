@@ -9,18 +9,20 @@ from mdp_core.exchanges.base import ExchangeAdapter
 from mdp_core.exchanges.clock import ExchangeClock
 from mdp_core.fill.filler import PageFiller
 from mdp_core.fill.provisional import ProvisionalCache
+from mdp_core.fill.rechecks import Rechecker
 from mdp_core.ratelimit.context import DEFAULT_CONTEXT, RequestContext
 from mdp_core.ratelimit.tariff import Terms
 
 
 @dataclass(frozen=True, slots=True)
 class MarketContext:
-    """An exchange's adapter, its clock, who fills its pages, and what was asked of it lately."""
+    """An exchange's adapter, its clock, its pages, what was asked lately, and what is in doubt."""
 
     adapter: ExchangeAdapter
     exchange_clock: ExchangeClock
     filler: PageFiller
     ranges: ProvisionalCache
+    rechecker: Rechecker
     weight_per_second: float
     """How much of the exchange's weight this service may spend for long."""
 

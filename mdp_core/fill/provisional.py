@@ -1,19 +1,24 @@
-"""What was asked of an exchange so lately that it is not asked again.
+"""Short-lived cache of provisional candles, per process.
 
-Provisional candles, and where its memory was seen to end: known to one process, for seconds.
+Beside them the ends of an exchange's retention that were seen.
 """
 
 import time
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from cachetools import TTLCache
+
 from mdp_core.domain.candles import Candles
 from mdp_core.domain.series import Series
 from mdp_core.domain.watermarks import Watermarks
-from mdp_core.domain.windows import Window
+from mdp_core.domain.windows import Window, intersect
 
-# How long it is believed where an exchange's memory was seen to end.
+# How long an end of an exchange's retention is remembered that was seen.
 _FORGOTTEN_SECONDS = 60.0
+
+# How many series are remembered at the most, each with a range or two.
+_MOST_SERIES = 20_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,72 +33,55 @@ class ProvisionalRange:
 
 
 class ProvisionalCache:
-    """Keeps the tails of one exchange's series, each for `seconds`."""
+    """The provisional ranges of one exchange's series, each for `seconds`, by series and page."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._ranges: dict[tuple[int, int], ProvisionalRange] = {}
-        self._remembered_from: dict[int, tuple[datetime, float]] = {}
+        self._ranges = TTLCache[int, dict[int, ProvisionalRange]](_MOST_SERIES, seconds)
+        self._retention_starts = TTLCache[int, datetime](_MOST_SERIES, _FORGOTTEN_SECONDS)
 
     def fresh(self, series: Series, window: Window) -> list[ProvisionalRange]:
-        """Give the tails that reach into `window`, ascending."""
-        now = time.monotonic()
-        return sorted(
-            (
-                provisional
-                for (series_id, _), provisional in self._ranges.items()
-                if series_id == series.id
-                and provisional.fresh_until > now
-                and not provisional.window.clip(window.start, window.end).is_empty
-            ),
-            key=lambda provisional: provisional.window,
-        )
+        """Return the ranges that reach into `window`, ascending."""
+        ranges = self._fresh(series).values()
+        touching = [part for part in ranges if intersect([part.window], window)]
+        return sorted(touching, key=lambda part: part.window)
 
     def keep(
         self, series: Series, page: int, window: Window, candles: Candles, *, at_edge: bool
     ) -> None:
-        """Keep what came for `window`, the end of a page, in place of what was kept of it.
+        """Cache what came for `window`, the end of a page, in place of what was cached of it.
 
         A straggler, which was asked for before the edge moved on, replaces nothing newer.
         """
-        now = time.monotonic()
-        self._ranges = {
-            key: provisional
-            for key, provisional in self._ranges.items()
-            if provisional.fresh_until > now
-        }
-        kept = self._ranges.get((series.id, page))
-        if not window.is_empty and (kept is None or kept.window.end <= window.end):
-            provisional = ProvisionalRange(
-                window, candles.inside(window), now + self._seconds, at_edge
-            )
-            self._ranges[series.id, page] = provisional
+        if window.is_empty:
+            return
+        ranges = self._fresh(series)
+        if page not in ranges or ranges[page].window.end <= window.end:
+            until = time.monotonic() + self._seconds
+            ranges[page] = ProvisionalRange(window, candles.inside(window), until, at_edge)
+        self._ranges[series.id] = ranges  # counts from now on: as long as its newest range
 
     def keep_forgotten(self, series: Series, remembered_from: datetime) -> None:
         """Note that the exchange no longer has what lies before."""
-        self._remembered_from[series.id] = (remembered_from, time.monotonic() + _FORGOTTEN_SECONDS)
+        self._retention_starts[series.id] = remembered_from
+
+    def _fresh(self, series: Series) -> dict[int, ProvisionalRange]:
+        now, ranges = time.monotonic(), self._ranges.get(series.id) or {}
+        return {page: part for page, part in ranges.items() if part.fresh_until > now}
 
     def narrowed(self, series: Series, watermarks: Watermarks) -> Watermarks:
-        """Cut a reach to what is asked for now.
+        """Cut watermarks to what is asked for now.
 
-        It ends where a fresh tail ended at the live edge: the rest is not asked for yet.
+        They end where a fresh range ended at the live edge: the rest is not asked for yet.
         """
         remembered = self.remembered(series, watermarks)
-        ends = [
-            provisional.window.end
-            for provisional in self.fresh(
-                series, Window(watermarks.history_start, watermarks.closed_until)
-            )
-            if provisional.at_edge
-        ]
+        known = Window(watermarks.history_start, watermarks.closed_until)
+        ends = [part.window.end for part in self.fresh(series, known) if part.at_edge]
         return replace(remembered, closed_until=ends[-1]) if ends else remembered
 
     def remembered(self, series: Series, watermarks: Watermarks) -> Watermarks:
-        """Cut a reach where the exchange was seen to have forgotten what lies before."""
-        seen, until = self._remembered_from.get(series.id, (watermarks.retention_start, 0.0))
-        if time.monotonic() >= until:
+        """Cut watermarks where the exchange was seen to have forgotten what lies before."""
+        if (seen := self._retention_starts.get(series.id)) is None:
             return watermarks
-        return replace(
-            watermarks,
-            retention_start=min(max(watermarks.retention_start, seen), watermarks.closed_until),
-        )
+        start = min(max(watermarks.retention_start, seen), watermarks.closed_until)
+        return replace(watermarks, retention_start=start)

@@ -1,10 +1,16 @@
 """On whose behalf an exchange is asked: it travels as an argument, from the service to the wire."""
 
 import asyncio
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Self
 
 from mdp_core.ratelimit.priority import Priority, Urgency
+
+# The part of its time that a caller waits for tokens.
+_PATIENT_PART = 0.9
 
 
 @dataclass(slots=True)
@@ -12,6 +18,17 @@ class UpstreamCount:
     """The number of HTTP requests that were sent to exchanges on behalf of one caller."""
 
     requests: int = 0
+    was_interrupted: bool = False
+    """Whether the caller was waiting for an exchange when its time was up."""
+
+    @contextmanager
+    def waiting(self) -> Generator[None]:
+        """Note whether the caller's time ends inside the context."""
+        try:
+            yield
+        except asyncio.CancelledError:
+            self.was_interrupted = True
+            raise
 
 
 class Slots:
@@ -59,19 +76,31 @@ class Permit:
 class RequestContext:
     """How urgently to ask an exchange, until when, with whose permit, and for whose count.
 
-    `until` is the event loop's time up to which the caller waits for tokens, None: for ever.
-    Without a permit every request waits for tokens of its own.
+    `deadline` is the event loop's time up to which the caller waits for its answer, `until` the
+    time up to which it waits for tokens; None: for ever. Without a permit every request waits for
+    tokens of its own.
     """
 
     urgency: Urgency = field(default_factory=lambda: Urgency(Priority.INTERACTIVE))
     upstream: UpstreamCount = field(default_factory=UpstreamCount)
     until: float | None = None
+    deadline: float | None = None
     permit: Permit | None = None
+    begun: float = field(default_factory=time.perf_counter)
 
     @classmethod
     def at(cls, priority: Priority) -> Self:
         """Build the context of a caller with this priority and no deadline."""
         return cls(Urgency(priority))
+
+    @classmethod
+    def within(cls, seconds: float) -> Self:
+        """Build the context of an interactive caller that waits so long.
+
+        Its wait for tokens ends a little sooner, so that a used-up limit is told as such.
+        """
+        now = asyncio.get_running_loop().time()
+        return cls(until=now + seconds * _PATIENT_PART, deadline=now + seconds)
 
     @property
     def priority(self) -> Priority:

@@ -13,21 +13,20 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from mdp_core.domain.candles import Candles
-from mdp_core.domain.clock import from_ms
-from mdp_core.domain.intervals import FixedGrid, Grid, Interval, epoch_grid
+from mdp_core.domain.intervals import FixedGrid, Grid, Interval
 from mdp_core.domain.series import Series, Symbol
 from mdp_core.domain.windows import Window
-from mdp_core.errors import BadPayload
 from mdp_core.exchanges.base import ExchangeAdapter, OfferedInterval
 from mdp_core.exchanges.clock import ExchangeClock
 from mdp_core.exchanges.validation import absent_slots, sift
 from mdp_core.ratelimit.context import RequestContext
 from mdp_core.ratelimit.priority import Priority, Urgency
+from mdp_core.series.history_probes import contradicts_listing, doubtful, first_open
+from mdp_core.series.history_rechecks import TOLD, HistoryRechecks
 from mdp_core.storage.candles.candle_store import CandleStore
 from mdp_core.storage.candles.claims import Claims
 from mdp_core.storage.catalog.catalog import Catalog, HistoryStart, Listing
 
-_DOUBT_SECONDS = 2.0
 # How long another process may take to find it. It may be in no haste, and wait for tokens: somebody
 # who waits here asks soon.
 _ELSEWHERE_SECONDS = {Priority.INTERACTIVE: 3.0, Priority.WARMING: 15.0, Priority.BACKFILL: 15.0}
@@ -46,14 +45,19 @@ class _Question:
 class HistoryStarts:
     """Gives stored series; one task of one process finds where a new one begins, whoever waits."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - its collaborators
         self,
         catalog: Catalog,
         store: CandleStore,
         claims: Claims,
         clocks: Mapping[ExchangeAdapter, ExchangeClock],
         clock: Callable[[], datetime],
+        *,
+        rechecks: HistoryRechecks,
     ) -> None:
+        self.rechecks = rechecks
+        """Asks again for what was told."""
+        self._probes = rechecks.probes
         self._catalog = catalog
         self._store = store
         self._claims = claims
@@ -92,7 +96,8 @@ class HistoryStarts:
         question = self._questions[key]
         context.urgency.lead(question.urgency)
         # A client that leaves cancels nothing: others wait for the same answer.
-        return await asyncio.shield(question.task)
+        with context.upstream.waiting():
+            return await asyncio.shield(question.task)
 
     async def kept(self, adapter: ExchangeAdapter, listing: Listing, interval: Interval) -> Series:
         """Give the stored series, whatever is known of it: nothing is asked.
@@ -160,8 +165,8 @@ class HistoryStarts:
         told = await self.series(adapter, listing, facts.history_start_interval, context)
         if told.history_start is None:
             return await self._add(adapter, listing, interval, None)
-        begins = await self._derived(adapter, listing.symbol, interval, told, context)
-        beginning = HistoryStart(begins, f"first traded {told.interval} of the exchange")
+        begins = await self.derived(adapter, listing.symbol, interval, told, context)
+        beginning = HistoryStart(begins, f"first traded {told.interval} of the exchange", 2)
         return await self._add(adapter, listing, interval, beginning)
 
     async def _begin_first(
@@ -175,18 +180,20 @@ class HistoryStarts:
         offered, exchange_clock = adapter.facts.intervals[interval], self._horizons[adapter]
         is_kept = interval is adapter.facts.history_start_interval
         settled = await exchange_clock.settled(offered.grid, context) if is_kept else None
-        rows = await self._ask(adapter, listing.symbol, interval, None, context)
+        rows = await self._probes.first(adapter, listing.symbol, interval, None, context)
         if not len(rows) and _is_surely_traded(listing.symbol, self._clock()):
-            raise _doubtful(adapter, listing.symbol, interval)
-        beginning = (
-            HistoryStart(_first_open(rows), "first candle of the exchange") if rows else None
-        )
+            raise doubtful(adapter, listing.symbol, interval)
+        witnesses = 1
+        if len(rows) and contradicts_listing(rows, listing.symbol, offered.grid):
+            told, bound = [first_open(rows)], adapter.bound(context)
+            rows, witnesses = await self._probes.agreed(bound, listing.symbol, interval, told), 2
+        beginning = HistoryStart(first_open(rows), TOLD, witnesses) if rows else None
         series = await self._add(adapter, listing, interval, beginning)
         if beginning and settled:
             await self._keep(series, rows, settled)
         return series
 
-    async def _derived(
+    async def derived(
         self,
         adapter: ExchangeAdapter,
         symbol: Symbol,
@@ -206,30 +213,8 @@ class HistoryStarts:
             return floor
         if not await self._horizons[adapter].remembers(grid, floor, context):
             return floor
-        rows = await self._ask(adapter, symbol, interval, told.history_start, context)
-        return _first_open(rows) if rows else floor
-
-    async def _ask(
-        self,
-        adapter: ExchangeAdapter,
-        symbol: Symbol,
-        interval: Interval,
-        since: datetime | None,
-        context: RequestContext,
-    ) -> Candles:
-        """Ask for the first candles, and once more where the answer is doubtful.
-
-        Raises:
-            BadPayload: The first one opens where none can, however often it is asked for.
-        """
-        offered = adapter.facts.intervals[interval]
-        rows = await adapter.bound(context).fetch_first(symbol, interval, since)
-        if not rows or not _can_begin(rows, offered):
-            await asyncio.sleep(_DOUBT_SECONDS)
-            rows = await adapter.bound(context).fetch_first(symbol, interval, since)
-        if rows and not _can_begin(rows, offered):
-            raise _doubtful(adapter, symbol, interval)
-        return rows
+        rows = await self._probes.first(adapter, symbol, interval, told.history_start, context)
+        return first_open(rows) if rows else floor
 
     async def _add(
         self,
@@ -242,6 +227,8 @@ class HistoryStarts:
         await self._catalog.add_series(listing, interval, _own_grid(offered, beginning), beginning)
         series = await self._catalog.series(listing, interval, offered.grid)
         assert series, "it was added a moment ago and is never deleted"  # noqa: S101 - for the type checker
+        if beginning and series.history_start == beginning.time:
+            await self.rechecks.begin(series, beginning)
         return series
 
     async def _keep(self, series: Series, rows: Candles, settled: datetime) -> None:
@@ -262,27 +249,9 @@ def _claim(interval: Interval) -> int:
     return -(2**31) + list(Interval).index(interval)
 
 
-def _first_open(rows: Candles) -> datetime:
-    return from_ms(int(rows.time.min()))
-
-
-def _can_begin(rows: Candles, offered: OfferedInterval) -> bool:
-    grid = epoch_grid(Interval.ONE_DAY) if offered.phase_varies else offered.grid
-    try:
-        first = _first_open(rows)
-        return grid.floor(first) == first
-    except OverflowError:
-        return False
-
-
 def _is_surely_traded(symbol: Symbol, now: datetime) -> bool:
     listed_at = symbol.listed_at
     return symbol.active and listed_at is not None and listed_at < now - _SURELY_TRADED
-
-
-def _doubtful(adapter: ExchangeAdapter, symbol: Symbol, interval: Interval) -> BadPayload:
-    what = f"answered no first candle of {symbol.name} {interval} that can be right"
-    return BadPayload(adapter.facts.name, what)
 
 
 def _own_grid(offered: OfferedInterval, beginning: HistoryStart | None) -> Grid:

@@ -27,7 +27,7 @@ from mdp_core.exchanges.parsing import SymbolList
 from mdp_core.ratelimit.context import DEFAULT_CONTEXT, RequestContext
 from mdp_core.ratelimit.priority import Priority
 from mdp_core.series.history_start import HistoryStarts
-from mdp_core.storage.catalog.catalog import Catalog, HistoryStart, Listing
+from mdp_core.storage.catalog.catalog import Catalog, Listing
 
 _log = logging.getLogger(__name__)
 
@@ -137,7 +137,55 @@ class SeriesResolver:
 
     async def learn_history_start(self, series: Series, begins: datetime) -> None:
         """Keep where a series' history was found, by searching, to begin."""
-        await self._catalog.save_history_start(series, HistoryStart(begins, "bisection"))
+        await self._history_starts.rechecks.learn(series, begins)
+        self._forget(series)
+
+    async def doubt_history_start(self, series: Series, context: RequestContext) -> Series:
+        """Ask again, by another width, for a history start that was told once; return the series.
+
+        Raises:
+            ExchangeError: The exchange can't be asked, or contradicts itself.
+        """
+        await self._history_starts.rechecks.doubt(self._adapter_of(series), series, context)
+        return await self._again(series, context)
+
+    async def ask_history_start(self, series: Series, context: RequestContext) -> Series:
+        """Ask anew for the history start of a series; return the series as it is then.
+
+        Raises:
+            ExchangeError: The exchange can't be asked, or contradicts itself.
+        """
+        adapter = self._adapter_of(series)
+        telling = adapter.facts.history_start_interval
+        if telling is None or telling is series.interval or series.history_start is None:
+            await self._history_starts.rechecks.ask_again(adapter, series, context)
+        else:
+            told = await self.ask_history_start(
+                await self._sibling(series, telling, context), context
+            )
+            begins = await self._history_starts.derived(
+                adapter, series.symbol, series.interval, told, context
+            )
+            await self._history_starts.rechecks.keep(series, begins, 2)
+        return await self._again(series, context)
+
+    async def put_off_history_start(self, series: Series) -> None:
+        """Ask for the history start of a series again only in a day."""
+        await self._history_starts.rechecks.put_off(series)
+
+    def _adapter_of(self, series: Series) -> ExchangeAdapter:
+        return self.adapter(series.exchange, series.symbol.market_type)
+
+    async def _again(self, series: Series, context: RequestContext) -> Series:
+        self._forget(series)
+        return await self._sibling(series, series.interval, context)
+
+    async def _sibling(self, series: Series, interval: Interval, context: RequestContext) -> Series:
+        symbol = series.symbol
+        words = (symbol.exchange, symbol.market_type, symbol.name, interval.value)
+        return await self.series(*words, context)
+
+    def _forget(self, series: Series) -> None:
         self._known = {key: each for key, each in self._known.items() if each[0].id != series.id}
 
     async def series(

@@ -13,11 +13,12 @@ from mdp_core.domain.queries import CandleQuery
 from mdp_core.domain.series import Series
 from mdp_core.domain.watermarks import Watermarks
 from mdp_core.domain.windows import Window, intersect, subtract
-from mdp_core.errors import InvalidWindow, LimitTooLarge
+from mdp_core.errors import LimitTooLarge
 from mdp_core.fill.market import MarketContext
 from mdp_core.logs import note
 from mdp_core.ratelimit.context import RequestContext
 from mdp_core.series.resolver import SeriesResolver
+from mdp_core.storage.candles.absences import AbsenceStore
 from mdp_core.storage.candles.candle_store import CandleStore
 
 _MOST_SLOTS = 100_000
@@ -29,6 +30,7 @@ class SlotState(StrEnum):
     COVERED = "covered"
     CANDLES = "candles"
     NO_CANDLES = "no_candles"
+    UNCONFIRMED = "unconfirmed"
     BEFORE_HISTORY = "before_history"
     BEYOND_MEMORY = "beyond_memory"
     NOT_FETCHED = "not_fetched"
@@ -41,6 +43,8 @@ class Span:
 
     window: Window
     state: SlotState
+    source: str | None = None
+    """How that is known, of what lies before the history."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +61,12 @@ class Coverage:
     def __init__(
         self,
         store: CandleStore,
+        absences: AbsenceStore,
         metadata: SeriesResolver,
         markets: Mapping[tuple[str, str], MarketContext],
     ) -> None:
         self._store = store
+        self._absences = absences
         self._metadata = metadata
         self._markets = markets
 
@@ -90,15 +96,13 @@ class Coverage:
         if slots > _MOST_SLOTS:
             what, advice = "detail=true: the window's count of slots", "ask for a shorter window"
             raise LimitTooLarge(slots, _MOST_SLOTS, what=what, advice=advice)
+        spans = await self._spans(series, watermarks, window)
         candles = await self._store.read(series.id, window)
         occupied = series.grid.indices(candles.time)
-        spans = await self._spans(series, watermarks, window)
         parts = _in_detail(spans, occupied, series.grid)
         return await asyncio.to_thread(_told, window, parts, most)  # there may be thousands
 
     async def _resolve(self, query: CandleQuery) -> tuple[Series, Watermarks, Window]:
-        if query.start is not None and query.end is not None and query.start > query.end:
-            raise InvalidWindow(query.start, query.end)
         context = RequestContext()
         series = await self._metadata.series(
             query.exchange, query.market_type, query.symbol, query.interval, context
@@ -112,7 +116,11 @@ class Coverage:
 
     async def _spans(self, series: Series, watermarks: Watermarks, window: Window) -> list[Span]:
         known = window.clip(watermarks.history_start, watermarks.closed_until)
+        # Coverage first: what is saved in between is told as not fetched.
         covered = await self._store.covered(series.id, known)
+        absences = await self._absences.inside(series.id, known)
+        doubts = [each.window for each in absences]
+        unconfirmed = [part for each in covered for part in intersect(doubts, each)]
         gaps = subtract([known], covered)
         slots = await self._store.rejected_slots(series.id, known)
         rejected = [
@@ -122,12 +130,18 @@ class Coverage:
         forgotten = Window(watermarks.history_start, watermarks.retention_start)
         states = {
             SlotState.BEFORE_HISTORY: intersect([window], Window(window.start, known.start)),
-            SlotState.COVERED: covered,
+            SlotState.COVERED: subtract(covered, unconfirmed),
+            SlotState.UNCONFIRMED: unconfirmed,
             SlotState.REJECTED: rejected,
             SlotState.BEYOND_MEMORY: intersect(gaps, forgotten),
             SlotState.NOT_FETCHED: subtract(gaps, [forgotten]),
         }
-        return sorted(Span(part, state) for state, parts in states.items() for part in parts)
+        known_by = {SlotState.BEFORE_HISTORY: series.history_source}
+        return sorted(
+            Span(part, state, known_by.get(state))
+            for state, parts in states.items()
+            for part in parts
+        )
 
 
 def _asked(query: CandleQuery, series: Series, watermarks: Watermarks) -> Window:

@@ -5,21 +5,33 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
+from weakref import WeakValueDictionary
+
+from cachetools import LRUCache, TLRUCache
 
 from mdp_core.domain.candles import COLUMNS, Candle
-from mdp_core.domain.queries import Answer, CandleQuery, Latest
+from mdp_core.domain.queries import Answer, Bounds, CandleQuery, Latest
 from mdp_core.domain.series import Series
-from mdp_core.domain.windows import Window
-from mdp_core.errors import ExchangeUnavailable, MdpError, NoCandle, SeriesRepaired
+from mdp_core.domain.windows import Window, intersect
+from mdp_core.errors import ExchangeUnavailable, MdpError, NoCandle, SeriesRepaired, copied
 from mdp_core.exchanges.validation import sift
 from mdp_core.fill.market import MarketContext
 from mdp_core.logs import note
-from mdp_core.series.resolver import SeriesResolver
+from mdp_core.ratelimit.context import RequestContext
 from mdp_core.service.candles import CandleService
 from mdp_core.storage.catalog.usage import Usage
 
 # How far back the newest closed candle is looked for.
 _PAGES_BACK = 10
+# How many series are remembered at the most.
+_MOST_SERIES = 10_000
+
+# The outcome of asking for a forming candle, and until when (monotonic) it is shared.
+_Shared = tuple[Latest | MdpError, float]
+
+
+def _expires(_series: int, shared: _Shared, _now: float) -> float:
+    return shared[1]
 
 
 class LatestCandles:
@@ -28,58 +40,61 @@ class LatestCandles:
     def __init__(
         self,
         candles: CandleService,
-        metadata: SeriesResolver,
         markets: Mapping[tuple[str, str], MarketContext],
         usage: Usage,
-        *,
-        deadline_seconds: float,
     ) -> None:
         self._candles = candles
-        self._metadata = metadata
         self._markets = markets
         self._usage = usage
-        self._deadline_seconds = deadline_seconds
-        self._newest: dict[int, tuple[Answer, Candle]] = {}
-        self._forming: dict[int, tuple[Latest | MdpError, float]] = {}
-        self._asking: dict[int, asyncio.Lock] = {}
+        self._newest = LRUCache[int, tuple[Answer, Candle]](_MOST_SERIES)
+        self._forming = TLRUCache[int, _Shared](_MOST_SERIES, _expires, time.monotonic)
+        self._asking = WeakValueDictionary[int, asyncio.Lock]()
 
     async def closed(self, query: CandleQuery) -> Latest:
-        """Give the newest closed candle, wherever it comes from.
+        """Return the newest closed candle, wherever it comes from.
 
         Raises:
             NoCandle: There is none within ten pages.
             MdpError: As `CandleService.get`.
         """
-        series = await self._metadata.series(
-            query.exchange, query.market_type, query.symbol, query.interval
-        )
-        note(series=str(series))
-        now = await self._market(series).exchange_clock.now()
+        context = self._candles.interactive()
+        series = await self._candles.resolve(query, context)
+        now = await self._market(series).exchange_clock.now(context)
         newest = self._newest.get(series.id)
         if newest and await self._is_newest(newest[0], now):
             self._usage.note(series.id, at_edge=True)
         else:
-            newest = await self._find(query)
+            newest = await self._find(series, query, context)
         answer, candle = newest
         note(window=str(answer.window))
-        if answer.is_final:
+        if answer.is_final and not answer.unconfirmed:
             self._newest[series.id] = newest
         is_settled = candle.time < answer.settled_until
-        return Latest(series, candle, closed=True, settled=is_settled, as_of=now)
+        after = answer.window.clip(series.grid.next(candle.time), answer.window.end)
+        doubts = intersect(answer.unconfirmed, after)
+        return Latest(
+            series, candle, closed=True, settled=is_settled, as_of=now, unconfirmed=doubts
+        )
 
     async def _is_newest(self, answer: Answer, now: datetime) -> bool:
-        """Tell whether no candle has closed since, and none of those before was repaired."""
+        """Return whether no candle has closed since, and none of those before was repaired."""
         is_current = answer.window.end == answer.series.grid.floor(now)
         return is_current and await self._candles.holds(answer)
 
-    async def _find(self, query: CandleQuery) -> tuple[Answer, Candle]:
+    async def _find(
+        self, series: Series, bounds: Bounds, context: RequestContext
+    ) -> tuple[Answer, Candle]:
         try:
-            return await self._find_once(query)
-        except SeriesRepaired:  # since its coverage was looked at
-            return await self._find_once(query)
+            return await self._find_once(series, bounds, context)
+        except SeriesRepaired:  # since its coverage was read
+            return await self._find_once(series, bounds, context)
 
-    async def _find_once(self, query: CandleQuery) -> tuple[Answer, Candle]:
-        answer = await self._candles.get(replace(query, limit=1, pages=_PAGES_BACK))
+    async def _find_once(
+        self, series: Series, bounds: Bounds, context: RequestContext
+    ) -> tuple[Answer, Candle]:
+        answer = await self._candles.get(
+            series, replace(bounds, limit=1, pages=_PAGES_BACK), context
+        )
         found = answer.edge
         if not len(found):
             found = (await self._candles.read(answer, answer.stored, COLUMNS)).candles
@@ -88,45 +103,44 @@ class LatestCandles:
         return answer, found.row(-1)
 
     async def forming(self, query: CandleQuery) -> Latest:
-        """Give the candle that is still forming, some seconds old at the most.
+        """Return the candle that is still forming, some seconds old at the most.
 
-        What came of asking the exchange is told to all who ask within those seconds, a failure too.
+        Callers within those seconds share the outcome, a failure too.
 
         Raises:
             NoCandle: The exchange has none yet.
             MdpError: The series is unknown, or the exchange can't be asked.
         """
-        series = await self._metadata.series(
-            query.exchange, query.market_type, query.symbol, query.interval
-        )
+        context = self._candles.interactive()
+        series = await self._candles.resolve(query, context)
         self._usage.note(series.id, at_edge=True)
-        note(series=str(series))
         async with self._asking.setdefault(series.id, asyncio.Lock()):
-            latest, until = self._forming.get(series.id, (None, 0.0))
-            if latest is None or time.monotonic() >= until:
-                latest = await self._ask_in_time(series)
+            latest, _ = self._forming.get(series.id, (None, 0.0))
+            if latest is None:
+                latest = await self._ask_in_time(series, context)
                 seconds = self._market(series).adapter.facts.forming_seconds
                 self._forming[series.id] = (latest, time.monotonic() + seconds)
         if isinstance(latest, MdpError):
-            raise latest.with_traceback(None)
+            raise copied(latest)
         return latest
 
-    async def _ask_in_time(self, series: Series) -> Latest | MdpError:
-        """Ask; a failure is an outcome that is shared like any other."""
+    async def _ask_in_time(self, series: Series, context: RequestContext) -> Latest | MdpError:
+        """Ask the exchange; a failure is an outcome that is shared like any other."""
         try:
-            async with asyncio.timeout(self._deadline_seconds):
-                return await self._ask(series)
+            async with asyncio.timeout_at(context.deadline):
+                return await self._ask(series, context)
         except TimeoutError:
             return ExchangeUnavailable(series.exchange, "did not tell the forming candle in time")
         except MdpError as error:
             return error
 
-    async def _ask(self, series: Series) -> Latest:
+    async def _ask(self, series: Series, context: RequestContext) -> Latest:
         market = self._market(series)
-        now = await market.exchange_clock.now()
+        now = await market.exchange_clock.now(context)
         window = Window(series.grid.floor(now), series.grid.next(now))
         note(window=str(window))
-        rows = await market.adapter.fetch_page(series.symbol, series.interval, window)
+        adapter = market.adapter.bound(context)
+        rows = await adapter.fetch_page(series.symbol, series.interval, window)
         right = sift(rows, series.grid, window).candles
         if not len(right):
             raise NoCandle(str(series), "forming now")

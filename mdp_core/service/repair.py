@@ -33,10 +33,13 @@ class Repair:
             HistoryUnavailable: The exchange no longer has any of the window.
             MdpError: The series is unknown, or the exchange or the store can't be had.
         """
-        stored, report = await self._comparer.find(query), RepairReport()
+        mode, report = mode or RepairMode(), RepairReport()
+        stored = await self._comparer.find(query)
         async for batch in compared(self._comparer, stored.pages()):
             for page in batch:
-                await self._mender.mend(page, mode or RepairMode(), report)
+                await self._mender.mend(page, mode, report)
+        if not mode.dry_run:
+            await self._comparer.renew_history_start(query)
         return report
 
 

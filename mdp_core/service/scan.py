@@ -1,166 +1,116 @@
-"""Fill just as much of a window as holds the candles that were asked for.
+"""Find the rows of an answer: look up what is stored, fill what is missing, look up again.
 
-A walk goes from one end of the window towards the other, in parts that are as long as the rows that
-are still wanted; after a part without any candle the next one is twice as long. What a part lacks
-is planned as pages and filled; nothing beyond is fetched.
+The first round is the lookup: one query tells what of the window is covered and when the last of
+the wanted rows opens, and where nothing is missing up to there, that is the answer. Else the scan
+takes a part of the window, seen from the end where the rows are wanted, that is as long as the
+rows that are still wanted: so many slots are needed in any case, so no page is fetched in vain.
+What the part lacks is filled, and it is looked up again, until it holds the rows. Where it holds
+fewer it grows by what is lacking; after a growth without any row by twice as much as before, or a
+long silence would take as many rounds as it has pages.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 import numpy as np
-from typing_extensions import override
 
-from mdp_core.domain.candles import Candles
-from mdp_core.domain.intervals import Grid
+from mdp_core.domain.candles import COLUMNS, Candles
 from mdp_core.domain.queries import CacheState, Missing
 from mdp_core.domain.series import Series
+from mdp_core.domain.versions import Versions
 from mdp_core.domain.watermarks import Watermarks
 from mdp_core.domain.windows import Window, intersect, subtract
-from mdp_core.errors import ExchangeUnavailable, HistoryUnavailable, MdpError, WindowTooLarge
+from mdp_core.errors import (
+    ExchangeUnavailable,
+    HistoryUnavailable,
+    MdpError,
+    WindowTooLarge,
+    copied,
+)
 from mdp_core.fill.filler import Failure
 from mdp_core.fill.market import MarketContext
 from mdp_core.fill.pages import Page, plan
 from mdp_core.fill.provisional import ProvisionalRange
 from mdp_core.ratelimit.context import RequestContext
-from mdp_core.storage.candles.candle_store import CandleStore
+from mdp_core.storage.candles.candle_reader import CandleReader, CoverageSnapshot, Doubts
 
-# While pages are filled the live edge moves on, and what was asked there grows old.
+# The live edge moves on while pages are filled, and provisional ranges expire.
 _ROUNDS = 4
 
-
-class Direction(ABC):
-    """From which end of a window the rows are wanted."""
-
-    @abstractmethod
-    def split(self, left: Window, slots: int, grid: Grid) -> tuple[Window, Window]:
-        """Split off a part of at most `slots` slots; give the part and what is left."""
-
-    @abstractmethod
-    def walked(self, asked: Window, left: Window) -> Window:
-        """Give what was walked of `asked` when `left` is left of it."""
-
-    @abstractmethod
-    def bound(self, part: Window, pages: Sequence[Page], most: int) -> Window:
-        """Shorten `part` so that it needs at most `most` of `pages`, or raise WindowTooLarge."""
-
-    @abstractmethod
-    def since(self, part: Window, available: datetime, exchange: str) -> Window:
-        """Shorten `part` to what can still be had, or raise HistoryUnavailable."""
-
-    @abstractmethod
-    def position(self, rows: int, of: int) -> int:
-        """Give the position, from the first of `of` candles, of the last of `rows` wanted ones."""
-
-    @abstractmethod
-    def cut(self, walked: Window, last_wanted: datetime, grid: Grid) -> Window:
-        """Give the part of `walked` that ends, seen in this direction, with a candle."""
+# The lookup searches so many times as many slots as rows are wanted: enough where few trade, and a
+# bound for how many chunks the query has to open.
+_SPARSE = 16
 
 
-class FromStart(Direction):
-    """The first rows are wanted."""
+@dataclass(frozen=True, slots=True)
+class ScanRequest:
+    """A request for `rows` candles of `asked` that fetches at most `pages`.
 
-    @override
-    def split(self, left: Window, slots: int, grid: Grid) -> tuple[Window, Window]:
-        """Split off at the start."""
-        middle = grid.at(min(grid.index(left.start) + slots, grid.index(left.end)))
-        return Window(left.start, middle), Window(middle, left.end)
+    The last rows are wanted if it is `from_end`, else the first. With `partial` a page that can't
+    be had is no error.
+    """
 
-    @override
-    def walked(self, asked: Window, left: Window) -> Window:
-        """Give what lies before the rest."""
-        return asked if left.is_empty else Window(asked.start, left.start)
+    series: Series
+    asked: Window
+    rows: int
+    pages: int
+    from_end: bool
+    partial: bool
 
-    @override
-    def bound(self, part: Window, pages: Sequence[Page], most: int) -> Window:
-        """Refuse: an answer that ends early would be taken for all there is."""
-        if len(pages) > most:
-            raise WindowTooLarge(len(pages), most)
-        return part
+    def take(self, window: Window, slots: int) -> Window:
+        """Return at most `slots` slots of a window, at the end where rows are wanted."""
+        grid = self.series.grid
+        if self.from_end:
+            first = max(grid.index(window.end) - slots, grid.index(window.start))
+            return Window(grid.at(first), window.end)
+        stop = min(grid.index(window.start) + slots, grid.index(window.end))
+        return Window(window.start, grid.at(stop))
 
-    @override
-    def since(self, part: Window, available: datetime, exchange: str) -> Window:
-        """Refuse: it was asked for by name."""
-        raise HistoryUnavailable(exchange, available)
-
-    @override
-    def position(self, rows: int, of: int) -> int:
-        """Count from the first candle."""
-        del of
-        return rows - 1
-
-    @override
-    def cut(self, walked: Window, last_wanted: datetime, grid: Grid) -> Window:
-        """End right after it."""
-        return Window(walked.start, grid.next(last_wanted))
-
-
-class FromEnd(Direction):
-    """The last rows are wanted."""
-
-    @override
-    def split(self, left: Window, slots: int, grid: Grid) -> tuple[Window, Window]:
-        """Split off at the end."""
-        middle = grid.at(max(grid.index(left.end) - slots, grid.index(left.start)))
-        return Window(middle, left.end), Window(left.start, middle)
-
-    @override
-    def walked(self, asked: Window, left: Window) -> Window:
-        """Give what lies after the rest."""
-        return asked if left.is_empty else Window(left.end, asked.end)
-
-    @override
-    def bound(self, part: Window, pages: Sequence[Page], most: int) -> Window:
-        """Go back only so far; the answer says how far."""
-        if len(pages) <= most:
-            return part
-        return part.clip(pages[-most].window.start, part.end)
-
-    @override
-    def since(self, part: Window, available: datetime, exchange: str) -> Window:
-        """Go back only so far; the answer says how far."""
-        return part.clip(min(available, part.end), part.end)
-
-    @override
-    def position(self, rows: int, of: int) -> int:
-        """Count from the last candle."""
-        return of - rows
-
-    @override
-    def cut(self, walked: Window, last_wanted: datetime, grid: Grid) -> Window:
-        """Start with it."""
-        del grid
-        return Window(last_wanted, walked.end)
+    def scanned(self, scope: Window, part: Window) -> Window:
+        """Return the part of `asked` that is known once `part` of `scope` is."""
+        if part == scope:
+            return self.asked
+        if self.from_end:
+            return Window(part.start, self.asked.end)
+        return Window(self.asked.start, part.end)
 
 
 @dataclass(frozen=True, slots=True)
 class ScanResult:
-    """The outcome of a walk.
+    """The outcome of a scan.
 
     `window` holds no more candles than were wanted: those of `stored` are in the store, `edge`
-    holds those after it, which may still change. `missing` could not be had.
+    holds those after it, which may still change. `missing` could not be had. `versions` are
+    those of the moment at which the coverage was read.
     """
 
     window: Window
     stored: Window
     edge: Candles
     missing: Sequence[Missing]
+    versions: Versions
+    cache: CacheState
+    doubts: Sequence[Doubts]
+    """Unconfirmed slots around the window, and when they are asked for again."""
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What a walk is to find: `rows` candles of `asked`, fetching at most `pages`.
+class _Known:
+    """The knowledge of a part: its gaps, its rows, and the rows that may still change.
 
-    With `partial` the walk goes on where a page can't be had.
+    `count` and `last` tell of stored rows before the `edge`, as a `CoverageSnapshot` does.
     """
 
-    asked: Window
-    rows: int
-    pages: int
-    partial: bool
-    context: RequestContext
+    part: Window
+    gaps: Sequence[Window]
+    snapshot: CoverageSnapshot
+    edge: Candles
+    doubts: Sequence[Doubts]
+
+    @property
+    def rows(self) -> int:
+        """The number of rows, as far as they were counted."""
+        return self.snapshot.count + len(self.edge)
 
 
 class RowScan:
@@ -168,174 +118,233 @@ class RowScan:
 
     def __init__(
         self,
-        store: CandleStore,
+        reader: CandleReader,
         market: MarketContext,
-        series: Series,
         watermarks: Watermarks,
-        wanted: Wanted,
+        request: ScanRequest,
+        context: RequestContext,
     ) -> None:
-        self._store = store
+        self._reader = reader
         self._market = market
-        self._series = series
         self._watermarks = watermarks
-        self._wanted = wanted
-        self._pages_left = wanted.pages
+        self._request = request
+        self._context = context
+        self._series, self._grid = request.series, request.series.grid
+        self._scope = request.asked.clip(watermarks.history_start, watermarks.closed_until)
+        self._fits = self._slots([self._scope]) <= request.rows
+        self._pages_left = request.pages
         self._ranges: list[ProvisionalRange] = []
         self._failures: list[Failure] = []
         self._slots_wanted = 0
         self._slots_missing = 0
+        self._found: _Known | None = None
 
-    @property
-    def cache(self) -> CacheState:
-        """How much of what was wanted had not to be asked for."""
-        if not self._slots_missing:
-            return "hit"
-        return "miss" if self._slots_missing == self._slots_wanted else "partial"
+    async def look_up(self) -> ScanResult | None:
+        """Return the answer if one query of the store gives it, else None."""
+        search = self._request.take(self._scope, _SPARSE * self._request.rows)
+        self._found = known = await self._known(search)
+        window = self._answer(known)
+        return None if window is None or intersect(known.gaps, window) else self._result(known)
 
-    async def find(self, direction: Direction) -> ScanResult:
-        """Walk until the rows are found, nothing is left, or no page may be fetched any more.
+    async def scan(self) -> ScanResult:
+        """Fill and look up until the rows are found, or no page may be fetched any more.
 
         Raises:
             WindowTooLarge: More pages are needed than may be fetched, seen from the start.
             ExchangeError: A page could not be had, and `partial` is off.
         """
-        asked, rows, grid = self._wanted.asked, self._wanted.rows, self._series.grid
-        left = asked.clip(self._watermarks.history_start, self._watermarks.closed_until)
-        count, span = 0, rows
-        while count < rows and not left.is_empty and self._pages_left > 0 and not self._failures:
-            before_part = left
-            part, left = direction.split(left, span, grid)
+        request = self._request
+        known, rows, growth = self._found, 0, request.rows
+        part = request.take(self._scope, request.rows)
+        if known and not known.gaps:
+            part = known.part  # all of it is stored: only what comes after it can lack
+        while True:
             try:
-                filled = await self._fill(part, direction)
+                known = await self._fill(part, known)
             except WindowTooLarge:
-                if self._pages_left == self._wanted.pages:
+                if known is None or self._pages_left == request.pages:
                     raise
-                left = before_part  # the answer ends here, and says where it goes on
-                break
-            if filled != part:
-                self._pages_left, left = 0, Window(left.start, filled.start)
-            walked = direction.walked(asked, left)
-            if left.is_empty and grid.count(walked.start, walked.end) <= rows:
-                return await self._found(walked)
-            before, count = count, await self._count(walked)
-            span = 2 * span if count == before else rows - count
-        walked = direction.walked(asked, left)
-        if count > rows or (count == rows and not left.is_empty):
-            last_wanted = await self._open_time(walked, direction.position(rows, count))
-            walked = direction.cut(walked, last_wanted, grid)
-        return await self._found(walked)
+                return self._result(known)  # the answer ends here, and says where it goes on
+            if self._answer(known) or self._is_over(known, part):
+                return self._result(known)
+            growth = request.rows - known.rows if known.rows > rows else 2 * growth
+            rows = known.rows
+            part = request.take(self._scope, self._slots([part]) + growth)
 
-    async def _fill(self, part: Window, direction: Direction) -> Window:
-        """Have the store, or a fresh tail, hold `part` or what may be fetched of it."""
-        gaps = await self._gaps(part)
-        self._slots_wanted += self._slots([part])
+    def _is_over(self, known: _Known, part: Window) -> bool:
+        """Return whether no more may be fetched, or the end of the part could not be had."""
+        return known.part != part or self._pages_left <= 0 or bool(self._failures)
+
+    def _answer(self, known: _Known) -> Window | None:
+        """Return the window that ends with the last wanted row; None: rows are lacking."""
+        asked, rows, count = self._request.asked, self._request.rows, known.snapshot.count
+        edge, last = known.edge, known.snapshot.last
+        if known.part == self._scope and (self._fits or known.rows < rows):
+            return asked
+        if known.rows < rows:
+            return None
+        if self._request.from_end:
+            start = edge.row(len(edge) - rows).time if len(edge) >= rows else last
+            return Window(start or asked.start, asked.end)
+        end = last if count >= rows else edge.row(rows - count - 1).time
+        return Window(asked.start, self._grid.next(end) if end else asked.end)
+
+    async def _fill(self, part: Window, known: _Known | None) -> _Known:
+        """Have the store, or a fresh provisional range, hold `part` or what may be fetched of it.
+
+        Args:
+            part: On the grid.
+            known: The knowledge of a part that may hold this one.
+        """
+        if known is None or not _holds(known.part, part):
+            known = await self._known(part)
+        gaps = intersect(known.gaps, part)
+        self._slots_wanted = self._slots([part])
         self._slots_missing += self._slots(gaps)
-        part = self._within_memory(part, gaps, direction)
-        part = direction.bound(part, self._plan(gaps), self._pages_left)
-        for _ in range(_ROUNDS):
-            pages = [page for page in self._plan(gaps) if page.window.end > part.start]
-            if not pages:
-                return part
+        part = self._within_pages(self._within_retention(part, gaps), gaps)
+        rounds = 0
+        while pages := self._plan(intersect(known.gaps, part)):
+            if rounds == _ROUNDS:
+                what = "changes faster than it can be followed"
+                raise ExchangeUnavailable(self._series.exchange, what)
+            known = await self._fill_pages(part, pages)
+            part = self._within_retention(part, known.gaps)
+            rounds += 1
+        return known if known.part == part else await self._known(part)
+
+    async def _fill_pages(self, part: Window, pages: Sequence[Page]) -> _Known:
+        with self._context.upstream.waiting():
             failures = await self._market.filler.fill(
-                self._series, pages, self._watermarks, self._wanted.context
+                self._series, pages, self._watermarks, self._context
             )
-            self._pages_left -= len(pages)
-            self._watermarks = self._market.ranges.remembered(self._series, self._watermarks)
-            gaps = await self._gaps(part)
-            if (error := _reason(gaps, failures)) and not self._wanted.partial:
-                raise error
-            self._failures += failures
-            part = self._within_memory(part, gaps, direction)
-        if not self._plan(gaps):
-            return part
-        raise ExchangeUnavailable(self._series.exchange, "changes faster than it can be followed")
+        self._pages_left -= len(pages)
+        self._watermarks = self._market.ranges.remembered(self._series, self._watermarks)
+        known = await self._known(part)
+        if (error := _reason(known.gaps, failures)) and not self._request.partial:
+            raise copied(error)
+        self._failures += failures
+        return known
 
     def _plan(self, gaps: Sequence[Window]) -> list[Page]:
         """Plan the pages for gaps, but for those that failed already."""
         failed = {failure.page.index for failure in self._failures}
-        pages = plan(gaps, self._series.grid, self._market.page_size, self._watermarks)
+        pages = plan(gaps, self._grid, self._market.page_size, self._watermarks)
         return [page for page in pages if page.index not in failed]
 
-    def _within_memory(self, part: Window, gaps: Sequence[Window], direction: Direction) -> Window:
-        forgotten = intersect(
-            gaps, Window(self._watermarks.history_start, self._watermarks.retention_start)
-        )
-        if not forgotten or self._wanted.partial:
+    def _within_pages(self, part: Window, gaps: Sequence[Window]) -> Window:
+        """Shorten a part to what may be fetched; from the start it must not end early.
+
+        An answer that ends early would be taken for all there is; one that goes back from the end
+        says by its start how far.
+        """
+        pages = self._plan(intersect(gaps, part))
+        if len(pages) <= self._pages_left:
+            return part
+        if not self._request.from_end:
+            raise WindowTooLarge(len(pages), self._pages_left)
+        return part.clip(pages[-self._pages_left].window.start, part.end)
+
+    def _within_retention(self, part: Window, gaps: Sequence[Window]) -> Window:
+        """Shorten a part to what the exchange still has; from the start that is refused."""
+        watermarks = self._watermarks
+        unfetchable = Window(watermarks.history_start, watermarks.retention_start)
+        forgotten = intersect(intersect(gaps, part), unfetchable)
+        if not forgotten or self._request.partial:
             return part
         available = forgotten[-1].end
-        if available >= part.end:  # nothing of `part` can be had, so tell of what comes after it
-            available = self._watermarks.retention_start
-        return direction.since(part, available, self._series.exchange)
+        if available >= part.end:  # the whole part is gone: name what comes after it
+            available = watermarks.retention_start
+        if not self._request.from_end:
+            raise HistoryUnavailable(self._series.exchange, available)
+        return part.clip(min(available, part.end), part.end)
 
-    async def _gaps(self, window: Window) -> list[Window]:
-        """Give what of `window` is neither stored nor in a tail; the tails are kept for reading."""
-        inside = window.clip(self._watermarks.history_start, self._watermarks.closed_until)
-        ranges = self._market.ranges.fresh(self._series, inside)
-        gaps = await self._store.missing(self._series.id, inside)
-        self._ranges = [
-            *ranges,
-            *(provisional for provisional in self._ranges if provisional not in ranges),
-        ]
-        return subtract(gaps, [provisional.window for provisional in ranges])
+    async def _known(self, part: Window) -> _Known:
+        """Look up a part: what is covered or provisional, and how many rows it has."""
+        fresh = self._market.ranges.fresh(self._series, part)
+        self._ranges = [*fresh, *(old for old in self._ranges if old not in fresh)]
+        stored = self._before_ranges(part)
+        edge, gaps, doubts = await self._edge(Window(stored.end, part.end), fresh)
+        snapshot = await self._snapshot(stored, len(edge))
+        all_doubts = [snapshot.doubts, doubts]
+        return _Known(part, [*snapshot.missing, *gaps], snapshot, edge, all_doubts)
+
+    async def _snapshot(self, stored: Window, edge_rows: int) -> CoverageSnapshot:
+        """Look up stored rows; they are counted only where more may come than are wanted."""
+        series_id, rows = self._series.id, self._request.rows
+        if self._fits:
+            return await self._reader.snapshot(series_id, stored)
+        if not self._request.from_end:
+            return await self._reader.first_rows(series_id, stored, rows)
+        if edge_rows >= rows:
+            return await self._reader.snapshot(series_id, Window(stored.end, stored.end))
+        return await self._reader.last_rows(series_id, stored, rows - edge_rows)
+
+    async def _edge(
+        self, window: Window, fresh: Sequence[ProvisionalRange]
+    ) -> tuple[Candles, list[Window], Doubts]:
+        """Return the rows of a window that begins with a provisional range, its gaps and doubts."""
+        doubts = Doubts()
+        provisional = [part.window for part in fresh]
+        candles = [part.candles.inside(window) for part in self._ranges]
+        gaps = subtract([window] if not window.is_empty else [], provisional)
+        if gaps:  # a page that ends with late slots may be followed by one that is covered
+            snapshot = await self._reader.snapshot(self._series.id, window)
+            gaps, doubts = subtract(snapshot.missing, provisional), snapshot.doubts
+            stored = await self._reader.read(
+                self._series.id, window, COLUMNS, epoch=snapshot.versions.epoch
+            )
+            candles.insert(0, stored.candles)
+        return first_of_each_slot(Candles.concatenate(candles)), gaps, doubts
+
+    def _before_ranges(self, window: Window) -> Window:
+        """Return the part of a window that lies before every provisional range."""
+        touching = [part for part in self._ranges if intersect([part.window], window)]
+        ends = min((part.window.start for part in touching), default=window.end)
+        return window.clip(window.start, ends)
 
     def _slots(self, windows: Sequence[Window]) -> int:
-        return sum(self._series.grid.count(window.start, window.end) for window in windows)
+        return sum(self._grid.count(window.start, window.end) for window in windows)
 
-    async def _found(self, window: Window) -> ScanResult:
-        stored, edge = await self._parts(window)
-        missing: list[Missing] = []
-        if self._wanted.partial:
-            # A tail that grew old meanwhile is still part of the answer.
-            gaps = subtract(
-                await self._gaps(window), [provisional.window for provisional in self._ranges]
-            )
-            forgotten = Window(self._watermarks.history_start, self._watermarks.retention_start)
-            parts = [*intersect(gaps, forgotten), *subtract(gaps, [forgotten])]
-            missing = [self._missing(part) for part in sorted(parts)]
-        return ScanResult(window, stored, edge, missing)
+    def _result(self, known: _Known) -> ScanResult:
+        window = self._answer(known) or self._request.scanned(self._scope, known.part)
+        stored = self._before_ranges(window)
+        edge = known.edge.inside(Window(stored.end, window.end))
+        missing = self._missing(known, window) if self._request.partial else []
+        versions = known.snapshot.versions
+        return ScanResult(window, stored, edge, missing, versions, self._cache, known.doubts)
 
-    async def _parts(self, window: Window) -> tuple[Window, Candles]:
-        """Part a window where finality ends: what is stored before, and the candles after."""
-        ranges = [
-            provisional
-            for provisional in self._ranges
-            if not provisional.window.clip(window.start, window.end).is_empty
-        ]
-        if not ranges:
-            return window, Candles.empty()
-        final_until = min(provisional.window.start for provisional in ranges)
-        stored = window.clip(window.start, final_until)
-        after = Window(stored.end, window.end)
-        parts = [await self._store.read(self._series.id, after)]
-        parts += [provisional.candles.inside(after) for provisional in ranges]
-        return stored, _first_of_each_slot(Candles.concatenate(parts))
+    @property
+    def _cache(self) -> CacheState:
+        if not self._slots_missing:
+            return "hit"
+        return "miss" if self._slots_missing >= self._slots_wanted else "partial"
 
-    async def _count(self, window: Window) -> int:
-        stored, edge = await self._parts(window)
-        return await self._store.count(self._series.id, stored) + len(edge)
+    def _missing(self, known: _Known, window: Window) -> list[Missing]:
+        # A provisional range that expired meanwhile is still part of the answer.
+        provisional = [part.window for part in self._ranges]
+        gaps = subtract(intersect(known.gaps, window), provisional)
+        forgotten = Window(self._watermarks.history_start, self._watermarks.retention_start)
+        parts = [*intersect(gaps, forgotten), *subtract(gaps, [forgotten])]
+        return [Missing(part, self._error(part)) for part in sorted(parts)]
 
-    async def _open_time(self, window: Window, position: int) -> datetime:
-        """Give the open time of the candle at `position` in `window`, counted from its first."""
-        stored, edge = await self._parts(window)
-        if (time := await self._store.open_time(self._series.id, stored, position)) is not None:
-            return time
-        before = await self._store.count(self._series.id, stored)
-        return edge.row(position - before).time
+    def _error(self, gap: Window) -> MdpError:
+        retention_start = self._watermarks.retention_start
+        if gap.end <= retention_start:
+            return HistoryUnavailable(self._series.exchange, retention_start)
+        return _reason([gap], self._failures) or self._failures[0].error
 
-    def _missing(self, gap: Window) -> Missing:
-        if gap.end <= self._watermarks.retention_start:
-            return Missing(
-                gap, HistoryUnavailable(self._series.exchange, self._watermarks.retention_start)
-            )
-        return Missing(gap, _reason([gap], self._failures) or self._failures[0].error)
+
+def _holds(window: Window, part: Window) -> bool:
+    return window.start <= part.start and part.end <= window.end
 
 
 def _reason(gaps: Sequence[Window], failures: Sequence[Failure]) -> MdpError | None:
-    """Give why there are gaps, if it is for a page that could not be filled."""
-    return next((each.error for each in failures if intersect(gaps, each.page.window)), None)
+    """Return the reason for gaps, if it is that a page could not be filled."""
+    hits = (failure.error for failure in failures if intersect(gaps, failure.page.window))
+    return next(hits, None)
 
 
-def _first_of_each_slot(candles: Candles) -> Candles:
-    """Put candles in order; of several at one time the first given stays."""
+def first_of_each_slot(candles: Candles) -> Candles:
+    """Return candles in order; of several at one time the first given stays."""
     _, first = np.unique(candles.time, return_index=True)
     return candles[first]

@@ -1,5 +1,6 @@
 """The comparison of stored pages with what the exchange answers now: base of verify and repair."""
 
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,13 +15,15 @@ from mdp_core.domain.intervals import Grid, Interval
 from mdp_core.domain.queries import CandleQuery
 from mdp_core.domain.series import Series
 from mdp_core.domain.windows import Window, hull, intersect
-from mdp_core.errors import HistoryUnavailable, InvalidWindow
+from mdp_core.errors import BadPayload, HistoryUnavailable, InvalidWindow
 from mdp_core.exchanges.validation import Observation, judge
 from mdp_core.fill.market import MarketContext
 from mdp_core.ratelimit.context import RequestContext
 from mdp_core.ratelimit.priority import Priority
 from mdp_core.series.resolver import SeriesResolver
 from mdp_core.storage.candles.candle_store import CandleStore
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +122,20 @@ class PageComparer:
         self._store = store
         self._resolver = resolver
         self._markets = markets
+
+    async def renew_history_start(self, query: CandleQuery) -> None:
+        """Ask anew where the history of a series begins; a contradicted answer changes nothing.
+
+        Raises:
+            MdpError: The series is unknown, or the exchange can't be had.
+        """
+        series = await self._resolver.series(
+            query.exchange, query.market_type, query.symbol, query.interval
+        )
+        try:
+            await self._resolver.ask_history_start(series, RequestContext.at(Priority.BACKFILL))
+        except BadPayload as error:
+            _log.warning("history start of %s: %s", series, error)
 
     async def find(self, query: CandleQuery) -> StoredSeries:
         """Return what is stored of a window (without bounds: of everything) and can be compared.

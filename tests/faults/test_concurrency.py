@@ -24,9 +24,11 @@ from conftest import (
 from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
+from support.asking import answer_to
 
 from mdp_core.domain.clock import from_ms
 from mdp_core.domain.queries import CandleQuery
+from mdp_core.ratelimit.context import RequestContext
 from mdp_core.ratelimit.priority import Priority
 from mdp_core.settings import Settings
 
@@ -157,7 +159,7 @@ async def test_interactive_request_overtakes_a_saturating_backfill(
         client = own if is_same_process else other
         await _ask(client, "ETH-USDT", -499, 0)
         backfill = asyncio.create_task(
-            one.candles.get(_years("BTC-USDT"), priority=Priority.BACKFILL)
+            answer_to(one, _years("BTC-USDT"), RequestContext.at(Priority.BACKFILL))
         )
         await eventually(lambda: len(sandbox.candle_requests()) > 85)
         begun = time.monotonic()
@@ -183,7 +185,7 @@ async def test_page_of_a_backfill_becomes_as_urgent_as_who_joins(
     ):
         await _ask(client, "BTC-USDT", -499, 0)
         years = asyncio.create_task(
-            services.candles.get(_years("BTC-USDT"), priority=Priority.BACKFILL)
+            answer_to(services, _years("BTC-USDT"), RequestContext.at(Priority.BACKFILL))
         )
         await eventually(lambda: len(sandbox.candle_requests()) > 85)
         begun = time.monotonic()
@@ -212,7 +214,7 @@ async def test_who_joins_a_page_that_waits_out_a_ban_is_told_in_time(
         sandbox.fault("banned", retry_after=60)
         await _ask(client, "BTC-USDT", -2 * 499, -499)
         years = asyncio.create_task(
-            services.candles.get(_years("BTC-USDT"), priority=Priority.BACKFILL)
+            answer_to(services, _years("BTC-USDT"), RequestContext.at(Priority.BACKFILL))
         )
         await asyncio.sleep(0.5)
         begun = time.monotonic()
@@ -286,7 +288,7 @@ async def _ask(client: httpx.AsyncClient, symbol: str, first: int, stop: int) ->
 
 def _years(symbol: str) -> CandleQuery:
     start, end = from_ms(START_MS), from_ms(START_MS + 100 * PAGE_MS)
-    return CandleQuery("binance", "perp", symbol, "1m", start, end)
+    return CandleQuery("binance", "perp", symbol, "1m", start=start, end=end)
 
 
 def _symbols(sandbox: Sandbox) -> list[str]:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import numpy as np
 from pyarrow import ipc, parquet
+from support.asking import answer_to
 
 from mdp_core.domain.candles import Candles
 from mdp_core.domain.clock import to_ms
@@ -17,6 +18,16 @@ BTC = "/candles/binance/perp/BTC-USDT/1m"
 DAY = {"start": "2024-05-01", "end": "2024-05-02"}
 FORMATS = ("json", "ndjson", "csv", "arrow", "parquet")
 PLAIN = {"Accept-Encoding": "identity"}
+
+# Note that everything stored of every series has changed, as a repair does.
+RAISE_EPOCH = """
+WITH raised AS (
+    UPDATE series SET epoch = epoch + 1 WHERE NOT isempty(coverage) RETURNING id, epoch, coverage
+)
+INSERT INTO changes (series_id, slots, epoch)
+SELECT id, tstzrange(lower(coverage), upper(coverage)), epoch FROM raised
+ON CONFLICT (series_id, slots) DO UPDATE SET epoch = excluded.epoch
+"""
 
 _START = datetime(2022, 1, 1, tzinfo=UTC)
 
@@ -39,7 +50,7 @@ def times_of(body: bytes, name: str) -> list[int]:
 async def fill(services: Services, count: int) -> Window:
     """Store candles without asking an exchange for them; give their window."""
     query = CandleQuery("binance", "perp", "BTC-USDT", "1m", limit=1)
-    series = (await services.candles.get(query)).series
+    series = (await answer_to(services, query)).series
     window = Window(_START, _START + timedelta(minutes=count))
     times = series.grid.times(series.grid.index(window.start), series.grid.index(window.end))
     prices = np.random.default_rng(1).uniform(1, 60_000, count)

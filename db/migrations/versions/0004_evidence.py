@@ -51,6 +51,7 @@ CREATE TABLE absences (
     next_due_at timestamptz NOT NULL,
     attempts integer NOT NULL DEFAULT 0,
     last_live_at timestamptz,
+    claimed_until timestamptz,
     CONSTRAINT pk_absences PRIMARY KEY (series_id, slots),
     CONSTRAINT ck_absences_slots CHECK (coalesce(
         isfinite(lower(slots)) AND isfinite(upper(slots))
@@ -59,6 +60,7 @@ CREATE TABLE absences (
 CREATE INDEX ix_absences_next_due_at ON absences (next_due_at);
 
 ALTER TABLE series
+    ADD COLUMN history_witnesses integer NOT NULL DEFAULT 0,
     ADD COLUMN history_checked_at timestamptz,
     ADD COLUMN history_recheck_at timestamptz;
 
@@ -86,10 +88,13 @@ COMMENT ON TABLE absences IS 'absent slots that are unconfirmed and will be aske
 COMMENT ON COLUMN absences.slots IS 'half-open, inside coverage, without rows';
 COMMENT ON COLUMN absences.next_due_at IS 'time of the next recheck';
 COMMENT ON COLUMN absences.last_live_at IS 'last observation that counts as evidence';
+COMMENT ON COLUMN absences.claimed_until IS 'real time until which one process rechecks them';
 COMMENT ON COLUMN symbols.history_ends IS
-    'newest candle that the exchange gives without a window; of delisted symbols';
+    'close of the newest candle asked for without a window; of delisted symbols';
 COMMENT ON COLUMN symbols.history_ends_source IS 'interval and request that told history_ends';
 COMMENT ON COLUMN symbols.history_ends_checked_at IS 'last time that history_ends was asked for';
+COMMENT ON COLUMN series.history_witnesses IS
+    'questions of different widths that told history_begins';
 COMMENT ON COLUMN series.history_checked_at IS 'last time that history_begins was asked for';
 COMMENT ON COLUMN series.history_recheck_at IS 'time to ask for history_begins again';
 """

@@ -1,132 +1,84 @@
-"""The read side of the store: what is covered, its epoch, and its rows.
+"""Read the store: what is covered, of which version, and the rows.
 
-A look tells coverage and epoch in one statement, a read tells rows, coverage and epoch in one: each
-is one snapshot of one server, a replica's or the primary's. Whoever reads the rows of a look
-compares the epochs; while they are equal, what the look said holds for the rows. Nothing here
-writes.
+A snapshot tells coverage and versions in one statement, a block rows, coverage and version in one:
+each is of one moment of one server, a replica's or the primary's. A caller that reads the rows of a
+snapshot compares: while their version is no later than the snapshot's epoch, they did not change.
+Nothing here writes.
 """
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import partial
-from typing import LiteralString
+from typing import Any, LiteralString
 
 import numpy as np
-from psycopg.types.multirange import Multirange
 
-from mdp_core.domain.candles import OPTIONAL_COLUMNS, Candles
+from mdp_core.domain.candles import COLUMNS, OPTIONAL_COLUMNS, Candles
+from mdp_core.domain.versions import Change, Versions
 from mdp_core.domain.windows import Window
-from mdp_core.storage.candles.binary_copy import register_array_loaders
+from mdp_core.storage.candles.candle_writer import SeriesWindow, as_columns, windows_of
+from mdp_core.storage.candles.read_queries import (
+    COVERAGE,
+    READ,
+    READ_PRICES,
+    ROWS_FROM_END,
+    ROWS_FROM_START,
+)
+from mdp_core.storage.database.array_loaders import register_array_loaders
 from mdp_core.storage.database.batching import BatchingQueue
 from mdp_core.storage.database.database import Connection
-from mdp_core.storage.database.replica import ReadServers
-
-# What of these windows is not covered, and how often was their series repaired?
-_LOOK: LiteralString = """
-SELECT coalesce(series.epoch, -1),
-       tstzmultirange(tstzrange(asked.first, asked.stop)) - coalesce(series.coverage, '{}')
-FROM unnest(%(ids)b::int[], %(starts)b::timestamptz[], %(ends)b::timestamptz[])
-    WITH ORDINALITY AS asked (id, first, stop, position)
-LEFT JOIN series USING (id)
-ORDER BY asked.position
-"""
-
-# The same of one window, and when does its candle at this position, from the first, open?
-_LOOK_FROM_START: LiteralString = """
-SELECT epoch, tstzmultirange(tstzrange(%(start)s, %(end)s)) - coverage, (
-    SELECT time FROM candles
-    WHERE series_id = %(series_id)s AND time >= %(start)s AND time < %(end)s
-    ORDER BY time OFFSET %(position)s LIMIT 1
-)
-FROM series WHERE id = %(series_id)s
-"""
-
-# The same, counted from the last.
-_LOOK_FROM_END: LiteralString = """
-SELECT epoch, tstzmultirange(tstzrange(%(start)s, %(end)s)) - coverage, (
-    SELECT time FROM candles
-    WHERE series_id = %(series_id)s AND time >= %(start)s AND time < %(end)s
-    ORDER BY time DESC OFFSET %(position)s LIMIT 1
-)
-FROM series WHERE id = %(series_id)s
-"""
-
-# Which candles open in this window, ascending, as one row of columns? Of which epoch are they, and
-# is the whole window covered here?
-_READ: LiteralString = """
-SELECT epoch, coverage @> tstzrange(%(start)s, %(end)s), candles.*
-FROM series, LATERAL (
-    SELECT array_agg(time), array_agg(open), array_agg(high), array_agg(low), array_agg(close),
-           array_agg(volume), array_agg(quote_volume), array_agg(trades)
-    FROM (
-        SELECT time, open, high, low, close, volume,
-               coalesce(quote_volume, 'NaN') AS quote_volume,
-               coalesce(trades::float8, 'NaN') AS trades
-        FROM candles
-        WHERE series_id = %(series_id)s AND time >= %(start)s AND time < %(end)s
-        ORDER BY time
-    ) AS ordered
-) AS candles
-WHERE id = %(series_id)s
-"""
-
-# The same without the columns that few ask for: reading is most of what a hit costs.
-_READ_PRICES: LiteralString = """
-SELECT epoch, coverage @> tstzrange(%(start)s, %(end)s), candles.*
-FROM series, LATERAL (
-    SELECT array_agg(time), array_agg(open), array_agg(high), array_agg(low), array_agg(close),
-           array_agg(volume)
-    FROM (
-        SELECT time, open, high, low, close, volume FROM candles
-        WHERE series_id = %(series_id)s AND time >= %(start)s AND time < %(end)s
-        ORDER BY time
-    ) AS ordered
-) AS candles
-WHERE id = %(series_id)s
-"""
+from mdp_core.storage.database.replica import ReadServers, Row
 
 # The epoch of a series that a replica has not heard of yet.
 _UNKNOWN = -1
 
 
 @dataclass(frozen=True, slots=True)
-class CoverageSnapshot:
-    """What was known of a window at one moment.
+class Doubts:
+    """Covered slots without a candle that will be asked for again, and when the next ones are."""
 
-    `missing` is what was not covered, ascending; `found` the open time of the candle that was
-    looked for, None where there were fewer.
+    windows: Sequence[Window] = ()
+    due: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CoverageSnapshot:
+    """The knowledge of a window at one moment.
+
+    `missing` is what was not covered, ascending, `doubts` what is unconfirmed. Where rows were
+    counted, `count` is their number, at most as many as were asked for, and `last` the open time of
+    the last of them.
     """
 
-    epoch: int
+    versions: Versions
     missing: list[Window]
-    found: datetime | None = None
+    doubts: Doubts = Doubts()
+    count: int = 0
+    last: datetime | None = None
+
+    def is_whole_from_start(self, rows: int) -> bool:
+        """Return whether nothing is missing up to the last of so many rows, or at all."""
+        if self.count < rows or self.last is None or not self.missing:
+            return self.is_whole
+        return self.missing[0].start > self.last
+
+    def is_whole_from_end(self, rows: int) -> bool:
+        """Return whether nothing is missing since the last of so many rows, or at all."""
+        if self.count < rows or self.last is None or not self.missing:
+            return self.is_whole
+        return self.missing[-1].end <= self.last
 
     @property
     def is_whole(self) -> bool:
         """Whether nothing of the window is missing."""
-        return self.epoch != _UNKNOWN and not self.missing
-
-    @property
-    def is_whole_up_to_found(self) -> bool:
-        """Whether nothing is missing from the window's start to the candle, it included."""
-        if self.found is None or not self.missing:
-            return self.is_whole
-        return self.missing[0].start > self.found
-
-    @property
-    def is_whole_since_found(self) -> bool:
-        """Whether nothing is missing from the candle to the window's end."""
-        if self.found is None or not self.missing:
-            return self.is_whole
-        return self.missing[-1].end <= self.found
+        return self.versions.epoch != _UNKNOWN and not self.missing
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Candles of a window, the epoch that they belong to, and whether they are all there are."""
+    """Candles of a window, its version, and whether they are all there are."""
 
-    epoch: int
+    version: int
     candles: Candles
     is_covered: bool
 
@@ -136,118 +88,147 @@ class CandleReader:
 
     def __init__(self, servers: ReadServers) -> None:
         self._servers = servers
-        self._looks = BatchingQueue(self._look_for_all)
-        # The newest epochs that were seen, but for those of series that were never repaired: a
-        # replica that has not heard of a repair must not take back what was answered before.
+        self._snapshots = BatchingQueue(self._read_snapshots)
+        # The newest epochs that were seen, but for those of series that never changed: a replica
+        # that has not heard of a change must not take back what was answered before.
         self._epochs: dict[int, int] = {}
+        self._store: int | None = None
 
-    async def look(self, series_id: int, window: Window) -> CoverageSnapshot:
-        """Tell what is covered now.
+    async def snapshot(self, series_id: int, window: Window) -> CoverageSnapshot:
+        """Read what of `window` is covered now.
 
-        Those who ask while a look is under way share the next one: what they learn is as new as if
-        each had asked alone.
+        Calls made while a statement is under way share the next one: what they learn is as new as
+        if each had been made alone.
         """
-        return await self._looks.ask((series_id, window))
+        return await self._snapshots.ask((series_id, window))
 
-    async def locate_from_start(
-        self, series_id: int, window: Window, rows: int
-    ) -> CoverageSnapshot:
-        """Tell what is covered now, and find the last of the first `rows` candles of `window`."""
-        look = await self._servers.ask(
-            partial(_look, _LOOK_FROM_START, series_id, window, rows),
-            is_enough=lambda look: look.is_whole_up_to_found and self._is_new(series_id, look),
+    async def first_rows(self, series_id: int, window: Window, rows: int) -> CoverageSnapshot:
+        """Read what is covered now, and count the first `rows` candles of `window`."""
+        return await self._read_rows(
+            ROWS_FROM_START,
+            (series_id, window, rows),
+            lambda snapshot: snapshot.is_whole_from_start(rows),
         )
-        self._heed(series_id, look.epoch)
-        return look
 
-    async def locate_from_end(self, series_id: int, window: Window, rows: int) -> CoverageSnapshot:
-        """Tell what is covered now, and find the first of the last `rows` candles of `window`."""
-        look = await self._servers.ask(
-            partial(_look, _LOOK_FROM_END, series_id, window, rows),
-            is_enough=lambda look: look.is_whole_since_found and self._is_new(series_id, look),
+    async def last_rows(self, series_id: int, window: Window, rows: int) -> CoverageSnapshot:
+        """Read what is covered now, and count the last `rows` candles of `window`."""
+        return await self._read_rows(
+            ROWS_FROM_END,
+            (series_id, window, rows),
+            lambda snapshot: snapshot.is_whole_from_end(rows),
         )
-        self._heed(series_id, look.epoch)
-        return look
 
     async def read(
         self, series_id: int, window: Window, columns: Collection[str], *, epoch: int
     ) -> Block:
-        """Give the stored candles that open in `window`, ascending, best of this epoch.
+        """Read the stored candles that open in `window`, ascending, unchanged since this epoch.
+
+        Where they did change, the block has a later version.
 
         Of the columns that not every exchange gives only those in `columns` are sure to be read;
         else they are NaN. All is in memory at once: read long windows in blocks.
         """
-        return await self._servers.ask(
-            partial(read_block, series_id=series_id, window=window, columns=columns),
-            is_enough=lambda block: block.is_covered and block.epoch == epoch,
+        rows = await self._servers.fetch(
+            read_query(columns),
+            bounds(series_id, window),
+            is_enough=lambda rows: bool(rows) and _is_of(epoch, rows[0]),
         )
+        return block_of(rows)
 
-    def _heed(self, series_id: int, epoch: int) -> None:
-        if epoch > self._epochs.get(series_id, 0):
-            self._epochs[series_id] = epoch
+    async def _read_rows(
+        self,
+        query: LiteralString,
+        asked: tuple[int, Window, int],
+        is_whole: Callable[[CoverageSnapshot], bool],
+    ) -> CoverageSnapshot:
+        series_id, window, rows = asked
 
-    def _is_new(self, series_id: int, look: CoverageSnapshot) -> bool:
-        return look.epoch >= self._epochs.get(series_id, 0)
+        def parse(found: Sequence[Row]) -> CoverageSnapshot:
+            if not found:
+                return CoverageSnapshot(Versions(_UNKNOWN, _UNKNOWN), [window])
+            *coverage, count, last = found[0]
+            return replace(_snapshot(coverage), count=count, last=last)
 
-    async def _look_for_all(self, asked: Sequence[tuple[int, Window]]) -> list[CoverageSnapshot]:
+        def is_enough(found: Sequence[Row]) -> bool:
+            snapshot = parse(found)
+            return is_whole(snapshot) and self._is_new(series_id, snapshot)
+
+        params = {**bounds(series_id, window), "rows": rows}
+        snapshot = parse(await self._servers.fetch(query, params, is_enough=is_enough))
+        self._note(series_id, snapshot.versions)
+        return snapshot
+
+    async def _read_snapshots(self, asked: Sequence[SeriesWindow]) -> list[CoverageSnapshot]:
         ids = [series_id for series_id, _ in asked]
-        what = {
-            "ids": ids,
-            "starts": [window.start for _, window in asked],
-            "ends": [window.end for _, window in asked],
-        }
 
-        async def look(connection: Connection) -> list[CoverageSnapshot]:
-            cursor = await connection.execute(_LOOK, what, binary=True)
-            return [CoverageSnapshot(row[0], _windows(row[1])) for row in await cursor.fetchall()]
+        def is_enough(found: Sequence[Row]) -> bool:
+            snapshots = zip(ids, map(_snapshot, found), strict=True)
+            return all(each.is_whole and self._is_new(id_, each) for id_, each in snapshots)
 
-        looks = await self._servers.ask(
-            look,
-            is_enough=lambda looks: all(
-                each.is_whole and self._is_new(id_, each)
-                for id_, each in zip(ids, looks, strict=True)
-            ),
-        )
-        for id_, each in zip(ids, looks, strict=True):
-            self._heed(id_, each.epoch)
-        return looks
+        found = await self._servers.fetch(COVERAGE, as_columns(asked), is_enough=is_enough)
+        snapshots = [_snapshot(row) for row in found]
+        for id_, snapshot in zip(ids, snapshots, strict=True):
+            self._note(id_, snapshot.versions)
+        return snapshots
+
+    def _note(self, series_id: int, seen: Versions) -> None:
+        if seen.store != self._store:  # a restored store counts anew
+            self._store = seen.store
+            self._epochs.clear()
+        if seen.epoch > self._epochs.get(series_id, 0):
+            self._epochs[series_id] = seen.epoch
+
+    def _is_new(self, series_id: int, snapshot: CoverageSnapshot) -> bool:
+        versions = snapshot.versions
+        is_this_store = self._store in (None, versions.store)
+        return is_this_store and versions.epoch >= self._epochs.get(series_id, 0)
 
 
-async def _look(
-    query: LiteralString, series_id: int, window: Window, rows: int, connection: Connection
-) -> CoverageSnapshot:
-    what = {**_bounds(series_id, window), "position": rows - 1}
-    row = await (await connection.execute(query, what, binary=True)).fetchone()
-    return (
-        CoverageSnapshot(row[0], _windows(row[1]), row[2])
-        if row
-        else CoverageSnapshot(_UNKNOWN, [window])
-    )
+def _snapshot(row: Sequence[Any]) -> CoverageSnapshot:
+    *versions, missing, slots, due = row
+    doubts = Doubts(windows_of(slots), due) if slots else Doubts()
+    return CoverageSnapshot(_versions(versions), windows_of(missing), doubts)
+
+
+def _versions(columns: Sequence[Any]) -> Versions:
+    store, epoch, slots, epochs = columns
+    touched = zip(slots or (), epochs or (), strict=True)
+    changes = [Change(Window(each.lower, each.upper), since) for each, since in touched]
+    return Versions(store, epoch, changes)
+
+
+def _is_of(epoch: int, row: Row) -> bool:
+    """Return whether a block is all there is, and as it was at an epoch."""
+    own_epoch, version, is_covered, *_ = row
+    return is_covered and version <= epoch <= own_epoch
+
+
+def read_query(columns: Collection[str]) -> LiteralString:
+    """Return the statement that reads at least these columns."""
+    return READ_PRICES if OPTIONAL_COLUMNS.isdisjoint(columns) else READ
+
+
+def block_of(rows: Sequence[Row]) -> Block:
+    """Return the block that a statement of `read_query` found."""
+    if not rows:
+        return Block(_UNKNOWN, Candles.empty(), is_covered=False)
+    _, version, is_covered, *read = rows[0]
+    if read[0] is None:
+        return Block(version, Candles.empty(), is_covered)
+    read += [np.full(len(read[0]), np.nan) for _ in COLUMNS[len(read) :]]
+    return Block(version, Candles(*read), is_covered)
 
 
 async def read_block(
     connection: Connection, series_id: int, window: Window, columns: Collection[str]
 ) -> Block:
     """Do what `CandleReader.read` does on a connection that the caller holds."""
-    wants_all = not OPTIONAL_COLUMNS.isdisjoint(columns)
     cursor = connection.cursor(binary=True)
     register_array_loaders(cursor)
-    await cursor.execute(_READ if wants_all else _READ_PRICES, _bounds(series_id, window))
-    row = await cursor.fetchone()
-    if row is None:
-        return Block(_UNKNOWN, Candles.empty(), is_covered=False)
-    epoch, is_covered, *read = row
-    if read[0] is None:
-        return Block(epoch, Candles.empty(), is_covered)
-    if not wants_all:
-        unread = np.full(len(read[0]), np.nan)
-        read += [unread, unread]
-    return Block(epoch, Candles(*read), is_covered)
+    await cursor.execute(read_query(columns), bounds(series_id, window))
+    return block_of(await cursor.fetchall())
 
 
-def _bounds(series_id: int, window: Window) -> dict[str, object]:
+def bounds(series_id: int, window: Window) -> dict[str, object]:
+    """Return a series and a window as the parameters of a statement."""
     return {"series_id": series_id, "start": window.start, "end": window.end}
-
-
-def _windows(ranges: Multirange[datetime]) -> list[Window]:
-    return [Window(part.lower, part.upper) for part in ranges if part.lower and part.upper]

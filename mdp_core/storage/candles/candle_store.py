@@ -12,7 +12,8 @@ from mdp_core.domain.candles import COLUMNS, Candles, RejectedRow
 from mdp_core.domain.clock import Clock
 from mdp_core.domain.comparison import Comparison
 from mdp_core.domain.windows import Window
-from mdp_core.storage.candles.candle_reader import read_block
+from mdp_core.storage.candles.absences import Absence
+from mdp_core.storage.candles.candle_reader import bounds, read_block
 from mdp_core.storage.candles.candle_writer import (
     Save,
     Saver,
@@ -21,12 +22,8 @@ from mdp_core.storage.candles.candle_writer import (
     not_in_the_catalog,
     windows_of,
 )
-from mdp_core.storage.candles.corrections import (
-    Correction,
-    apply_correction,
-    forget_revisions,
-    ranges_of,
-)
+from mdp_core.storage.candles.changes import ranges_of
+from mdp_core.storage.candles.corrections import Correction, apply_correction, forget_revisions
 from mdp_core.storage.database.batching import BatchingQueue
 from mdp_core.storage.database.database import Connection, Database
 
@@ -57,19 +54,6 @@ SELECT coverage * %(window)s::tstzmultirange FROM series WHERE id = %(series_id)
 # Where does the last covered window of these series end?
 _COVERED_UNTIL: LiteralString = """
 SELECT id, upper(coverage) FROM series WHERE id = ANY (%(ids)s) AND NOT isempty(coverage)
-"""
-
-# How many candles open in this window?
-_COUNT: LiteralString = """
-SELECT count(*) FROM candles
-WHERE series_id = %(series_id)s AND time >= %(start)s AND time < %(end)s
-"""
-
-# When does the candle at this position in this window open?
-_OPEN_TIME: LiteralString = """
-SELECT time FROM candles
-WHERE series_id = %(series_id)s AND time >= %(start)s AND time < %(end)s
-ORDER BY time OFFSET %(position)s LIMIT 1
 """
 
 # Which slots of this window had rows that can't be right?
@@ -124,6 +108,7 @@ class CandleStore:
         windows: Sequence[Window],
         candles: Candles,
         rejected: Sequence[RejectedRow] = (),
+        absences: Sequence[Absence] = (),
     ) -> int:
         """Store what the exchange has in `windows`; what is covered already stays as it is.
 
@@ -135,11 +120,12 @@ class CandleStore:
             windows: Ascending, disjoint: where `candles` is all that the exchange has.
             candles: Ascending and unique; rows outside `windows` are not stored.
             rejected: Rows to remember; their slots must lie outside `windows`.
+            absences: Slots of `windows` without a candle that will be asked for again.
 
         Returns:
             How many candles were new.
         """
-        return await self._saver.save(Save(series_id, windows, candles, rejected))
+        return await self._saver.save(Save(series_id, windows, candles, rejected, absences))
 
     async def read(self, series_id: int, window: Window) -> Candles:
         """Give the stored candles that open in `window`, ascending.
@@ -166,17 +152,10 @@ class CandleStore:
         async with self._database.connection() as connection:
             await forget_revisions(connection, days)
 
-    async def count(self, series_id: int, window: Window) -> int:
-        """Count the stored candles that open in `window`."""
-        async with self._database.connection() as connection:
-            cursor = await connection.execute(_COUNT, _bounds(series_id, window))
-            row = await cursor.fetchone()
-        return int(row[0]) if row else 0
-
     async def rejected_slots(self, series_id: int, window: Window) -> list[datetime]:
         """Give the slots of `window` whose row was refused at some time, ascending."""
         async with self._database.connection() as connection:
-            cursor = await connection.execute(_REJECTED, _bounds(series_id, window))
+            cursor = await connection.execute(_REJECTED, bounds(series_id, window))
             return [row[0] for row in await cursor.fetchall()]
 
     async def _lacking_together(self, asked: Sequence[SeriesWindow]) -> list[_Lacking | Exception]:
@@ -187,17 +166,6 @@ class CandleStore:
             not_in_the_catalog(series_id) if lacking is None else (windows_of(lacking), resting)
             for (series_id, _), (lacking, resting) in zip(asked, rows, strict=True)
         ]
-
-    async def open_time(self, series_id: int, window: Window, position: int) -> datetime | None:
-        """Give the open time of the candle at `position` in `window` (0 is the first), if any."""
-        what = {**_bounds(series_id, window), "position": position}
-        async with self._database.connection() as connection:
-            row = await (await connection.execute(_OPEN_TIME, what)).fetchone()
-        return row[0] if row else None
-
-
-def _bounds(series_id: int, window: Window) -> dict[str, object]:
-    return {"series_id": series_id, "start": window.start, "end": window.end}
 
 
 async def _windows(

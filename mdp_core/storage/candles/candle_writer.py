@@ -4,7 +4,7 @@ What is saved while a transaction is under way shares the next one, its locks an
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import LiteralString, TypeAlias, cast
@@ -14,11 +14,14 @@ from psycopg import sql
 from psycopg.types.multirange import Multirange
 
 from mdp_core.domain.candles import Candles, RejectedRow
-from mdp_core.domain.clock import EPOCH, Clock
+from mdp_core.domain.clock import EPOCH, Clock, from_ms
 from mdp_core.domain.intervals import Int64s
+from mdp_core.domain.series import DOUBTED_BEFORE
 from mdp_core.domain.windows import Window, intersect, subtract
 from mdp_core.errors import ClockSkew, StoreUnavailable
+from mdp_core.storage.candles.absences import Absence, add_absences, clipped
 from mdp_core.storage.candles.binary_copy import copy_batches
+from mdp_core.storage.candles.changes import record_changes
 from mdp_core.storage.database.batching import BatchingQueue
 from mdp_core.storage.database.database import Connection, Database
 
@@ -32,10 +35,11 @@ _WINDOWS: LiteralString = """
     GROUP BY id
 """
 
-# What of these windows is not covered, with nobody else saving until the transaction ends?
+# What of these windows is not covered, and where do the histories begin? No other process saves
+# until the transaction ends.
 # Everybody locks series in one order.
 _LOCK_MISSING: LiteralString = f"""
-SELECT series.id, asked.windows - series.coverage
+SELECT series.id, asked.windows - series.coverage, series.history_begins
 FROM series JOIN ({_WINDOWS}) AS asked USING (id)
 ORDER BY series.id FOR UPDATE OF series
 """  # noqa: S608 - of constants only
@@ -54,6 +58,11 @@ FROM ({_WINDOWS}) AS fresh
 WHERE series.id = fresh.id AND upper(fresh.windows) <= {_FUTURE}
 RETURNING series.id
 """  # noqa: S608 - of constants only
+
+# The history of a series begins with this candle: a beginning is never after a stored one.
+_BEGIN_EARLIER: LiteralString = """
+UPDATE series SET history_begins = %(first)s WHERE id = %(series_id)s
+"""
 
 # Remember rows that can't be right.
 _REJECT: LiteralString = """
@@ -75,12 +84,16 @@ SeriesWindow: TypeAlias = tuple[int, Window]
 
 @dataclass(frozen=True, slots=True)
 class Save:
-    """Windows of a series (ascending, disjoint), all that the exchange has in them, wrong rows."""
+    """Windows of a series (ascending, disjoint), all that the exchange has in them, wrong rows.
+
+    `absences` are slots of the windows without a candle that will be asked for again.
+    """
 
     series_id: int
     windows: Sequence[Window]
     candles: Candles
     rejected: Sequence[RejectedRow] = ()
+    absences: Sequence[Absence] = ()
 
 
 class Saver:
@@ -123,7 +136,7 @@ class Saver:
     async def _save_at_once(self, saves: Sequence[Save]) -> list[int]:
         """Lock, copy, cover: the order that keeps writers from deadlocks."""
         async with self._database.transaction() as connection:
-            missing = await _lock_missing(connection, saves)
+            missing, begins = await _lock_missing(connection, saves)
             fresh = [_taken(missing, save) for save in saves]
             parts = [
                 [save.candles.inside(window) for window in windows]
@@ -135,18 +148,46 @@ class Saver:
             in_time = np.argsort(rows.time, kind="stable")  # so that chunks are made in one order
             await copy_in(connection, series_ids[in_time], rows[in_time])
             await _cover(connection, saves, fresh, self._clock)
-            await _remember(connection, saves)
+            await _begin_earlier(connection, begins, series_ids[in_time], rows.time[in_time])
+            doubts = zip(saves, fresh, strict=True)
+            await add_absences(
+                connection,
+                [part for save, windows in doubts for part in clipped(save.absences, windows)],
+            )
+            await remember_rejected(
+                connection, [(save.series_id, row) for save in saves for row in save.rejected]
+            )
         return counts
 
 
-async def _lock_missing(connection: Connection, saves: Sequence[Save]) -> dict[int, list[Window]]:
+async def _lock_missing(
+    connection: Connection, saves: Sequence[Save]
+) -> tuple[dict[int, list[Window]], dict[int, datetime | None]]:
+    """Lock the series; return what is missing of the windows, and where the histories begin."""
     asked = [(save.series_id, window) for save in saves for window in save.windows or [_NOTHING]]
     cursor = await connection.execute(_LOCK_MISSING, as_columns(asked), binary=True)
-    missing = {row[0]: windows_of(row[1]) for row in await cursor.fetchall()}
+    rows = await cursor.fetchall()
+    missing = {row[0]: windows_of(row[1]) for row in rows}
     for save in saves:
         if save.series_id not in missing:
             raise not_in_the_catalog(save.series_id)
-    return missing
+    return missing, {row[0]: row[2] for row in rows}
+
+
+async def _begin_earlier(
+    connection: Connection,
+    begins: Mapping[int, datetime | None],
+    series_ids: Int64s,
+    times: Int64s,
+) -> None:
+    """Move a history start that lies after a candle which is stored now; `times` ascend."""
+    ids, places = np.unique(series_ids, return_index=True)
+    for series_id, time_ms in zip(ids.tolist(), times[places].tolist(), strict=True):
+        first, known = from_ms(time_ms), begins[series_id]
+        if known is not None and first < known:
+            parameters = {"series_id": series_id, "first": first}
+            await connection.execute(_BEGIN_EARLIER, parameters)
+            await record_changes(connection, series_id, [Window(first - DOUBTED_BEFORE, known)])
 
 
 def _taken(missing: dict[int, list[Window]], save: Save) -> list[Window]:
@@ -183,8 +224,11 @@ async def _beyond_now(connection: Connection, clock: Clock) -> ClockSkew:
     return ClockSkew("the database", clock.at(row[0]), clock())
 
 
-async def _remember(connection: Connection, saves: Sequence[Save]) -> None:
-    rejected = {(save.series_id, row.slot): row for save in saves for row in save.rejected}
+async def remember_rejected(
+    connection: Connection, rows: Sequence[tuple[int, RejectedRow]]
+) -> None:
+    """Remember rows that can't be right, each of a series."""
+    rejected = {(series_id, row.slot): row for series_id, row in rows}
     if rejected:
         what = {
             "ids": [series_id for series_id, _ in rejected],

@@ -5,14 +5,11 @@ Each correction is one transaction under the row lock of its series.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from enum import StrEnum
 from typing import Any, LiteralString
 
 import numpy as np
 import orjson
-from psycopg.types.multirange import Multirange
-from psycopg.types.range import Range
 
 from mdp_core.domain.candles import COLUMNS, Candles
 from mdp_core.domain.clock import from_ms, to_ms
@@ -21,6 +18,7 @@ from mdp_core.domain.intervals import Int64s
 from mdp_core.domain.windows import Window, hull, intersect
 from mdp_core.storage.candles.candle_reader import read_block
 from mdp_core.storage.candles.candle_writer import copy_in, not_in_the_catalog, windows_of
+from mdp_core.storage.candles.changes import ranges_of, record_changes
 from mdp_core.storage.database.database import Connection
 
 # What is covered of these windows? No other process saves until the transaction ends.
@@ -40,25 +38,6 @@ INSERT INTO revisions (series_id, time, stored, answered, found_by)
 SELECT %(series_id)s, time, stored::jsonb, answered::jsonb, %(found_by)s
 FROM unnest(%(times)s::timestamptz[], %(stored)s::text[], %(answered)s::text[])
     AS each (time, stored, answered)
-"""
-
-# Raise the epoch of a series, and note the slots that changed; changes that they touch merge with
-# them under the new epoch. Needs the row lock of the series.
-_RECORD: LiteralString = """
-WITH fresh AS (
-    SELECT unnest(%(windows)s::tstzmultirange) AS slots
-), raised AS (
-    UPDATE series SET epoch = epoch + 1 WHERE id = %(series_id)s RETURNING epoch
-), touched AS (
-    DELETE FROM changes WHERE series_id = %(series_id)s AND EXISTS (
-        SELECT FROM fresh WHERE fresh.slots && changes.slots OR fresh.slots -|- changes.slots)
-    RETURNING slots
-), merged AS (
-    SELECT unnest(range_agg(slots)) AS slots
-    FROM (SELECT slots FROM fresh UNION ALL SELECT slots FROM touched) AS parts
-)
-INSERT INTO changes (series_id, slots, epoch)
-SELECT %(series_id)s, slots, epoch FROM merged, raised
 """
 
 # Absences that a candle now fills are none any more; the rest of their slots stays as it was.
@@ -127,28 +106,9 @@ async def apply_correction(connection: Connection, correction: Correction) -> Co
     return comparison
 
 
-async def record_changes(connection: Connection, series_id: int, windows: Sequence[Window]) -> None:
-    """Raise the epoch of a series and note the slots whose stored facts change.
-
-    Part of the transaction that changes them, which holds the row lock of the series. From then on
-    each version of a window that one of `windows` touches is the new epoch.
-
-    Args:
-        connection: Inside that transaction.
-        series_id: The series.
-        windows: Disjoint, at least one.
-    """
-    await connection.execute(_RECORD, {"series_id": series_id, "windows": ranges_of(windows)})
-
-
 async def forget_revisions(connection: Connection, days: float) -> None:
     """Delete the revisions that were found so many days ago."""
     await connection.execute(_FORGET, {"days": days})
-
-
-def ranges_of(windows: Sequence[Window]) -> Multirange[datetime]:
-    """Return windows as the database takes them."""
-    return Multirange([Range(window.start, window.end) for window in windows])
 
 
 async def _lock_covered(

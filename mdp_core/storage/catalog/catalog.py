@@ -14,14 +14,20 @@ from sqlalchemy.pool import NullPool
 from db import schema
 from mdp_core.domain.clock import EPOCH
 from mdp_core.domain.intervals import FixedGrid, Grid, Interval
-from mdp_core.domain.series import Series, Symbol
+from mdp_core.domain.series import DOUBTED_BEFORE, SEARCHED, Series, Symbol
 from mdp_core.storage.database.database import Database, translate_driver_errors
 
 _SYMBOLS = schema.symbols
 _SERIES = schema.series
+_OF_SYMBOL = _SERIES.alias("of_symbol")
 # Without its coverage, which may be long.
 _WHAT_A_SERIES_IS = [
-    _SERIES.c[name] for name in ("id", "symbol_id", "interval", "grid_phase_ms", "history_begins")
+    *(_SERIES.c[name] for name in ("id", "symbol_id", "interval", "grid_phase_ms")),
+    *(_SERIES.c[name] for name in ("history_begins", "history_source", "history_witnesses")),
+    select(func.min(_OF_SYMBOL.c.history_begins))
+    .where(_OF_SYMBOL.c.symbol_id == _SERIES.c.symbol_id)
+    .scalar_subquery()
+    .label("symbol_begins"),
 ]
 
 
@@ -35,10 +41,14 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class HistoryStart:
-    """Where a series' history begins (the first candle's open time), and how that is known."""
+    """Where a series' history begins (the first candle's open time), and how that is known.
+
+    `witnesses` counts the questions of different widths that told it.
+    """
 
     time: datetime
     source: str
+    witnesses: int = 1
 
 
 class Catalog:
@@ -159,16 +169,6 @@ class Catalog:
                 for row in (await connection.execute(query)).mappings()
             ]
 
-    async def save_history_start(self, series: Series, beginning: HistoryStart) -> None:
-        """Learn where the history of a kept series begins, unless that is known."""
-        statement = (
-            update(_SERIES)
-            .where(_SERIES.c.id == series.id, _SERIES.c.history_begins.is_(None))
-            .values(history_begins=beginning.time, history_source=beginning.source)
-        )
-        async with self._connection() as connection:
-            await connection.execute(statement)
-
     async def first_day(self, series: Series) -> datetime | None:
         """Give when the first daily candle of a kept series' symbol opens, if that is known."""
         daily = _SERIES.alias("daily")
@@ -207,7 +207,7 @@ class Catalog:
             history_begins=beginning.time if beginning else None,
             history_source=beginning.source if beginning else None,
         )
-        is_known = _SERIES.c.history_begins.is_not(None)
+        is_known = _SERIES.c.history_begins.is_not(None) | ~func.isempty(_SERIES.c.coverage)
         learned = {
             name: case((is_known, _SERIES.c[name]), else_=statement.excluded[name])
             for name in ("grid_phase_ms", "history_begins", "history_source")
@@ -252,4 +252,15 @@ def _series(row: RowMapping, symbol: Symbol, usual: Grid) -> Series:
     grid = usual
     if isinstance(usual, FixedGrid) and row["grid_phase_ms"] is not None:
         grid = usual.with_phase_of(EPOCH + timedelta(milliseconds=row["grid_phase_ms"]))
-    return Series(row["id"], symbol, Interval(row["interval"]), grid, row["history_begins"])
+    begins, source = row["history_begins"], row["history_source"]
+    believed = grid.floor(row["symbol_begins"] - DOUBTED_BEFORE) if source == SEARCHED else begins
+    return Series(
+        row["id"],
+        symbol,
+        Interval(row["interval"]),
+        grid,
+        begins,
+        believed,
+        source,
+        row["history_witnesses"],
+    )

@@ -7,21 +7,23 @@ that is not enough, because a fill has not arrived there yet, the primary is ask
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, LiteralString, TypeVar
+from typing import Any, LiteralString, TypeAlias, TypeVar
 
 import psycopg
 
 from mdp_core.errors import StoreUnavailable
+from mdp_core.storage.database.array_loaders import register_array_loaders
 from mdp_core.storage.database.database import Connection, Database
 
 _log = logging.getLogger(__name__)
 
-_Said = TypeVar("_Said")
+_Result = TypeVar("_Result")
+Row: TypeAlias = tuple[Any, ...]
 
 # How long a request tries the replica; then it asks the primary.
 _PATIENCE_SECONDS = 3.0
@@ -105,33 +107,34 @@ class ReadServers:
             await asyncio.gather(*watching, return_exceptions=True)
             await asyncio.gather(*self._asking, return_exceptions=True)
 
-    async def ask(
+    async def fetch(
         self,
-        question: Callable[[Connection], Awaitable[_Said]],
+        query: LiteralString,
+        params: Mapping[str, object],
         *,
-        is_enough: Callable[[_Said], bool],
-    ) -> _Said:
-        """Ask the replica; where it has gone, or what it says is not enough, ask the primary.
+        is_enough: Callable[[Sequence[Row]], bool],
+    ) -> Sequence[Row]:
+        """Read rows from the replica; where it has gone, or they don't suffice, from the primary.
 
         Args:
-            question: One statement, or statements that need not be of one snapshot; may be asked
-                twice.
-            is_enough: Whether an answer out of the past will do.
+            query: One statement, which may be sent twice; arrays come as columns of numpy.
+            params: Its parameters.
+            is_enough: Whether rows out of the past will do.
 
         Raises:
             StoreUnavailable: The primary had to be asked and can't be had.
         """
         if self._replica and self._state is ReplicaState.USED:
             try:
-                said = await self._patiently(_ask(self._replica, question))
+                rows = await self._within_patience(_fetch(self._replica, query, params))
             except (StoreUnavailable, TimeoutError) as error:
                 self._become(ReplicaState.AWAY, error)
             else:
-                if is_enough(said):
-                    return said
-        return await _ask(self._primary, question)
+                if is_enough(rows):
+                    return rows
+        return await _fetch(self._primary, query, params)
 
-    async def _patiently(self, asking: Coroutine[Any, Any, _Said]) -> _Said:
+    async def _within_patience(self, asking: Coroutine[Any, Any, _Result]) -> _Result:
         """Wait for an answer for a while; then leave it to itself, to end when it can.
 
         Raises:
@@ -167,11 +170,11 @@ class ReadServers:
     async def _look_at(self, replica: Database) -> ReplicaState:
         # Not with the pool: it would tell of every attempt, for as long as the replica is away.
         is_used = self._state is ReplicaState.USED
-        if not is_used and (problem := await self._patiently(replica.problem())):
+        if not is_used and (problem := await self._within_patience(replica.problem())):
             raise StoreUnavailable(problem)
-        there = await self._patiently(_ask(replica, read_identity))
+        there = await self._within_patience(_identity_of(replica))
         try:
-            here = await self._patiently(_ask(self._primary, read_identity))
+            here = await self._within_patience(_identity_of(self._primary))
         except (StoreUnavailable, TimeoutError):
             # Just then a replica is of use; and whose it is has been seen before.
             if self._primary_identity is None:
@@ -193,6 +196,16 @@ class ReadServers:
             _log.error("DATABASE_READ_URL names no replica of DATABASE_URL: it is not read")
 
 
-async def _ask(database: Database, question: Callable[[Connection], Awaitable[_Said]]) -> _Said:
+async def _fetch(
+    database: Database, query: LiteralString, params: Mapping[str, object]
+) -> Sequence[Row]:
     async with database.connection() as connection:
-        return await question(connection)
+        cursor = connection.cursor(binary=True)
+        register_array_loaders(cursor)
+        await cursor.execute(query, params)
+        return await cursor.fetchall()
+
+
+async def _identity_of(database: Database) -> Identity:
+    async with database.connection() as connection:
+        return await read_identity(connection)

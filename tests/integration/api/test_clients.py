@@ -21,7 +21,7 @@ from conftest import (
     eventually,
     token_of,
 )
-from support.stored_candles import BTC, FORMATS, bounds_of, fill
+from support.stored_candles import BTC, FORMATS, RAISE_EPOCH, bounds_of, fill
 
 from mdp_core.logs import log_config
 from mdp_core.settings import Settings
@@ -124,7 +124,7 @@ async def test_answer_that_fails_on_its_way_does_not_end_cleanly(
     async with _served(services) as port, _asked(port, settings, params) as (reader, _):
         assert await reader.readexactly(12) == b"HTTP/1.1 200"
         await eventually(lambda: checked_out(services) == 0)
-        database.execute("UPDATE series SET epoch = epoch + 1")
+        database.execute(RAISE_EPOCH)
         rest = b""
         with suppress(ConnectionError):
             rest = await asyncio.wait_for(reader.read(-1), 60)

@@ -15,7 +15,7 @@ from conftest import (
     opened_services,
     token_of,
 )
-from support.stored_candles import BTC, DAY, FORMATS, PLAIN, bounds_of, fill, times_of
+from support.stored_candles import BTC, DAY, FORMATS, PLAIN, RAISE_EPOCH, bounds_of, fill, times_of
 
 from mdp_core.domain.queries import CandleQuery
 from mdp_core.service.mending import RepairReport
@@ -162,7 +162,7 @@ async def test_repair_elsewhere_shows_in_the_next_answer_from_every_cache(
     ):
         right = (await client.get(BTC, params=DAY)).json()
         database.execute(_REPLACE_CLOSE)
-        database.execute("UPDATE series SET epoch = epoch + 1")
+        database.execute(RAISE_EPOCH)
         wrong = {name: await client.get(BTC, params={**DAY, "format": name}) for name in FORMATS}
         kept = await client.get(BTC, params=DAY)
         report = await other.repair.repair(_QUERY)
@@ -195,7 +195,7 @@ async def test_repair_of_the_newest_candle_shows_in_latest(
     asked = sandbox.requests()
     wrong = "UPDATE candles SET close = high + 1, high = high + 1"
     database.execute(wrong)
-    database.execute("UPDATE series SET epoch = epoch + 1")
+    database.execute(RAISE_EPOCH)
     spoiled = (await client.get(_LATEST)).json()
     await services.repair.repair(CandleQuery("binance", "perp", "BTC-USDT", "1d"))
     mended = (await client.get(_LATEST)).json()
@@ -224,7 +224,7 @@ async def test_repair_between_look_and_rows_costs_no_error(
         database.execute("LOCK TABLE candles IN ACCESS EXCLUSIVE MODE")
         asking = asyncio.create_task(client.get(BTC, params={**DAY, "fields": "trades,low"}))
         await eventually(lambda: database.execute(_WAITING_FOR_LOCK).fetchone() is not None)
-        database.execute("UPDATE series SET epoch = epoch + 1")
+        database.execute(RAISE_EPOCH)
         database.execute(_REPLACE_CLOSE)
     answer = await asking
 

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from conftest import MINUTE_MS, Sandbox, app_of, connected, eventually, opened_services, token_of
+from support.asking import answer_to
 
 from mdp_core.backfill.chunks import OldestFirst
 from mdp_core.domain.clock import from_ms, to_ms
@@ -359,8 +360,10 @@ async def test_dry_run_tells_what_is_then_spent(
     }[exchange]
     now_ms = to_ms(services.settings.clock())
     start, end = from_ms(now_ms - 4000 * HOUR_MS), from_ms(now_ms - 30 * HOUR_MS)
-    some = CandleQuery(exchange, market, symbol, "1h", from_ms(now_ms - 2000 * HOUR_MS), limit=50)
-    await services.candles.get(some)
+    some = CandleQuery(
+        exchange, market, symbol, "1h", start=from_ms(now_ms - 2000 * HOUR_MS), limit=50
+    )
+    await answer_to(services, some)
     name = SeriesName(exchange, market, symbol, "1h")
     (planned,) = (await services.planning.plan([name], start, end)).planned
     sandbox.clear()

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 from conftest import Sandbox, one_kind_of_database
+from support.asking import answer_to
 from support.command_line import mdp
 from typer.testing import Result
 
@@ -36,7 +37,7 @@ class Command:
 @pytest.fixture
 async def repair(settings: Settings, services: Services, sandbox: Sandbox) -> Command:
     """The command, beside hourly candles of some days."""
-    await services.candles.get(CandleQuery(*_SERIES, start=_START, end=_START + timedelta(days=3)))
+    await answer_to(services, CandleQuery(*_SERIES, start=_START, end=_START + timedelta(days=3)))
     sandbox.clear()
     return Command(settings, sandbox)
 

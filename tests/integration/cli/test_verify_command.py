@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import psycopg
 import pytest
 from conftest import Sandbox, one_kind_of_database
+from support.asking import answer_to
 from support.command_line import mdp
 from typer.testing import Result
 
@@ -46,7 +47,7 @@ def verify(settings: Settings, sandbox: Sandbox) -> Command:
 @pytest.fixture
 async def month(services: Services, database: psycopg.Connection) -> int:
     """A month of one-minute candles; tells how many are stored."""
-    await services.candles.get(CandleQuery(*_SERIES, start=_START, end=_END))
+    await answer_to(services, CandleQuery(*_SERIES, start=_START, end=_END))
     return len(database.execute(_ALL).fetchall())
 
 

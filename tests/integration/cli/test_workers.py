@@ -8,6 +8,7 @@ import psutil
 import psycopg
 from conftest import Sandbox, answers, eventually, token_of
 from support.processes import environment_of, running_api
+from support.stored_candles import RAISE_EPOCH
 
 from mdp_core.domain.queries import CandleQuery
 from mdp_core.settings import Settings
@@ -44,7 +45,7 @@ async def test_two_workers_answer_alike_and_leave_nothing_behind(
         (right,) = await _answers_of(url, settings)
         fetched = [each["params"]["startTime"] for each in sandbox.candle_requests()]
         database.execute("UPDATE candles SET close = high WHERE time = '2024-05-01 12:00Z'")
-        database.execute("UPDATE series SET epoch = epoch + 1")
+        database.execute(RAISE_EPOCH)
         (wrong,) = await _answers_of(url, settings)
         report = await services.repair.repair(_QUERY)
         (mended,) = await _answers_of(url, settings)

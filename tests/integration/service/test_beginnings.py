@@ -15,6 +15,7 @@ from conftest import (
     running_sandbox,
     serving,
 )
+from support.asking import answer_to
 
 from mdp_core.domain.clock import Clock, from_ms, to_ms
 from mdp_core.domain.queries import CandleQuery
@@ -155,9 +156,9 @@ async def test_client_that_leaves_does_not_end_the_question_that_others_wait_for
     async with opened_services(settings, sandbox) as services:
         await services.metadata.refresh_symbols(services.metadata.adapter("binance", "perp"))
         sandbox.settings(latency_ms=400)
-        first = asyncio.create_task(services.candles.get(query))
+        first = asyncio.create_task(answer_to(services, query))
         await asyncio.sleep(0.1)
-        second = asyncio.create_task(services.candles.get(query))
+        second = asyncio.create_task(answer_to(services, query))
         await asyncio.sleep(0.1)
         first.cancel()
         answer = await second

@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 from conftest import MINUTE_MS, Sandbox, one_kind_of_database
+from support.asking import answer_to
 
 from mdp_core.domain.clock import to_ms
 from mdp_core.domain.queries import CandleQuery
@@ -46,7 +47,7 @@ async def stored(
     services: Services, database: psycopg.Connection
 ) -> Callable[[], list[tuple[Any, ...]]]:
     """Two pages of one-minute candles; reads what is stored now."""
-    await services.candles.get(_HOURS)
+    await answer_to(services, _HOURS)
     assert len(database.execute(_ALL).fetchall()) == _ROWS
     return lambda: database.execute(_ALL).fetchall()
 
@@ -81,7 +82,7 @@ async def test_candle_that_the_exchange_has_not_goes_after_a_second_look(
     repair: Repair, services: Services, database: psycopg.Connection, sandbox: Sandbox
 ) -> None:
     """The second question is of another width; the deleted candle is kept as a revision."""
-    await services.candles.get(_COINBASE)
+    await answer_to(services, _COINBASE)
     series = _value(database, "SELECT series_id FROM candles LIMIT 1")
     absent = _value(
         database,

@@ -345,10 +345,10 @@ async def test_intervals_and_grids_are_visible(
 # --- where nothing trades ------------------------------------------------------------------------
 
 
-async def test_window_in_which_nothing_traded_is_asked_for_once_doubted_once_never_again(
+async def test_window_in_which_nothing_traded_is_asked_for_twice_and_covered_in_doubt(
     settings: Settings,
 ) -> None:
-    """An empty page of Coinbase is a fact after two requests, for every other process too."""
+    """An empty page of Coinbase is asked for again in halves, between two canaries."""
     page_ms = 300 * MINUTE_MS
     async with at(NOON, settings) as (client, sandbox):
         start = _empty_page(sandbox, page_ms)
@@ -364,13 +364,15 @@ async def test_window_in_which_nothing_traded_is_asked_for_once_doubted_once_nev
         later = sandbox.requests()
     async with at(NOON + timedelta(days=1), settings) as (client, sandbox):
         elsewhere = await candles(client, f"{COINBASE}/WAXL-USD/1m", **window)
-        by_another = candle_requests(sandbox, "coinbase")
 
     assert body["candles"] == again["candles"] == part["candles"] == elsewhere["candles"] == []
     assert body["complete"] is True
-    assert len(asked) == 2
-    assert asked[0]["params"] == asked[1]["params"]
-    assert later == by_another == []
+    assert body["unconfirmed"] == [window]
+    of_page = [each for each in asked if "/WAXL-USD/" in each["path"]]
+    assert len(of_page) == 3
+    assert of_page[1]["params"] != of_page[0]["params"] != of_page[2]["params"]
+    assert len(asked) == 5
+    assert later == []
 
 
 @one_kind_of_database
@@ -381,10 +383,10 @@ async def test_window_in_which_nothing_traded_is_asked_for_once_doubted_once_nev
         pytest.param("binance", "perp/OMG-USDT", id="binance"),
     ],
 )
-async def test_delisted_markets_silence_is_doubted_once_and_then_known(
+async def test_delisted_markets_silence_is_known_by_its_history_end(
     settings: Settings, exchange: str, market: str
 ) -> None:
-    """An exchange that publishes every interval has no candles in an empty page."""
+    """The newest candle that the exchange gives without a window tells where its history ends."""
     start = (to_ms(NOON) - 30 * DAY_MS) // DAY_MS * DAY_MS
     path, window = f"{exchange}/{market}/1h", {"start": start, "end": start + DAY_MS}
     async with at(NOON, settings) as (client, sandbox):
@@ -400,8 +402,8 @@ async def test_delisted_markets_silence_is_doubted_once_and_then_known(
         by_another = candle_requests(sandbox, exchange)
 
     assert body["candles"] == again["candles"] == elsewhere["candles"] == []
-    assert body["complete"] is True
-    assert len(asked) == 2
+    assert (body["complete"], body["unconfirmed"]) == (True, [])
+    assert len(asked) == (2 if exchange == "hyperliquid" else 1)
     assert later == by_another == []
 
 

@@ -23,6 +23,7 @@ from conftest import (
     token_of,
 )
 from support.backups import SecondServer, base_backup, documented_commands, running
+from support.stored_candles import RAISE_EPOCH
 
 from db.local.cluster import Cluster
 from db.roles import SERVICE
@@ -175,7 +176,7 @@ async def test_repair_is_never_mixed_with_what_was_before(pair: Pair) -> None:
     await pair.caught_up()
     with pair.paused():
         pair.primary.execute("UPDATE candles SET close = high")
-        pair.primary.execute("UPDATE series SET epoch = epoch + 1")
+        pair.primary.execute(RAISE_EPOCH)
         before = await pair.client.get(_PATH, params=_OLD)
     await pair.caught_up()
     after = await pair.client.get(_PATH, params=_OLD)
@@ -192,7 +193,7 @@ async def test_what_a_process_has_seen_repaired_it_never_takes_back(pair: Pair) 
     await pair.caught_up()
     with pair.paused():
         pair.primary.execute("UPDATE candles SET close = high")
-        pair.primary.execute("UPDATE series SET epoch = epoch + 1")
+        pair.primary.execute(RAISE_EPOCH)
         await pair.fill(_NEW)  # which the replica lacks: the primary says it, and its epoch
         again = await pair.client.get(_PATH, params=_OLD)
 
@@ -286,7 +287,7 @@ async def test_promoted_replica_is_not_read(
             await _is_told(client, "foreign")
             (strays,) = await asyncio.to_thread(_remarks)
             database.execute("UPDATE candles SET close = high")
-            database.execute("UPDATE series SET epoch = epoch + 1")
+            database.execute(RAISE_EPOCH)
             new = await client.get(_PATH, params=_OLD)
 
     closes = [row[4] for row in new.json()["candles"]]

@@ -7,6 +7,7 @@ import httpx
 import psycopg
 import pytest
 from conftest import one_kind_of_database, token_of
+from support.asking import answer_to
 
 from mdp_core.domain.clock import Clock
 from mdp_core.domain.queries import CandleQuery
@@ -30,7 +31,7 @@ async def test_differences_are_counted_and_left_alone(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Every candle of the newest page and an older one; an administrator sees the sums."""
-    await services.candles.get(CandleQuery(*_SERIES, limit=1200))
+    await answer_to(services, CandleQuery(*_SERIES, limit=1200))
     database.execute("UPDATE candles SET close = high, volume = volume + 1")
     before = database.execute("SELECT * FROM candles ORDER BY time").fetchall()
     (adapter,) = services.metadata.markets("binance", None)

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from conftest import Sandbox, eventually, opened_services, running_sandbox
 from psycopg.rows import dict_row
+from support.asking import answer_to
 
 from mdp_core.domain.clock import Clock, from_ms
 from mdp_core.domain.queries import CandleQuery
@@ -104,7 +105,7 @@ async def test_series_asked_for_once_is_kept_warm(
              WHERE s.native = 'ETHUSDT'"
     query = CandleQuery("binance", "perp", "ETH-USDT", "1m", limit=3)
     async with running_syncer(fast_services):
-        await fast_services.candles.get(query)
+        await answer_to(fast_services, query)
         first = rows(until)[0]["end"]
         await eventually(
             lambda: rows(until)[0]["end"] >= first + timedelta(minutes=2), seconds=PATIENCE_SECONDS
@@ -145,8 +146,8 @@ async def test_older_hole_is_not_bridged(services: Services, rows: Rows) -> None
     old = CandleQuery(
         "binance", "perp", "ETH-USDT", "1h", start=from_ms(1_700_000_000_000), limit=5
     )
-    await services.candles.get(old)
-    await services.candles.get(CandleQuery("binance", "perp", "ETH-USDT", "1h", limit=5))
+    await answer_to(services, old)
+    await answer_to(services, CandleQuery("binance", "perp", "ETH-USDT", "1h", limit=5))
     async with running_syncer(services):
         ran = "SELECT FROM job_runs WHERE job = 'warm binance perp' AND ended_at IS NOT NULL"
         await eventually(lambda: len(rows(ran)) >= 1, seconds=PATIENCE_SECONDS)
@@ -202,7 +203,7 @@ async def test_keeper_loses_nothing_that_the_exchange_forgets(
 @on_one_server
 async def test_beginning_that_no_exchange_tells_is_found(services: Services, rows: Rows) -> None:
     """A coinbase market used for a day is known for all its history afterwards."""
-    await services.candles.get(CandleQuery("coinbase", "spot", "ETH-USD", "6h", limit=2))
+    await answer_to(services, CandleQuery("coinbase", "spot", "ETH-USD", "6h", limit=2))
     async with running_syncer(services):
         known = "SELECT history_begins, history_source FROM series WHERE interval = '6h'"
         await eventually(

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 from conftest import Sandbox, eventually, one_kind_of_database, opened_services, running_sandbox
+from support.asking import answer_to
 
 from mdp_core.domain.clock import Clock
 from mdp_core.domain.queries import CandleQuery
@@ -93,7 +94,7 @@ async def test_note_that_can_not_be_kept_does_not_end_the_notes(services: Servic
     """A series that doesn't exist was noted; those that are asked for later are hot still."""
     services.usage.note(2_000_000_000, at_edge=True)
     await asyncio.sleep(1.5)
-    await services.candles.get(CandleQuery("binance", "perp", "ETH-USDT", "1m", limit=2))
+    await answer_to(services, CandleQuery("binance", "perp", "ETH-USDT", "1m", limit=2))
     await asyncio.sleep(1.5)
 
     hot = await services.usage.hot("binance", "perp", timedelta(minutes=1))
@@ -102,7 +103,7 @@ async def test_note_that_can_not_be_kept_does_not_end_the_notes(services: Servic
 
 async def test_name_that_is_wrong_costs_the_others_nothing(services: Services) -> None:
     """Neither configured series beside it nor requested ones."""
-    await services.candles.get(CandleQuery("binance", "perp", "ETH-USDT", "1m", limit=2))
+    await answer_to(services, CandleQuery("binance", "perp", "ETH-USDT", "1m", limit=2))
     await asyncio.sleep(1.5)
     names = "binance:BTC-USDT,TYPO-USDT,NOSUCH*:1m"
     warmed = await _warming(services, names).run()

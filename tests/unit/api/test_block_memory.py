@@ -17,7 +17,7 @@ from api.responses.block_cache import (
 from mdp_core.domain.windows import Window
 
 _BLOCK = Window(utc(2024), utc(2025))
-_KEY = BlockKey(1, 0, _BLOCK, "json", ("time", "close"))
+_KEY = BlockKey(1, 1, 0, _BLOCK, "json", ("time", "close"))
 
 
 def _memory(budget: int) -> BlockMemory:
@@ -33,19 +33,20 @@ def _key(number: int) -> BlockKey:
 
 
 def test_rows_are_found_under_their_own_key_only() -> None:
-    """Another epoch, block, encoding or choice of columns is another key."""
+    """Another version, store, block, encoding or choice of columns is another key."""
     memory, rows = _memory(1 << 20), _rows()
     memory.keep(_KEY, rows)
 
     others = [
-        replace(_KEY, epoch=1),
+        replace(_KEY, version=1),
+        replace(_KEY, store=2),
         replace(_KEY, series_id=2),
         replace(_KEY, block=Window(utc(2025), utc(2026))),
         replace(_KEY, kind="arrow"),
         replace(_KEY, columns=("time",)),
     ]
     assert memory.get(_KEY) is rows
-    assert [memory.get(other) for other in others] == [None] * 5
+    assert [memory.get(other) for other in others] == [None] * 6
 
 
 def test_least_recently_used_rows_go_first() -> None:

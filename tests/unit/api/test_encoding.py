@@ -22,6 +22,7 @@ from mdp_core.domain.clock import to_ms
 from mdp_core.domain.intervals import Interval
 from mdp_core.domain.queries import Answer, Missing
 from mdp_core.domain.series import Series
+from mdp_core.domain.versions import Versions
 from mdp_core.domain.windows import Window
 from mdp_core.errors import BadRows, ExchangeUnavailable, RateLimited
 
@@ -56,7 +57,7 @@ def answer() -> Answer:
         next=None,
         cache="hit",
         upstream_requests=0,
-        epoch=0,
+        versions=Versions(1, 3),
         timings={},
     )
 

@@ -23,6 +23,7 @@ from mdp_core.domain.candles import COLUMNS, Candles
 from mdp_core.domain.intervals import Interval
 from mdp_core.domain.queries import Answer
 from mdp_core.domain.series import Series
+from mdp_core.domain.versions import Versions
 from mdp_core.domain.windows import Window
 
 _NAN = math.nan
@@ -62,7 +63,7 @@ def _body(name: str, blocks: Sequence[Candles]) -> bytes:
         next=None,
         cache="hit",
         upstream_requests=0,
-        epoch=3,
+        versions=Versions(1, 3),
         timings={},
     )
     format_ = FORMATS[name]

@@ -13,7 +13,7 @@ from mdp_core.domain.intervals import Grid, Int64s
 from mdp_core.domain.watermarks import Watermarks
 from mdp_core.domain.windows import Window, intersect, subtract
 from mdp_core.exchanges.validation import absent_slots
-from mdp_core.fill.absence import final_until, recheckable_slots, suspicious_slots
+from mdp_core.fill.absence import final_until
 from mdp_core.fill.pages import Page, plan
 
 
@@ -211,80 +211,20 @@ def absences(draw: st.DrawFn) -> tuple[Grid, int, int, Int64s]:
 
 
 @steady
-@given(absences())
-def test_remarkable_are_empty_windows_and_long_runs_at_an_edge(
-    absence: tuple[Grid, int, int, Int64s],
-) -> None:
-    """Counted slot by slot from either edge."""
-    grid, first, stop, absent = absence
-    slots, missing = list(range(first, stop)), set(absent.tolist())
-    leading = _run_of(slots, missing)
-    trailing = _run_of(slots[::-1], missing)
-    whole = missing == set(slots)
-    expected = {s for run in (leading, trailing) if whole or len(run) > 30 for s in run}
-
-    odd = suspicious_slots(absent, grid, window_of(grid, first, stop))
-
-    assert odd.tolist() == sorted(expected)
-
-
-def _run_of(slots: list[int], missing: set[int]) -> list[int]:
-    run = list[int]()
-    for slot in slots:
-        if slot not in missing:
-            break
-        run.append(slot)
-    return run
-
-
-@pytest.mark.parametrize(
-    ("absent", "remarkable"),
-    [
-        pytest.param(range(30), 0, id="thirty at the start"),
-        pytest.param(range(31), 31, id="thirty-one at the start"),
-        pytest.param(range(70, 100), 0, id="thirty at the end"),
-        pytest.param(range(69, 100), 31, id="thirty-one at the end"),
-        pytest.param(range(10, 90), 0, id="eighty in the middle"),
-        pytest.param(range(100), 100, id="all"),
-        pytest.param(range(0), 0, id="none"),
-        pytest.param([*range(40), *range(60, 100)], 80, id="both edges"),
-    ],
-)
-def test_run_of_more_than_thirty_at_an_edge_is_remarkable(
-    absent: range | list[int], remarkable: int
-) -> None:
-    """In the middle of a page a run of absent candles only says that nothing traded."""
-    found = suspicious_slots(np.array(absent, np.int64), MINUTES, window_of(MINUTES, 0, 100))
-
-    assert len(found) == remarkable
-
-
-def test_short_window_without_any_candle_is_remarkable() -> None:
-    """A wholly empty answer is odd however few slots it has."""
-    absent = np.array([5, 6], np.int64)
-
-    assert suspicious_slots(absent, MINUTES, window_of(MINUTES, 5, 7)).tolist() == [5, 6]
-
-
-@steady
 @given(absences(), st.integers(-10, 130), st.integers(-10, 130))
-def test_doubt_ends_where_lateness_begins(
+def test_finality_ends_where_lateness_begins(
     absence: tuple[Grid, int, int, Int64s], late: int, settled: int
 ) -> None:
-    """A slot that may only be late is never doubtful; finality ends at the first of them."""
+    """Finality ends at the first absent slot that may only be late."""
     grid, first, _, absent = absence
     late_from, settled_at = first + late, first + settled
     watermarks = Watermarks(
         grid.at(first), grid.at(first), grid.at(settled_at), grid.at(settled_at), grid.at(late_from)
     )
 
-    doubtful, final = (
-        recheckable_slots(absent, grid, watermarks),
-        final_until(absent, grid, watermarks),
-    )
+    final = final_until(absent, grid, watermarks)
 
     maybe_late = [slot for slot in absent.tolist() if slot >= late_from]
-    assert doubtful.tolist() == [slot for slot in absent.tolist() if slot < late_from]
     assert final == grid.at(min([settled_at, *maybe_late]))
 
 

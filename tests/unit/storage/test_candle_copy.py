@@ -18,7 +18,8 @@ from support.strategies import Row, a_row, bits, candles_of, steady, utc
 
 from mdp_core.domain.candles import COLUMNS
 from mdp_core.domain.clock import to_ms
-from mdp_core.storage.candles.binary_copy import copy_batches, register_array_loaders
+from mdp_core.storage.candles.binary_copy import copy_batches
+from mdp_core.storage.database.array_loaders import register_array_loaders
 
 NAN = math.nan
 FLOAT8, FLOAT8_ARRAY = 701, 1022

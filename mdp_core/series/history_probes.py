@@ -1,0 +1,90 @@
+"""Questions for a series' first candle, and which answers are believed."""
+
+import asyncio
+from datetime import datetime, timedelta
+
+from mdp_core.domain.candles import Candles
+from mdp_core.domain.clock import from_ms
+from mdp_core.domain.intervals import Grid, Interval, epoch_grid
+from mdp_core.domain.series import Symbol
+from mdp_core.errors import BadPayload
+from mdp_core.exchanges.base import ExchangeAdapter, OfferedInterval
+from mdp_core.ratelimit.context import RequestContext
+
+# How often it is asked again by another width before the exchange contradicts itself.
+_ASKED_AGAIN = 2
+_NEAR_LISTING = timedelta(days=1)
+
+
+class HistoryProbes:
+    """Asks exchanges for first candles; `pause_seconds` lie between two questions."""
+
+    def __init__(self, pause_seconds: float) -> None:
+        self._pause_seconds = pause_seconds
+
+    async def first(
+        self,
+        adapter: ExchangeAdapter,
+        symbol: Symbol,
+        interval: Interval,
+        since: datetime | None,
+        context: RequestContext,
+    ) -> Candles:
+        """Ask for the first candles, and once more where the answer is doubtful.
+
+        Raises:
+            BadPayload: The first one opens where none can, however often it is asked for.
+        """
+        offered, bound = adapter.facts.intervals[interval], adapter.bound(context)
+        rows = await bound.fetch_first(symbol, interval, since)
+        if not rows or not _can_begin(rows, offered):
+            await asyncio.sleep(self._pause_seconds)
+            rows = await bound.fetch_first_again(symbol, interval, since)
+        if rows and not _can_begin(rows, offered):
+            raise doubtful(adapter, symbol, interval)
+        return rows
+
+    async def agreed(
+        self, adapter: ExchangeAdapter, symbol: Symbol, interval: Interval, told: list[datetime]
+    ) -> Candles:
+        """Ask by another width until two answers agree, those that were `told` before included.
+
+        Raises:
+            BadPayload: Three answers all differ.
+        """
+        offered, seen = adapter.facts.intervals[interval], set(told)
+        for _ in range(_ASKED_AGAIN):
+            await asyncio.sleep(self._pause_seconds)
+            rows = await adapter.fetch_first_again(symbol, interval, None)
+            if rows and _can_begin(rows, offered):
+                if first_open(rows) in seen:
+                    return rows
+                seen.add(first_open(rows))
+        raise doubtful(adapter, symbol, interval)
+
+
+def first_open(rows: Candles) -> datetime:
+    """Return when the first of some rows opens."""
+    return from_ms(int(rows.time.min()))
+
+
+def _can_begin(rows: Candles, offered: OfferedInterval) -> bool:
+    grid = epoch_grid(Interval.ONE_DAY) if offered.phase_varies else offered.grid
+    try:
+        first = first_open(rows)
+        return grid.floor(first) == first
+    except OverflowError:
+        return False
+
+
+def doubtful(adapter: ExchangeAdapter, symbol: Symbol, interval: Interval) -> BadPayload:
+    """Return the error for a first candle that can't be right."""
+    what = f"answered no first candle of {symbol.name} {interval} that can be right"
+    return BadPayload(adapter.facts.name, what)
+
+
+def contradicts_listing(rows: Candles, symbol: Symbol, grid: Grid) -> bool:
+    """Return whether the first candle lies far from where the listing date says."""
+    if symbol.listed_at is None:
+        return False
+    return abs(first_open(rows) - grid.floor(symbol.listed_at)) > _NEAR_LISTING

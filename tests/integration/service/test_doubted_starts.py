@@ -1,0 +1,151 @@
+"""History starts in doubt: told once, contradicted, asked for again; on injected time."""
+
+from collections.abc import AsyncGenerator, Generator
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import psycopg
+import pytest
+from conftest import (
+    MINUTE_MS,
+    Sandbox,
+    app_of,
+    connected,
+    one_kind_of_database,
+    opened_services,
+    running_sandbox,
+    token_of,
+)
+from support.clocks import advance, standing_clock
+
+from mdp_core.domain.clock import Clock, to_ms
+from mdp_core.domain.queries import CandleQuery
+from mdp_core.settings import Settings
+from mdp_core.wiring import Services
+from scripts.sandbox.app import SandboxOptions
+from syncer.history_rechecks import HistoryStartRechecks
+
+pytestmark = one_kind_of_database
+
+NOW = datetime(2026, 10, 7, 12, 0, 30, tzinfo=UTC)
+A_YEAR_AGO = to_ms(NOW - timedelta(days=365)) // MINUTE_MS * MINUTE_MS
+WINDOW = {"start": A_YEAR_AGO, "end": A_YEAR_AGO + 10 * MINUTE_MS}
+BEFORE = {"start": "2018-01-01", "end": "2018-01-02"}
+PATH = "/candles/binance/perp/BTC-USDT/1m"
+BEGINS = "SELECT history_begins, history_witnesses FROM series"
+FALSE_START = """
+UPDATE series SET history_begins = %s, history_witnesses = 0, history_recheck_at = NULL
+"""
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """The clock of the services and of the exchanges."""
+    return standing_clock(NOW)
+
+
+@pytest.fixture
+def market(clock: Clock) -> Generator[Sandbox]:
+    """A sandbox on the same clock."""
+    with running_sandbox(SandboxOptions(clock=clock, limits=False)) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+async def opened(settings: Settings, market: Sandbox, clock: Clock) -> AsyncGenerator[Services]:
+    """Services whose second question follows at once."""
+    prompt = settings.model_copy(update={"clock": clock, "second_look_seconds": 0.0})
+    async with opened_services(prompt, market) as services:
+        yield services
+
+
+@pytest.fixture
+async def asking(opened: Services) -> AsyncGenerator[httpx.AsyncClient]:
+    """A client of those services."""
+    async with connected(app_of(opened), token_of(opened.settings)) as client:
+        yield client
+
+
+async def test_probe_that_contradicts_the_listing_date_is_asked_again(
+    asking: httpx.AsyncClient, market: Sandbox, database: psycopg.Connection
+) -> None:
+    """The newest candle comes for the first one: it is not believed, and nothing is hidden."""
+    market.fault("wrong_window", symbol="BTCUSDT", startTime=0)
+
+    answer = await asking.get(PATH, params=WINDOW)
+
+    assert answer.json()["count"] == 10
+    assert [probe["params"]["limit"] for probe in market.probes()] == ["1", "2", "2"]
+    ((begins, witnesses),) = database.execute(BEGINS).fetchall()
+    assert (begins.year, witnesses) == (2019, 2)
+
+
+async def test_start_that_empties_the_window_is_asked_for_again(
+    opened: Services,
+    asking: httpx.AsyncClient,
+    market: Sandbox,
+    database: psycopg.Connection,
+) -> None:
+    """A false beginning from before ends with the first request that it would empty."""
+    await asking.get(PATH, params={"limit": 1})
+    database.execute(FALSE_START, (NOW,))
+    await forget(opened)
+
+    answer = await asking.get(PATH, params=WINDOW)
+    again = await asking.get(PATH, params=BEFORE)
+    market.clear()
+    believed = await asking.get(PATH, params=BEFORE)
+
+    assert answer.json()["count"] == 10
+    assert again.json()["count"] == believed.json()["count"] == 0
+    assert market.probes() == []
+
+
+async def test_repair_and_syncer_ask_for_the_beginning_anew(
+    opened: Services,
+    asking: httpx.AsyncClient,
+    market: Sandbox,
+    clock: Clock,
+    database: psycopg.Connection,
+) -> None:
+    """A changed beginning is a change of the slots between the old and the new one."""
+    await asking.get(PATH, params={"limit": 1})
+    for mend in ("repair", "syncer"):
+        database.execute(FALSE_START, (NOW,))
+        database.execute("DELETE FROM changes")
+        await forget(opened)
+        if mend == "repair":
+            await opened.repair.repair(CandleQuery("binance", "perp", "BTC-USDT", "1m"))
+        else:
+            advance(clock, 86_401)
+            adapter = opened.metadata.adapter("binance", "perp")
+            assert (await HistoryStartRechecks(opened, adapter).run()).rows == 1
+        ((begins, _),) = database.execute(BEGINS).fetchall()
+        ((slots,),) = database.execute("SELECT slots FROM changes").fetchall()
+
+        assert begins.year == 2019
+        assert (slots.lower, slots.upper) == (begins, NOW)
+    market.clear()
+    adapter = opened.metadata.adapter("binance", "perp")
+    assert (await HistoryStartRechecks(opened, adapter).run()).rows == 0
+    assert market.probes() == []
+
+
+async def test_beginning_is_never_after_a_stored_candle(
+    opened: Services, asking: httpx.AsyncClient, market: Sandbox, database: psycopg.Connection
+) -> None:
+    """The statement that sets it sees to that, however often the exchange tells another one."""
+    await asking.get(PATH, params=WINDOW)
+    market.fault("wrong_window", times=3, symbol="BTCUSDT", startTime=0)
+
+    await opened.repair.repair(CandleQuery("binance", "perp", "BTC-USDT", "1m"))
+
+    ((begins, _),) = database.execute(BEGINS).fetchall()
+    ((first,),) = database.execute("SELECT min(time) FROM candles").fetchall()
+    assert begins <= first
+
+
+async def forget(services: Services) -> None:
+    """Let the services read their series again."""
+    series = await services.metadata.series("binance", "perp", "BTC-USDT", "1m")
+    services.metadata._forget(series)  # noqa: SLF001 - they believe it for a minute

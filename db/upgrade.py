@@ -72,7 +72,7 @@ def upgrade(
 
 def _upgrade(connection: Connection, passwords: Mapping[str, str]) -> None:
     connection.execute(_LOCK)
-    config = _config()
+    config = alembic_config()
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
     driver = cast("psycopg.Connection[TupleRow]", connection.connection.driver_connection)
@@ -83,7 +83,7 @@ def _upgrade(connection: Connection, passwords: Mapping[str, str]) -> None:
 @cache
 def newest_revision() -> str:
     """Give the revision that the code expects."""
-    head = ScriptDirectory.from_config(_config()).get_current_head()
+    head = ScriptDirectory.from_config(alembic_config()).get_current_head()
     assert head, "there is at least one migration"  # noqa: S101 - for the type checker
     return head
 
@@ -102,11 +102,12 @@ def schema_problem(revision: str | None) -> str | None:
 
 @cache
 def _known_revisions() -> frozenset[str]:
-    script = ScriptDirectory.from_config(_config())
+    script = ScriptDirectory.from_config(alembic_config())
     return frozenset(each.revision for each in script.walk_revisions())
 
 
-def _config() -> Config:
+def alembic_config() -> Config:
+    """Return the configuration under which Alembic runs the migrations."""
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     return config

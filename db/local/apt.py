@@ -75,7 +75,7 @@ def mirror() -> str:
     Raises:
         LocalDatabaseError: The machine's apt sources name none.
     """
-    return next(_parse_deb822(_sources()))["uris"].split()[0]
+    return next(parse_deb822(_sources()))["uris"].split()[0]
 
 
 def _find_patchelf() -> Path:
@@ -200,7 +200,7 @@ def _sources(suite: str = SUITE) -> str:
     """Return the sources file apt is to use."""
     if override := os.environ.get(SOURCES_VARIABLE):
         return Path(override).read_text(encoding="utf-8")
-    stanzas = [_for_suite(stanza, suite) for stanza in _machine_stanzas() if _is_debian(stanza)]
+    stanzas = [for_suite(stanza, suite) for stanza in _machine_stanzas() if is_debian(stanza)]
     if not stanzas:
         message = (
             "this machine's apt sources name no Debian mirror; "
@@ -213,13 +213,14 @@ def _sources(suite: str = SUITE) -> str:
 def _machine_stanzas() -> Iterator[dict[str, str]]:
     folder = _MACHINE_SOURCES / "sources.list.d"
     for path in sorted(folder.glob("*.sources")):
-        yield from _parse_deb822(path.read_text(encoding="utf-8", errors="replace"))
+        yield from parse_deb822(path.read_text(encoding="utf-8", errors="replace"))
     for path in [_MACHINE_SOURCES / "sources.list", *sorted(folder.glob("*.list"))]:
         if path.exists():
-            yield from _parse_one_line(path.read_text(encoding="utf-8", errors="replace"))
+            yield from parse_one_line(path.read_text(encoding="utf-8", errors="replace"))
 
 
-def _parse_deb822(text: str) -> Iterator[dict[str, str]]:
+def parse_deb822(text: str) -> Iterator[dict[str, str]]:
+    """Yield the stanzas of a `.sources` file, by lower-case field names."""
     lines = [line.rstrip() for line in text.splitlines() if not line.startswith("#")]
     for paragraph in "\n".join(lines).split("\n\n"):
         fields: dict[str, str] = {}
@@ -235,7 +236,8 @@ def _parse_deb822(text: str) -> Iterator[dict[str, str]]:
             yield fields
 
 
-def _parse_one_line(text: str) -> Iterator[dict[str, str]]:
+def parse_one_line(text: str) -> Iterator[dict[str, str]]:
+    """Yield the stanzas of a `sources.list` file."""
     for line in text.splitlines():
         kind, _, rest = line.split("#")[0].strip().partition(" ")
         if kind != "deb":
@@ -252,7 +254,7 @@ def _parse_one_line(text: str) -> Iterator[dict[str, str]]:
         }
 
 
-def _is_debian(stanza: Mapping[str, str]) -> bool:
+def is_debian(stanza: Mapping[str, str]) -> bool:
     """Return whether this source is Debian's main archive, by its suites' names."""
     suites = _ROLLING_SUITES | {_codename()}
     return (
@@ -264,7 +266,8 @@ def _is_debian(stanza: Mapping[str, str]) -> bool:
     )
 
 
-def _for_suite(stanza: Mapping[str, str], suite: str = SUITE) -> str:
+def for_suite(stanza: Mapping[str, str], suite: str = SUITE) -> str:
+    """Return a stanza as text, for one suite and the main component only."""
     kept = {name: value for name, value in stanza.items() if name not in _REWRITTEN_FIELDS}
     fields = {
         "types": "deb",

@@ -84,7 +84,7 @@ def _timescaledb(cache: Path, account: Account | None) -> Programs:
         message = "Debian's packages run on Linux only"
         raise LocalDatabaseError(message)
     name = f"timescaledb-{local_apt.MAJOR}-{local_apt.SUITE}-{platform.machine()}-{_RECIPE}"
-    root = _cached(cache, name, account, local_apt.unpack_timescaledb)
+    root = cached_folder(cache, name, account, local_apt.unpack_timescaledb)
     return _checked("timescaledb", local_apt.bin_dir(root), account)
 
 
@@ -98,7 +98,7 @@ def _plain(cache: Path, account: Account | None) -> Programs:
         return _checked("plain", package / _WHEEL_BIN, account)
     # A virtual environment in root's home: the account needs a copy.
     name = f"plain-{importlib.metadata.version(_WHEEL)}-{platform.machine()}"
-    root = _cached(cache, name, account, lambda folder, _: _copy_wheel(package, folder))
+    root = cached_folder(cache, name, account, lambda folder, _: _copy_wheel(package, folder))
     return _checked("plain", root / package.name / _WHEEL_BIN, account)
 
 
@@ -110,7 +110,7 @@ def _copy_wheel(package: Path, folder: Path) -> None:
             shutil.copytree(package.parent / part, folder / part, symlinks=True)
 
 
-def _cached(
+def cached_folder(
     cache: Path, name: str, account: Account | None, make: Callable[[Path, Path], None]
 ) -> Path:
     """Return a folder of the cache, made by `make(temporary, final)` if missing."""

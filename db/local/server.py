@@ -9,14 +9,10 @@ generated password. It is no server to put in production.
 import contextlib
 import fcntl
 import os
-import signal
 import socket
 import subprocess
-import sys
-import threading
 import time
 from collections.abc import Generator, Mapping
-from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -24,8 +20,7 @@ from typing import IO, Literal, get_args
 
 import psycopg
 
-from db.local import launch as local_launch
-from db.local.account import server_account, server_environment
+from db.local.account import server_account
 from db.local.cluster import (
     ROLE,
     Cluster,
@@ -37,6 +32,7 @@ from db.local.cluster import (
     wait_until,
 )
 from db.local.errors import LocalDatabaseError
+from db.local.process import HOST, server_command, spawn_server, stop_server
 from db.local.programs import Kind, find_programs
 
 __all__ = [
@@ -54,37 +50,14 @@ KIND_VARIABLE = "MDP_LOCAL_DATABASE"
 
 _DATABASE = "mdp"
 _OWNER_LOCK = "owner.lock"
-_HOST = "127.0.0.1"
 _START_ATTEMPTS = 5
 _PAUSE_SECONDS = 0.5
 # The port or the shared memory; the predecessor's files.
 _SIGNS_OF_PASSING_TROUBLE = ("in use", "another postmaster")
 # Recovery after a crash replays the log, which can take a while.
 _START_SECONDS = 120.0
-# Fast shutdown, then an immediate one that the next start recovers from.
-_STOP_STEPS = ((signal.SIGINT, 30.0), (signal.SIGQUIT, 10.0), (signal.SIGKILL, 10.0))
 _LOG_BYTES = 10_000_000
 _LOG_TAIL = 1500
-
-_SETTINGS = {
-    # Every chunk of a hypertable is a table, and a statement may lock many of them.
-    "max_locks_per_transaction": "512",
-    "max_connections": "200",
-    # TimescaleDB's jobs have workers of their own, beside those of parallel queries.
-    "max_worker_processes": "32",
-    "shared_buffers": "256MB",
-    # Compiling a query of some milliseconds costs more than the query.
-    "jit": "off",
-    "timezone": "UTC",
-    "log_timezone": "UTC",
-}
-_SETTINGS_OF_KIND: Mapping[Kind, Mapping[str, str]] = {
-    "timescaledb": {
-        "shared_preload_libraries": "timescaledb",
-        "timescaledb.telemetry_level": "off",
-    },
-    "plain": {},
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,11 +179,11 @@ def _running(
     """Run the server; give its pid and the URL of the database."""
     process, port = _start(cluster, settings, log)
     try:
-        server_url = f"postgresql://{ROLE}:{cluster.password}@{_HOST}:{port}"
+        server_url = f"postgresql://{ROLE}:{cluster.password}@{HOST}:{port}"
         _ensure_database(server_url)
         yield process.pid, f"{server_url}/{_DATABASE}"
     finally:
-        _stop(process)
+        stop_server(process)
 
 
 def _start(
@@ -228,14 +201,14 @@ def _start(
         stop_stale_server(cluster.data)
         port = _free_port()
         log_bytes = log.stat().st_size if log.exists() else 0
-        process = _spawn(_command(cluster, settings, port), cluster, log)
+        process = spawn_server(server_command(cluster, settings, port), cluster, log)
         try:
             if _answers(process, cluster, port):
                 return process, port
         except BaseException:
-            _stop(process)
+            stop_server(process)
             raise
-        _stop(process)
+        stop_server(process)
         said = log.read_bytes()[log_bytes:].decode(errors="replace")
         if not any(sign in said for sign in _SIGNS_OF_PASSING_TROUBLE):
             break
@@ -246,58 +219,8 @@ def _start(
 
 def _free_port() -> int:
     with socket.socket() as probe:
-        probe.bind((_HOST, 0))
+        probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
-
-
-def _command(cluster: Cluster, settings: Mapping[str, str], port: int) -> list[str]:
-    merged = {
-        **_SETTINGS,
-        **_SETTINGS_OF_KIND[cluster.programs.kind],
-        **settings,
-        # Last, as these are not the caller's to choose. No Unix socket: the path of a folder may
-        # be longer than a socket's may be, and the loopback interface serves every client.
-        "listen_addresses": _HOST,
-        "port": str(port),
-        "unix_socket_directories": "",
-    }
-    options = [part for name, value in merged.items() for part in ("-c", f"{name}={value}")]
-    return [str(cluster.programs.bin_dir / "postgres"), "-D", str(cluster.data), *options]
-
-
-def _spawn(command: list[str], cluster: Cluster, log: Path) -> subprocess.Popen[bytes]:
-    """Start the server from a thread that lives as long as it does.
-
-    The death signal comes when the *thread* that started a process ends, and the caller's may be
-    a worker thread that ends long before the context does.
-    """
-    account = cluster.account
-    launch = [sys.executable, "-I", "-S", local_launch.__file__, str(os.getpid())]
-    launch.append(f"{account.uid}:{account.gid}" if account else "-")
-    launch.append(str(int(signal.SIGINT)))  # Postgres' fast shutdown
-    started: Future[subprocess.Popen[bytes]] = Future()
-
-    def hold() -> None:
-        try:
-            with log.open("ab") as output:
-                process = subprocess.Popen(  # noqa: S603 - the server found by us
-                    [*launch, *command],
-                    cwd=cluster.home,
-                    env=server_environment(),
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    # Ctrl-C in a terminal is for the owner, which stops the server last.
-                    start_new_session=True,
-                )
-        except BaseException as error:  # noqa: BLE001 - handed to the caller's thread
-            started.set_exception(error)
-        else:
-            started.set_result(process)
-            process.wait()
-
-    threading.Thread(target=hold, name="local-database", daemon=True).start()
-    return started.result()
 
 
 def _answers(process: subprocess.Popen[bytes], cluster: Cluster, port: int) -> bool:
@@ -314,11 +237,3 @@ def _ensure_database(server_url: str) -> None:
         query = "SELECT 1 FROM pg_database WHERE datname = %s"
         if connection.execute(query, [_DATABASE]).fetchone() is None:
             connection.execute(f"CREATE DATABASE {_DATABASE}")
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    for death, timeout_seconds in _STOP_STEPS:
-        process.send_signal(death)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout_seconds)
-            return

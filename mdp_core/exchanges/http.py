@@ -8,6 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import aclosing
 from copy import copy
 from typing import Self, TypeVar
 
@@ -34,6 +35,8 @@ _log = logging.getLogger(__name__)
 _ATTEMPTS = 4
 _FIRST_WAIT_SECONDS = 0.25
 _WAITING_PART = 0.95
+# The longest answers are lists of symbols, of some megabytes.
+_LONGEST_BODY_BYTES = 32 << 20
 
 # How long everybody waits after a refusal that names no time. Binance: 429 means stop, and going on
 # leads to 418, a ban of two minutes or more; 403 comes from a firewall that abuse triggers.
@@ -172,15 +175,15 @@ class ExchangeHttp:
         self._context.upstream.requests += 1
         sent_at = time.time()
         try:
-            response = await self._client.send(request)
+            response, body = await self._received(request)
         except httpx.HTTPError as error:
             what = f"can't be reached ({type(error).__name__})"
             raise ExchangeUnavailable(self._exchange, what) from error
         self._scheduler.observe_limit(response.headers, sent_at)
         if not response.is_success:
-            raise await self._refusal(response)
+            raise await self._refusal(response, body)
         try:
-            payload = orjson.loads(response.content)
+            payload = orjson.loads(body)
         except orjson.JSONDecodeError as error:
             raise BadPayload(self._exchange, "answered what is not JSON") from error
         if words := refusal_in(payload):
@@ -188,7 +191,19 @@ class ExchangeHttp:
             raise ExchangeRejected(self._exchange, what)
         return payload
 
-    async def _refusal(self, response: httpx.Response) -> ExchangeError:
+    async def _received(self, request: httpx.Request) -> tuple[httpx.Response, bytes]:
+        """Send a request and read the body of its answer, up to a size that no answer has."""
+        response = await self._client.send(request, stream=True)
+        body = bytearray()
+        async with aclosing(response):
+            async for part in response.aiter_bytes():
+                body += part
+                if len(body) > _LONGEST_BODY_BYTES:
+                    what = f"answered more than {_LONGEST_BODY_BYTES >> 20} MiB"
+                    raise BadPayload(self._exchange, what)
+        return response, bytes(body)
+
+    async def _refusal(self, response: httpx.Response, body: bytes) -> ExchangeError:
         status = response.status_code
         if status in _BLOCKS_SECONDS:
             seconds = retry_after_seconds(response) or _BLOCKS_SECONDS[status]
@@ -199,8 +214,8 @@ class ExchangeHttp:
         if response.has_redirect_location:
             what = f"moved: HTTP {status} sends to {response.headers['Location']}"
             return ExchangeRejected(self._exchange, what[:SHOWN_CHARACTERS])
-        body = response.text[:SHOWN_CHARACTERS]
-        return ExchangeRejected(self._exchange, f"refused the request: HTTP {status} {body}")
+        words = body.decode(errors="replace")[:SHOWN_CHARACTERS]
+        return ExchangeRejected(self._exchange, f"refused the request: HTTP {status} {words}")
 
 
 def _log_retry(details: RetryDetails) -> None:

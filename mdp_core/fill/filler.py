@@ -21,6 +21,7 @@ from mdp_core.errors import (
     Overloaded,
     RateLimited,
     StoreUnavailable,
+    copied,
 )
 from mdp_core.fill.fetcher import PageFetcher
 from mdp_core.fill.pages import Page, adjacent_runs
@@ -171,14 +172,16 @@ class PageFiller:
         """
         verdict: MdpError | None = None
         while pending := {work.task for work in waited if not work.task.done()}:
-            left = None if until is None or verdict else until - asyncio.get_running_loop().time()
+            left = None if until is None else until - asyncio.get_running_loop().time()
+            if verdict:  # a page that was refused its claim is back in the queue
+                left = _RETRY_SECONDS
             done, _ = await asyncio.wait(pending, timeout=left, return_when=asyncio.FIRST_EXCEPTION)
             errors = (task.exception() for task in done if not task.cancelled())
             found = next((error for error in errors if isinstance(error, _OUT_OF_ORDER)), None)
             if not done:
                 found = RateLimited(series.exchange, _RETRY_SECONDS)
-            if found and not verdict:
-                verdict = found
+            verdict = verdict or found
+            if verdict:
                 self._give_up(series, waited)
         return verdict
 
@@ -208,6 +211,7 @@ class PageFiller:
                     if is_ours or now > respected_until:
                         holding = context.holding(permit)
                         return await self._fetcher.fetch(series, work.pages, watermarks, holding)
+            work.is_begun = False
             await asyncio.sleep(random.uniform(*_LOOK_AGAIN_SECONDS))  # noqa: S311 - not a secret
             final = whole.clip(whole.start, watermarks.settled_until)
             if not (final.is_empty or await self._store.missing(series.id, final)):
@@ -227,4 +231,4 @@ def _error(series: Series, work: _PageTask, verdict: MdpError | None) -> MdpErro
     error = work.task.exception()
     if error is not None and not isinstance(error, MdpError):
         raise error
-    return error
+    return copied(error) if error else None

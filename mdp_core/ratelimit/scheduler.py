@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
-from mdp_core.errors import RateLimited, StoreUnavailable
+from mdp_core.errors import RateLimited, StoreUnavailable, copied
 from mdp_core.ratelimit.budget import Budget
 from mdp_core.ratelimit.context import Permit, RequestContext, Slots
 from mdp_core.ratelimit.priority import Urgency
@@ -191,7 +191,7 @@ class RequestScheduler:
         if error is None:
             waiter.admitted.set_result(None)
         else:
-            waiter.admitted.set_exception(error)
+            waiter.admitted.set_exception(copied(error))
 
 
 def _was_admitted(waiter: _Waiter) -> bool:

@@ -16,6 +16,7 @@ from mdp_core.domain.candles import Candles
 from mdp_core.domain.intervals import FixedGrid, Grid, Interval
 from mdp_core.domain.series import Series, Symbol
 from mdp_core.domain.windows import Window
+from mdp_core.errors import copied
 from mdp_core.exchanges.base import ExchangeAdapter, OfferedInterval
 from mdp_core.exchanges.clock import ExchangeClock
 from mdp_core.exchanges.validation import absent_slots, sift
@@ -97,7 +98,10 @@ class HistoryStarts:
         context.urgency.lead(question.urgency)
         # A client that leaves cancels nothing: others wait for the same answer.
         with context.upstream.waiting():
-            return await asyncio.shield(question.task)
+            await asyncio.wait([question.task])
+        if not question.task.cancelled() and (error := question.task.exception()):
+            raise copied(error)
+        return question.task.result()
 
     async def kept(self, adapter: ExchangeAdapter, listing: Listing, interval: Interval) -> Series:
         """Give the stored series, whatever is known of it: nothing is asked.

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from weakref import WeakValueDictionary
 
+from cachetools import TLRUCache
 from rapidfuzz import fuzz, process
 
 from mdp_core.domain.intervals import Interval
@@ -21,6 +22,7 @@ from mdp_core.errors import (
     UnknownMarketType,
     UnknownSymbol,
     UnsupportedInterval,
+    copied,
 )
 from mdp_core.exchanges.base import ExchangeAdapter
 from mdp_core.exchanges.parsing import SymbolList
@@ -48,6 +50,13 @@ _LARGEST_LOSS = 0.2
 
 SeriesKey = tuple[str, str, str, str]
 
+# A series, and until when (monotonic) it is believed.
+_Known = tuple[Series, float]
+
+
+def _expires(_key: SeriesKey, known: _Known, _now: float) -> float:
+    return known[1]
+
 
 class SeriesResolver:
     """Resolves series; asks an exchange for its symbols when the catalog doesn't know one."""
@@ -61,7 +70,7 @@ class SeriesResolver:
         self._catalog = catalog
         self._history_starts = history_starts
         self._adapters = adapters
-        self._known: dict[SeriesKey, tuple[Series, float]] = {}
+        self._known = TLRUCache[SeriesKey, _Known](_MOST_KNOWN, _expires, time.monotonic)
         self._listings: dict[ExchangeAdapter, tuple[Sequence[Listing], float]] = {}
         self._refreshed: dict[ExchangeAdapter, tuple[float, MdpError | None]] = {}
         self._resolving = WeakValueDictionary[tuple[SeriesKey, Priority], asyncio.Lock]()
@@ -186,7 +195,9 @@ class SeriesResolver:
         return await self.series(*words, context)
 
     def _forget(self, series: Series) -> None:
-        self._known = {key: each for key, each in self._known.items() if each[0].id != series.id}
+        for key in [*self._known]:
+            if (known := self._believed_series(key)) and known.id == series.id:
+                self._known.pop(key, None)
 
     async def series(
         self,
@@ -267,13 +278,10 @@ class SeriesResolver:
                 self._believe((facts.name, facts.market_type, *name), series, _BELIEVED_SECONDS)
 
     def _believe(self, key: SeriesKey, series: Series, seconds: float) -> None:
-        if len(self._known) >= _MOST_KNOWN:
-            self._known.clear()
         self._known[key] = (series, time.monotonic() + seconds)
 
     def _believed_series(self, key: SeriesKey) -> Series | None:
-        known, until = self._known.get(key, (None, 0.0))
-        return known if time.monotonic() < until else None
+        return self._known.get(key, (None, 0.0))[0]
 
     async def _resolve(self, key: SeriesKey, context: RequestContext) -> Series:
         exchange, market_type, symbol, interval = key
@@ -343,7 +351,7 @@ class SeriesResolver:
             until, failure = self._refreshed.get(adapter, (0.0, None))
             if time.monotonic() < until:
                 if failure:
-                    raise failure
+                    raise copied(failure)
                 return
             try:
                 await self.refresh_symbols(adapter, context)

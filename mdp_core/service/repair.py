@@ -39,7 +39,7 @@ class Repair:
             for page in batch:
                 await self._mender.mend(page, mode, report)
         if not mode.dry_run:
-            await self._comparer.renew_history_start(query)
+            await self._comparer.renew_history_start(stored.series)
         return report
 
 

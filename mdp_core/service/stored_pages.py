@@ -123,15 +123,12 @@ class PageComparer:
         self._resolver = resolver
         self._markets = markets
 
-    async def renew_history_start(self, query: CandleQuery) -> None:
+    async def renew_history_start(self, series: Series) -> None:
         """Ask anew where the history of a series begins; a contradicted answer changes nothing.
 
         Raises:
-            MdpError: The series is unknown, or the exchange can't be had.
+            MdpError: The exchange or the store can't be had.
         """
-        series = await self._resolver.series(
-            query.exchange, query.market_type, query.symbol, query.interval
-        )
         try:
             await self._resolver.ask_history_start(series, RequestContext.at(Priority.BACKFILL))
         except BadPayload as error:

@@ -77,6 +77,8 @@ class Verify:
     ) -> SeriesCheck:
         """Compare pages of a series; with `repair` take what two answers of the exchange say.
 
+        With `repair` the start of the history is asked for anew, too.
+
         Raises:
             MdpError: The exchange or the store can't be had; what was repaired before stays so.
         """
@@ -84,6 +86,8 @@ class Verify:
         async for batch in compared(self._comparer, pages):
             for page in batch:
                 await self._count(page, check, repair=repair)
+        if repair:
+            await self._comparer.renew_history_start(series)
         return check
 
     async def _count(self, page: ComparedPage, check: SeriesCheck, *, repair: bool) -> None:

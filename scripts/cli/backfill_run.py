@@ -137,7 +137,7 @@ async def _fill_all(services: Services, request: BackfillRequest, display: Displ
     async def fill(progress: SeriesProgress) -> bool:
         async with free:
             order = NewestFirst() if request.newest_first else OldestFirst()
-            filling = _Filling(services, request, progress, order, display)
+            filling = SeriesFill(services, request, progress, order, display)
             await filling.run()
             display.finish(progress)
             return not progress.lost
@@ -146,7 +146,7 @@ async def _fill_all(services: Services, request: BackfillRequest, display: Displ
 
 
 @dataclass(slots=True)
-class _Filling:
+class SeriesFill:
     """One series on its way into the store."""
 
     services: Services
@@ -164,14 +164,15 @@ class _Filling:
         steps = self.services.bulk.steps(series, window, self.order, Priority.BACKFILL)
         async with aclosing(steps):
             async for step in steps:
-                await self._heed(step)
+                await self.record(step)
                 if step.delay and self.fruitless >= _PATIENCE:
                     await self._give_up(step.delay)
                     return
                 if step.delay:
                     await asyncio.sleep(_wait_seconds(step.delay))
 
-    async def _heed(self, step: Step) -> None:
+    async def record(self, step: Step) -> None:
+        """Take a step into the progress and show it."""
         self._count(step)
         self.progress.lost += [each for each in step.lost if self.request.is_loss(each.error)]
         if step.chunk:

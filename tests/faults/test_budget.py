@@ -6,7 +6,8 @@ import time
 import httpx
 import psycopg
 import pytest
-from conftest import MINUTE_MS, Sandbox, opened_services, serving
+from support.sandbox import MINUTE_MS, Sandbox
+from support.services import opened_services, serving
 
 from mdp_core.errors import RateLimited
 from mdp_core.exchanges.http import ExchangeHttp

@@ -8,8 +8,10 @@ from typing import Any, LiteralString
 
 import psycopg
 import pytest
-from conftest import MINUTE_MS, Sandbox, comes_true, eventually, opened_services
 from support.processes import environment_of, running_mdp
+from support.sandbox import MINUTE_MS, Sandbox
+from support.services import opened_services
+from support.waiting import eventually, wait_until
 
 from mdp_core.backfill.chunks import OldestFirst
 from mdp_core.domain.clock import from_ms
@@ -58,9 +60,7 @@ async def test_killed_backfill_goes_on_where_it_was(
     """
     sandbox.settings(latency_ms=150)
     with running_mdp(environment, *_backfill()) as process:
-        assert comes_true(
-            lambda: _number(database, _COVERED_PAGES) >= 2 * IN_FLIGHT, seconds=PATIENCE_SECONDS
-        )
+        wait_until(lambda: _number(database, _COVERED_PAGES) >= 2 * IN_FLIGHT)
         process.kill()
     sandbox.settings(latency_ms=0)
     with running_mdp(environment, *_backfill()) as process:
@@ -90,7 +90,7 @@ async def test_syncers_share_a_job_and_survive_one_of_them(
             plan = await services.planning.plan([name], *bounds)
             sandbox.clear()
             (followed,) = await services.backfills.open(plan.planned)
-            await eventually(lambda: len(_asked(sandbox)) > PAGES, seconds=PATIENCE_SECONDS)
+            await eventually(lambda: len(_asked(sandbox)) > PAGES)
             one.kill()
             job = followed.job.id
             while (followed := await services.backfills.get(job)).job.state.is_open:
@@ -113,12 +113,12 @@ async def test_run_of_a_killed_syncer_is_taken_over(
     sandbox.settings(latency_ms=8000)
     async with opened_services(settings, sandbox) as services:
         with running_mdp(environment, "syncer") as process:
-            await eventually(lambda: _number(database, running) == 3, seconds=PATIENCE_SECONDS)
+            await eventually(lambda: _number(database, running) == 3)
             async with running_syncer(services) as name:
                 process.kill()
                 killed_at = time.time()
                 sandbox.settings(latency_ms=0)
-                await eventually(lambda: _number(database, running) == 0, seconds=PATIENCE_SECONDS)
+                await eventually(lambda: _number(database, running) == 0)
     # The latest of each: where the next was due meanwhile, the killed one's is closed, not run.
     query = "SELECT DISTINCT ON (job) worker, extract(epoch FROM started_at)::float8, error \
              FROM job_runs WHERE job LIKE 'refresh%' ORDER BY job, due_at DESC"
@@ -137,7 +137,7 @@ def test_syncer_stops_at_sigterm_and_leaves_its_runs_to_others(
     free = "SELECT count(*) FROM job_runs WHERE ended_at IS NULL AND heartbeat_at = '-infinity'"
     sandbox.settings(latency_ms=8000)
     with running_mdp(environment, "syncer") as process:
-        assert comes_true(lambda: _number(database, running) == 3, seconds=PATIENCE_SECONDS)
+        wait_until(lambda: _number(database, running) == 3)
         process.send_signal(signal.SIGTERM)
 
         assert process.wait(15) == 0

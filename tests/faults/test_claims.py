@@ -6,7 +6,7 @@ from contextlib import aclosing
 
 import psycopg
 import pytest
-from conftest import eventually
+from support.waiting import eventually
 
 from mdp_core.storage.candles.claims import Claims
 from mdp_core.wiring import Services

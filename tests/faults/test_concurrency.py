@@ -10,21 +10,15 @@ from contextlib import asynccontextmanager
 import httpx
 import psycopg
 import pytest
-from conftest import (
-    MINUTE_MS,
-    Sandbox,
-    app_of,
-    connected,
-    eventually,
-    one_kind_of_database,
-    opened_services,
-    serving,
-    token_of,
-)
 from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 from support.asking import answer_to
+from support.http import connected
+from support.postgres import one_kind_of_database
+from support.sandbox import MINUTE_MS, Sandbox
+from support.services import app_of, opened_services, serving, token_of
+from support.waiting import eventually
 
 from mdp_core.domain.clock import from_ms
 from mdp_core.domain.queries import CandleQuery
@@ -245,6 +239,7 @@ async def test_saturation_is_told_at_once(settings: Settings, sandbox: Sandbox) 
         answers = await asyncio.gather(*waiting)
 
     assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
+    assert "too many requests" in refused.json()["detail"]
     assert int(refused.headers["Retry-After"]) >= 1
     assert seconds < 1
     assert {answer.status_code for answer in answers} == {200}

@@ -11,18 +11,11 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from conftest import (
-    HOST,
-    MINUTE_MS,
-    Sandbox,
-    Server,
-    app_of,
-    checked_out,
-    connected,
-    eventually,
-    opened_services,
-    token_of,
-)
+from support.http import HOST, connected
+from support.postgres import Server
+from support.sandbox import MINUTE_MS, Sandbox
+from support.services import app_of, checked_out, opened_services, token_of
+from support.waiting import eventually
 
 from db.local.server import open_local_database
 from db.upgrade import upgrade
@@ -59,9 +52,9 @@ async def test_database_restarted_under_load(
             await asyncio.sleep(_AWAY_SECONDS)
             await database.start()
             back_at = time.monotonic()
-            await eventually(lambda: _are_served(seen, since=back_at), seconds=30)
+            await eventually(lambda: _are_served(seen, since=back_at))
             served_at = time.monotonic()
-        await eventually(lambda: checked_out(services) == 0, seconds=10)
+        await eventually(lambda: checked_out(services) == 0)
     away = {verdict for at, verdict in seen if gone_at < at < back_at}
 
     assert away == {(503, "store_unavailable")}

@@ -14,7 +14,10 @@ import httpx
 import psycopg
 import pytest
 import stamina
-from conftest import MINUTE_MS, PROJECT, Sandbox, one_kind_of_database, serving
+from support.places import PROJECT
+from support.postgres import one_kind_of_database
+from support.sandbox import MINUTE_MS, Sandbox
+from support.services import serving
 
 from mdp_core.domain.clock import from_ms, to_ms
 from mdp_core.settings import Settings

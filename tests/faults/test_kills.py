@@ -9,8 +9,11 @@ from typing import LiteralString
 
 import psycopg
 import pytest
-from conftest import MINUTE_MS, Sandbox, ask, comes_true, token_of
+from support.http import ask
 from support.processes import environment_of, running_api
+from support.sandbox import MINUTE_MS, Sandbox
+from support.services import token_of
+from support.waiting import wait_until
 
 from mdp_core.settings import Settings
 
@@ -44,7 +47,7 @@ def test_api_killed_in_the_middle_of_a_fill_claims_only_what_is_there(
     headers = {"Authorization": f"Bearer {token_of(settings)}"}
     sandbox.settings(latency_ms=300)
     with running_api(environment) as (process, url), _asking(url, headers):
-        assert comes_true(lambda: _number(database, _COVERED_SLOTS) >= 2 * 499)
+        wait_until(lambda: _number(database, _COVERED_SLOTS) >= 2 * 499)
         process.kill()
         process.wait()
     covered = _number(database, _COVERED_SLOTS)
@@ -74,7 +77,7 @@ def test_api_stops_at_sigterm_with_nothing_left_open(
 
     query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'mdp-api'"
     assert code in {0, -signal.SIGTERM}
-    assert comes_true(lambda: _number(database, query) == 0)
+    wait_until(lambda: _number(database, query) == 0)
 
 
 @contextmanager

@@ -5,7 +5,8 @@ from collections.abc import AsyncGenerator
 import httpx
 import psycopg
 import pytest
-from conftest import MINUTE_MS, Sandbox, serving
+from support.sandbox import MINUTE_MS, Sandbox
+from support.services import serving
 
 from mdp_core.domain.clock import from_ms
 from mdp_core.settings import Settings

@@ -6,7 +6,9 @@ from datetime import datetime, timedelta
 import numpy as np
 import psycopg
 import pytest
-from conftest import Sandbox, one_kind_of_database, opened_services
+from support.postgres import one_kind_of_database
+from support.sandbox import Sandbox
+from support.services import opened_services
 
 from mdp_core.domain.candles import Candles, RejectedRow
 from mdp_core.domain.clock import from_ms, to_ms
@@ -219,7 +221,7 @@ def _count(database: psycopg.Connection) -> int:
     return row[0] if row else -1
 
 
-def _add_series(database: psycopg.Connection, interval: str) -> int:
+def _add_series(database: psycopg.Connection, name: str) -> int:
     database.execute(
         "INSERT INTO exchanges (code, name) VALUES ('none', 'None') ON CONFLICT DO NOTHING"
     )
@@ -228,11 +230,11 @@ def _add_series(database: psycopg.Connection, interval: str) -> int:
         WITH added AS (
             INSERT INTO symbols
                 (exchange, market_type, name, native, base, quote, multiplier, active)
-            VALUES ('none', 'perp', 'A-B', %(interval)s, 'A', 'B', 1, true) RETURNING id
+            VALUES ('none', 'perp', %(name)s || '-B', %(name)s, 'A', 'B', 1, true) RETURNING id
         )
-        INSERT INTO series (symbol_id, interval) SELECT id, %(interval)s FROM added RETURNING id
+        INSERT INTO series (symbol_id, interval) SELECT id, '1m' FROM added RETURNING id
         """,
-        {"interval": interval},
+        {"name": name},
     ).fetchone()
     assert row is not None
     return row[0]

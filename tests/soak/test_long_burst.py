@@ -4,7 +4,8 @@ import asyncio
 
 import httpx
 import pytest
-from conftest import MINUTE_MS, Sandbox, serving
+from support.sandbox import MINUTE_MS, Sandbox
+from support.services import serving
 
 from mdp_core.settings import Settings
 

@@ -5,7 +5,7 @@ import time
 
 import httpx
 import pytest
-from conftest import MINUTE_MS, Sandbox
+from support.sandbox import MINUTE_MS, Sandbox
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(600)]
 

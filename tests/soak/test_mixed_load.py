@@ -16,8 +16,10 @@ import httpx
 import psutil
 import psycopg
 import pytest
-from conftest import MINUTE_MS, Sandbox, eventually, token_of
 from support.processes import environment_of, running_api
+from support.sandbox import MINUTE_MS, Sandbox
+from support.services import token_of
+from support.waiting import eventually
 
 from mdp_core.settings import Settings
 

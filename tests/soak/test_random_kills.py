@@ -9,8 +9,11 @@ from collections.abc import Mapping
 import httpx
 import psycopg
 import pytest
-from conftest import MINUTE_MS, Sandbox, Server, ask, token_of
+from support.http import ask
+from support.postgres import Server
 from support.processes import environment_of, running_api
+from support.sandbox import MINUTE_MS, Sandbox
+from support.services import token_of
 
 from db.upgrade import upgrade
 from mdp_core.settings import Settings

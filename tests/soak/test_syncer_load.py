@@ -13,9 +13,11 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
-from conftest import Sandbox, eventually, opened_services, running_sandbox, token_of
 from psycopg.rows import dict_row
 from support.processes import environment_of, running_api, running_mdp
+from support.sandbox import Sandbox, running_sandbox
+from support.services import opened_services, token_of
+from support.waiting import eventually
 
 from mdp_core.domain.clock import Clock
 from mdp_core.settings import Settings

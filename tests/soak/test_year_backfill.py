@@ -12,8 +12,10 @@ from typing import Any
 
 import psycopg
 import pytest
-from conftest import MINUTE_MS, PROJECT, Sandbox, Server
+from support.places import PROJECT
+from support.postgres import Server
 from support.processes import environment_of, running_mdp
+from support.sandbox import MINUTE_MS, Sandbox
 
 from db.upgrade import upgrade
 from mdp_core.settings import Settings

@@ -12,16 +12,18 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from conftest import PROJECT, SERVER_SETTINGS, Server, comes_true
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from db.local.account import give_to, run_as, server_account
 from db.local.cluster import Cluster
+from db.local.process import server_command, spawn_server, stop_server
 from db.local.programs import find_programs
-from db.local.server import _command, _spawn, _stop
 from db.schema import metadata
 from scripts.demo.stack import free_port
+from support.places import PROJECT
+from support.postgres import SERVER_SETTINGS, Server
+from support.waiting import wait_until
 
 _PAGE = PROJECT / "docs" / "backup.md"
 
@@ -131,13 +133,13 @@ def running(cluster: Cluster, server: Server, port: int | None = None) -> Genera
     """Run a server on these files until the context is left."""
     second = SecondServer(port or free_port(), cluster)
     log = cluster.home.parent / "log"
-    process = _spawn(_command(cluster, SERVER_SETTINGS, second.port), cluster, log)
+    process = spawn_server(server_command(cluster, SERVER_SETTINGS, second.port), cluster, log)
     try:
         url = second.url(server.url.rpartition("/")[0] + "/postgres")
-        assert comes_true(lambda: _answers(url)), log.read_text()
+        wait_until(lambda: _answers(url), or_tell=log.read_text)
         yield second
     finally:
-        _stop(process)
+        stop_server(process)
 
 
 def _answers(url: str) -> bool:

@@ -18,15 +18,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from conftest import HOST, PROJECT, SERVER_SETTINGS, Server
-from support.backups import programs_of
-from support.compose_programs import NEW, find_compose
 
 from db.local.account import give_to, run_as, server_account
 from db.local.cluster import Cluster, ensure_cluster
+from db.local.process import server_command
 from db.local.programs import find_programs
-from db.local.server import _command
 from scripts.demo.stack import free_port
+from support.backups import programs_of
+from support.compose_programs import NEW, find_compose
+from support.http import HOST
+from support.places import PROJECT
+from support.postgres import SERVER_SETTINGS, Server
 
 _PASSWORDS = ("POSTGRES_PASSWORD", "MDP_SERVICE_PASSWORD", "MDP_ANALYST_PASSWORD", "JWT_SECRET")
 _ACCESS = """\
@@ -109,7 +111,7 @@ def compose_stand(server: Server, more: Mapping[str, str]) -> Generator[ComposeS
 
 def _control(cluster: Cluster, stand: ComposeStand) -> list[str]:
     """Give the command that starts and stops the server."""
-    _, _, _, *options = _command(cluster, SERVER_SETTINGS, stand.port)
+    _, _, _, *options = server_command(cluster, SERVER_SETTINGS, stand.port)
     options += ["-c", f"unix_socket_directories={stand.folder / 'socket'}"]
     log = cluster.home / "log"
     where = ["-D", str(cluster.data), "-l", str(log), "-o", shlex.join(options)]

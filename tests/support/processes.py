@@ -7,12 +7,13 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 
 import psutil
-from conftest import HOST, PROJECT, Sandbox, answers, comes_true
 
 from mdp_core.settings import Settings
 from scripts.demo.stack import free_port
-
-_START_SECONDS = 60
+from support.http import HOST, answers
+from support.places import PROJECT
+from support.sandbox import Sandbox
+from support.waiting import wait_until
 
 
 def environment_of(settings: Settings, sandbox: Sandbox) -> dict[str, str]:
@@ -56,6 +57,5 @@ def running_api(
     port = free_port()
     url = f"http://{HOST}:{port}"
     with running_mdp(environment, "api", "--port", str(port), *options) as process:
-        is_up = comes_true(lambda: answers(f"{url}/health"), seconds=_START_SECONDS)
-        assert is_up, "the API does not answer"
+        wait_until(lambda: answers(f"{url}/health"))
         yield process, url

@@ -6,13 +6,13 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import numpy as np
 from pyarrow import ipc, parquet
-from support.asking import answer_to
 
 from mdp_core.domain.candles import Candles
 from mdp_core.domain.clock import to_ms
 from mdp_core.domain.queries import CandleQuery
 from mdp_core.domain.windows import Window
 from mdp_core.wiring import Services
+from support.asking import answer_to
 
 BTC = "/candles/binance/perp/BTC-USDT/1m"
 DAY = {"start": "2024-05-01", "end": "2024-05-02"}

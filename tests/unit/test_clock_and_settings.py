@@ -298,18 +298,21 @@ def test_exchange_is_set_by_its_own_variables(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("MDP_BINANCE_SHARE", "0.25")
     monkeypatch.setenv("MDP_BINANCE_SETTLE_SECONDS", "0")
     monkeypatch.setenv("MDP_COINBASE_ABSENCE_GRACE_SECONDS", "7.5")
+    monkeypatch.setenv("MDP_COINBASE_RECHECKS", "30, 600")
 
     assert ExchangeSettings.from_environment("binance").model_dump() == {
         "url": "http://127.0.0.1:9000",
         "share": 0.25,
         "settle_seconds": 0.0,
         "absence_grace_seconds": None,
+        "rechecks": None,
     }
     assert ExchangeSettings.from_environment("coinbase").model_dump() == {
         "url": None,
         "share": 0.8,
         "settle_seconds": None,
         "absence_grace_seconds": 7.5,
+        "rechecks": (30.0, 600.0),
     }
 
 

@@ -61,9 +61,6 @@ DELETE FROM absences
 WHERE series_id = %(series_id)s AND slots = ANY (%(slots)s::tstzrange[]) RETURNING slots
 """
 
-# How many windows are in doubt?
-_COUNT: LiteralString = "SELECT count(*) FROM absences"
-
 
 @dataclass(frozen=True, slots=True)
 class Absence:
@@ -117,12 +114,6 @@ class AbsenceStore:
             what = {"series_id": series_id, "slots": slots, "due": due}
             async with self._database.transaction() as connection:
                 await connection.execute(_RELEASE, what)
-
-    async def count(self) -> int:
-        """Count the windows that are in doubt."""
-        async with self._database.connection() as connection:
-            row = await (await connection.execute(_COUNT)).fetchone()
-        return int(row[0]) if row else 0
 
 
 async def add_absences(connection: Connection, absences: Sequence[Absence]) -> None:

@@ -5,6 +5,8 @@ import contextvars
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
+from mdp_core.errors import copied
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -53,7 +55,7 @@ class BatchingQueue(Generic[Item, Result]):
             results = await self._do(items)
         except Exception as error:  # noqa: BLE001 - whoever asked raises it
             for future in (each for each in futures if not each.done()):
-                future.set_exception(error)
+                future.set_exception(copied(error))
             return
         for future, result in zip(futures, results, strict=True):
             if future.done():

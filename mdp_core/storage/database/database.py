@@ -90,6 +90,10 @@ class Database:
         async with self.connection() as connection, connection.transaction():
             yield connection
 
+    def pool_stats(self) -> Mapping[str, int]:
+        """Return the pool's counters, by the names that psycopg gives them."""
+        return self._pool.get_stats()
+
     async def problem(self) -> str | None:
         """Return why a connection outside the pool fails; None if it succeeds."""
         return await connection_problem(self._url)

@@ -13,7 +13,6 @@ from typing import Any
 import httpx
 import jwt
 import pytest
-from conftest import Sandbox, app_of, connected, opened_services, token_of
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -25,6 +24,9 @@ from fastapi import APIRouter, FastAPI
 from pydantic import SecretStr
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
+from support.http import connected
+from support.sandbox import Sandbox
+from support.services import app_of, opened_services, token_of
 
 from api.auth import PUBLIC_PATHS, MissingKey, TokenVerifier
 from api.page import ASSETS_PATH, PAGE_PATH

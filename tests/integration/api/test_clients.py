@@ -14,14 +14,10 @@ import httpx
 import psycopg
 import pytest
 import uvicorn
-from conftest import (
-    HOST,
-    app_of,
-    checked_out,
-    eventually,
-    token_of,
-)
+from support.http import HOST
+from support.services import app_of, checked_out, token_of
 from support.stored_candles import BTC, FORMATS, RAISE_EPOCH, bounds_of, fill
+from support.waiting import eventually
 
 from mdp_core.logs import log_config
 from mdp_core.settings import Settings
@@ -65,7 +61,7 @@ async def _asked(
 
 
 def _reads(services: Services) -> int:
-    return services.database._pool.get_stats()["requests_num"]  # noqa: SLF001 - nothing public tells
+    return services.database.pool_stats()["requests_num"]
 
 
 @pytest.mark.parametrize("behaviour", ["stops reading", "reads a byte now and then", "leaves"])

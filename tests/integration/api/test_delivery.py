@@ -7,15 +7,11 @@ from datetime import UTC, datetime
 import httpx
 import psycopg
 import pytest
-from conftest import (
-    Sandbox,
-    app_of,
-    connected,
-    eventually,
-    opened_services,
-    token_of,
-)
+from support.http import connected
+from support.sandbox import Sandbox
+from support.services import app_of, opened_services, token_of
 from support.stored_candles import BTC, DAY, FORMATS, PLAIN, RAISE_EPOCH, bounds_of, fill, times_of
+from support.waiting import eventually
 
 from mdp_core.domain.queries import CandleQuery
 from mdp_core.service.mending import RepairReport

@@ -11,7 +11,8 @@ from typing import Any, LiteralString
 import httpx
 import psycopg
 import pytest
-from conftest import MINUTE_MS, Sandbox, running_sandbox, serving
+from support.sandbox import MINUTE_MS, Sandbox, running_sandbox
+from support.services import serving
 
 from mdp_core.domain.clock import Clock, to_ms
 from mdp_core.settings import Settings

@@ -3,7 +3,7 @@
 import httpx
 import pytest
 import stamina
-from conftest import Sandbox
+from support.sandbox import Sandbox
 
 from mdp_core.errors import ExchangeUnavailable
 from mdp_core.exchanges.http import ExchangeHttp

@@ -12,7 +12,6 @@ from typing import Any
 import jsonschema
 import pytest
 import schemathesis
-from conftest import HOST, Sandbox, answers, ask, comes_true, one_kind_of_database
 from hypothesis import HealthCheck, Phase, given, seed
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -25,6 +24,10 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
+from support.http import HOST, answers, ask
+from support.postgres import one_kind_of_database
+from support.sandbox import Sandbox
+from support.waiting import wait_until
 
 from api.app import create_app
 from api.auth import SCOPES, issue_token
@@ -58,7 +61,7 @@ def running_api(database_url: str, sandbox: Sandbox, secret: str) -> Generator[s
     command = [sys.executable, "-m", "scripts.cli.main", "api", "--port", str(port)]
     with subprocess.Popen(command, env=environment) as process:  # noqa: S603 - our own program
         try:
-            assert comes_true(lambda: answers(f"{url}/health"), seconds=30)
+            wait_until(lambda: answers(f"{url}/health"))
             yield url
         finally:
             process.terminate()

@@ -7,7 +7,9 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import MINUTE_MS, Sandbox, one_kind_of_database, running_sandbox, serving
+from support.postgres import one_kind_of_database
+from support.sandbox import MINUTE_MS, Sandbox, running_sandbox
+from support.services import serving
 
 from mdp_core.domain.clock import Clock, to_ms
 from mdp_core.settings import Settings

@@ -9,15 +9,10 @@ from typing import Any
 import httpx
 import pytest
 import stamina
-from conftest import (
-    MINUTE_MS,
-    Sandbox,
-    app_of,
-    connected,
-    one_kind_of_database,
-    opened_services,
-    token_of,
-)
+from support.http import connected
+from support.postgres import one_kind_of_database
+from support.sandbox import MINUTE_MS, Sandbox
+from support.services import app_of, opened_services, token_of
 
 from mdp_core.settings import Settings
 from mdp_core.wiring import Services

@@ -9,8 +9,10 @@ import httpx
 import numpy as np
 import psycopg
 import pytest
-from conftest import Sandbox, one_kind_of_database, opened_services
 from support.asking import answer_to
+from support.postgres import one_kind_of_database
+from support.sandbox import Sandbox
+from support.services import opened_services
 from support.stored_candles import PLAIN
 
 from db.upgrade import upgrade

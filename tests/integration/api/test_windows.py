@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import psycopg
 import pytest
-from conftest import MINUTE_MS, Sandbox
+from support.sandbox import MINUTE_MS, Sandbox
 from support.stored_candles import bounds_of, fill
 
 from mdp_core.settings import Settings
@@ -76,22 +76,23 @@ async def test_stored_islands_are_not_asked_for_again(
     assert _times(body) == list(range(window["start"], window["end"], MINUTE_MS))
 
 
-async def test_absent_candles_are_doubted_once_and_then_known(
+async def test_absent_candles_are_asked_for_twice_and_then_told_as_unconfirmed(
     client: httpx.AsyncClient, sandbox: Sandbox
 ) -> None:
-    """A hole of the exchange has no candles: none invented, none asked for again."""
+    """A hole of the exchange has no candles: none invented, and the answer says so."""
     window = {"start": HOLE_MS[0] - 5 * MINUTE_MS, "end": HOLE_MS[1] + 5 * MINUTE_MS}
     first = await client.get(XRP, params=window)
     asked = sandbox.candle_requests()
     sandbox.clear()
     second = await client.get(XRP, params=window)
-    doubts = [e for e in asked if int(e["params"]["startTime"]) == HOLE_MS[0]]
+    doubts = [e for e in asked if int(e["params"]["startTime"]) == HOLE_MS[0] - MINUTE_MS]
 
     assert _times(first.json()) == [
         *range(window["start"], HOLE_MS[0], MINUTE_MS),
         *range(HOLE_MS[1], window["end"], MINUTE_MS),
     ]
     assert first.json()["complete"]
+    assert first.json()["unconfirmed"] == [{"start": HOLE_MS[0], "end": HOLE_MS[1]}]
     assert len(doubts) == 1
     assert second.content == first.content
     assert (second.headers["X-Cache"], sandbox.requests()) == ("hit", [])

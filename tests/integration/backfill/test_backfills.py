@@ -8,8 +8,11 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import MINUTE_MS, Sandbox, app_of, connected, eventually, opened_services, token_of
 from support.asking import answer_to
+from support.http import connected
+from support.sandbox import MINUTE_MS, Sandbox
+from support.services import app_of, opened_services, token_of
+from support.waiting import eventually
 
 from mdp_core.backfill.chunks import OldestFirst
 from mdp_core.domain.clock import from_ms, to_ms
@@ -85,7 +88,8 @@ async def test_large_cold_window_becomes_a_job_and_then_an_answer(
     assert (body["estimate"]["pages"], body["estimate"]["weight"]) == (PAGES, 2.0 * PAGES)
     assert body["estimate"]["cached_share"] == 0
     assert (job["state"], job["error"], job["missing"]) == ("done", None, [])
-    assert job["progress"] == {"slots": PAGES * 499, "covered": PAGES * 499, "share": 1.0}
+    whole = {"slots": PAGES * 499, "covered": PAGES * 499, "unconfirmed": 0, "share": 1.0}
+    assert job["progress"] == whole
     assert len(sandbox.candle_requests()) == PAGES
     assert (answer.status_code, answer.headers["X-Cache"]) == (200, "hit")
     assert answer.json()["count"] == PAGES * 499
@@ -195,7 +199,7 @@ async def test_job_that_is_cancelled_while_it_runs_stops_soon(
     async with running_syncer(services):
         posted = await client.post("/backfills", json=job_request(end=START_MS + 300 * PAGE_MS))
         url = posted.json()["jobs"][0]["status_url"]
-        await eventually(lambda: len(sandbox.candle_requests()) > PAGES, seconds=PATIENCE_SECONDS)
+        await eventually(lambda: len(sandbox.candle_requests()) > PAGES)
         cancelled = (await client.delete(url)).json()
         await asyncio.sleep(1)
         asked = len(sandbox.candle_requests())

@@ -16,17 +16,12 @@ from datetime import UTC, datetime
 
 import psycopg
 import pytest
-from conftest import (
-    MINUTE_MS,
-    PROJECT,
-    Sandbox,
-    comes_true,
-    eventually,
-    opened_services,
-    running_sandbox,
-)
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
+from support.places import PROJECT
+from support.sandbox import MINUTE_MS, Sandbox, running_sandbox
+from support.services import opened_services
+from support.waiting import eventually, wait_until
 
 from mdp_core.backfill.bulk import Step
 from mdp_core.backfill.chunks import OldestFirst
@@ -40,7 +35,7 @@ from mdp_core.settings import Settings
 from mdp_core.storage.catalog.inventory import HoldingFilter, read_holdings
 from mdp_core.wiring import Services
 from scripts.cli.backfill_display import PlainDisplay, SeriesProgress
-from scripts.cli.backfill_run import BackfillRequest, _Filling
+from scripts.cli.backfill_run import BackfillRequest, SeriesFill
 from scripts.sandbox.app import SandboxOptions
 
 PAGE_MS = 499 * MINUTE_MS
@@ -311,7 +306,7 @@ def test_backfill_outlives_a_hiccup_of_the_database(
         running = thread.submit(
             run, environment, *backfill("--json", "--start", str(START_MS - 80 * PAGE_MS))
         )
-        assert comes_true(lambda: len(sandbox.candle_requests()) > 20, seconds=30)
+        wait_until(lambda: len(sandbox.candle_requests()) > 20)
         for _ in range(6):
             database.execute(_END_SESSIONS)
             time.sleep(0.4)
@@ -325,11 +320,11 @@ def test_backfill_outlives_a_hiccup_of_the_database(
     assert (events[-1]["event"], events[-1]["complete"]) == ("end", True)
 
 
-def _filling(services: Services, planned: PlannedFill) -> _Filling:
+def _filling(services: Services, planned: PlannedFill) -> SeriesFill:
     display = PlainDisplay()
     selection = Selection("binance", "perp", ("ETH-USDT",), ("1m",))
     request = BackfillRequest(selection, None, None, dry_run=False, newest_first=False)
-    return _Filling(services, request, SeriesProgress(planned), OldestFirst(), display)
+    return SeriesFill(services, request, SeriesProgress(planned), OldestFirst(), display)
 
 
 async def _planned(services: Services, pages: int) -> PlannedFill:
@@ -349,7 +344,7 @@ async def test_what_is_given_up_while_the_database_is_away_is_named(
         filling = _filling(services, planned)
         sandbox.settings(latency_ms=100)
         running = asyncio.create_task(filling.run())
-        await eventually(lambda: len(sandbox.candle_requests()) > 40, seconds=30)
+        await eventually(lambda: len(sandbox.candle_requests()) > 40)
         with _away(database, settings.database_url):
             while not running.done():
                 filling.fruitless = 1000
@@ -389,7 +384,7 @@ async def test_step_that_brought_something_is_not_fruitless(services: Services) 
     shrinking = [Window(grid.at(grid.index(planned.window.start) + n), end) for n in range(12)]
     counts = list[int]()
     for gap in [*shrinking, *shrinking[-1:] * 3]:
-        await filling._heed(Step(None, [], away, [gap]))  # noqa: SLF001 - to see it count
+        await filling.record(Step(None, [], away, [gap]))
         counts.append(filling.fruitless)
 
     assert counts == [1] * 12 + [2, 3, 4]

@@ -11,16 +11,10 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
-from conftest import (
-    MINUTE_MS,
-    Sandbox,
-    app_of,
-    connected,
-    one_kind_of_database,
-    opened_services,
-    running_sandbox,
-    token_of,
-)
+from support.http import connected
+from support.postgres import one_kind_of_database
+from support.sandbox import MINUTE_MS, Sandbox, running_sandbox
+from support.services import app_of, opened_services, token_of
 
 from mdp_core.backfill.chunks import OldestFirst
 from mdp_core.domain.clock import Clock, to_ms

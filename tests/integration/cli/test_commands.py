@@ -10,14 +10,12 @@ from collections.abc import Mapping, Sequence
 
 import psycopg
 import pytest
-from conftest import (
-    HOST,
-    PROJECT,
-    Sandbox,
-    one_kind_of_database,
-    opened_services,
-)
 from support.command_line import is_setting, mdp
+from support.http import HOST
+from support.places import PROJECT
+from support.postgres import one_kind_of_database
+from support.sandbox import Sandbox
+from support.services import opened_services
 
 from db.upgrade import UpgradeError, newest_revision, upgrade
 from mdp_core.settings import Settings

@@ -20,7 +20,10 @@ from urllib.parse import urlsplit
 import psutil
 import psycopg
 import pytest
-from conftest import DATA, HOST, MINUTE_MS, PROJECT, Sandbox, answers, ask, comes_true
+from support.http import HOST, answers, ask
+from support.places import DATA, PROJECT
+from support.sandbox import MINUTE_MS, Sandbox
+from support.waiting import wait_until
 
 from scripts.demo.stack import free_port
 
@@ -124,7 +127,7 @@ def test_another_api_joins_with_the_environment_of_the_first(demo: Demo) -> None
     port = free_port()
     url = f"http://{HOST}:{port}"
     with _mdp(["api", "--port", str(port)], demo.ready["env"]) as _:
-        assert comes_true(lambda: answers(f"{url}/health"))
+        wait_until(lambda: answers(f"{url}/health"))
         joined = ask(f"{url}{PATH}", params=window, headers=demo.headers)
 
     assert first.json()["candles"] == _file(window)
@@ -138,8 +141,8 @@ def test_part_that_dies_is_replaced_and_takes_nothing_with_it(demo: Demo, part: 
     (killed,) = _parts(demo, part)
     killed.kill()
 
-    assert comes_true(lambda: _parts(demo, part) not in ([], [killed]), seconds=40)
-    assert comes_true(lambda: answers(f"{demo.ready['url']}/health"), seconds=20)
+    wait_until(lambda: _parts(demo, part) not in ([], [killed]))
+    wait_until(lambda: answers(f"{demo.ready['url']}/health"))
     assert json.loads((demo.folder / "ready.json").read_text()) == demo.ready
     assert demo.process.poll() is None
 
@@ -179,7 +182,7 @@ def killed(demo: Demo) -> Killed:
     with psycopg.connect(demo.ready["database_url"], autocommit=True) as database:
         wanted = _number(database) + 2 * 499
         with _asking(demo, _window(2, PAGES)):
-            assert comes_true(lambda: _number(database) >= wanted)
+            wait_until(lambda: _number(database) >= wanted)
             family = demo.family()
             demo.process.kill()
             demo.process.wait()
@@ -212,7 +215,7 @@ def test_killed_demo_starts_again_and_has_lost_nothing(killed: Killed, restarted
 
 def test_killed_demo_leaves_no_process(killed: Killed, restarted: Demo) -> None:
     """Everything that it started notices and goes, without disturbing its successor."""
-    assert comes_true(lambda: not any(map(_lives, killed.family)))
+    wait_until(lambda: not any(map(_lives, killed.family)))
     assert answers(f"{restarted.ready['url']}/health")
 
 
@@ -223,7 +226,7 @@ def test_sigterm_ends_everything(restarted: Demo) -> None:
     restarted.process.send_signal(signal.SIGTERM)
 
     assert restarted.process.wait(30) == 0
-    assert comes_true(lambda: not any(map(_lives, family)))
+    wait_until(lambda: not any(map(_lives, family)))
     assert not (restarted.folder / "ready.json").exists()
 
 
@@ -236,10 +239,7 @@ def _demo(folder: Path, kind: str, port: int | None = None) -> Generator[Demo]:
     output = folder.with_suffix(".out")
     with _mdp(_arguments(folder, port), {"MDP_LOCAL_DATABASE": kind}, output) as process:
         ready = folder / "ready.json"
-        assert comes_true(
-            lambda: process.poll() is not None or _is_of(ready, process.pid),
-            seconds=_START_SECONDS,
-        )
+        wait_until(lambda: process.poll() is not None or _is_of(ready, process.pid))
         assert process.poll() is None, output.read_text()
         demo = Demo(process, folder, json.loads(ready.read_text()), output)
         assert ask(f"{demo.ready['url']}/health").is_success

@@ -5,9 +5,10 @@ from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
-from conftest import Sandbox, one_kind_of_database
 from support.asking import answer_to
 from support.command_line import mdp
+from support.postgres import one_kind_of_database
+from support.sandbox import Sandbox
 from typer.testing import Result
 
 from mdp_core.domain.queries import CandleQuery

@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PROJECT, Sandbox, ask, comes_true
+from support.http import ask
+from support.places import PROJECT
+from support.sandbox import Sandbox
+from support.waiting import wait_until
 
 from db.local.server import remove_local_database
 from scripts.demo.stack import free_port
@@ -54,7 +57,7 @@ def running(sandbox: Sandbox) -> Generator[Running]:
         )
         try:
             ready = folder / "run" / "ready.json"
-            assert comes_true(ready.exists, seconds=_START_SECONDS)
+            wait_until(ready.exists)
             yield Running(process, folder / "run", json.loads(ready.read_text()))
         finally:
             process.terminate()
@@ -75,7 +78,7 @@ def test_run_serves_what_the_exchanges_have_and_ends_politely(
     assert running.ready["sandbox_url"] is None
     assert [row[0] for row in first["candles"]] == [row[0] * 1000 for row in reversed(rows)]
     assert first["candles"] == again["candles"]
-    assert comes_true(lambda: running.ask("/health")["syncer"]["alive"])
+    wait_until(lambda: running.ask("/health")["syncer"]["alive"])
     running.process.terminate()
     assert running.process.wait(30) == 0
     assert not (running.folder / "ready.json").exists()

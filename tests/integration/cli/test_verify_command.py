@@ -6,9 +6,10 @@ from datetime import UTC, datetime
 
 import psycopg
 import pytest
-from conftest import Sandbox, one_kind_of_database
 from support.asking import answer_to
 from support.command_line import mdp
+from support.postgres import one_kind_of_database
+from support.sandbox import Sandbox
 from typer.testing import Result
 
 from mdp_core.domain.queries import CandleQuery
@@ -138,3 +139,19 @@ async def test_bad_input_is_one_line(verify: Command, arguments: tuple[str, ...]
 
     assert (refused.exit_code, refused.stdout) == (2, "")
     assert len(told) == 1
+
+
+async def test_history_that_began_too_late_begins_anew(
+    verify: Command, month: int, services: Services, database: psycopg.Connection
+) -> None:
+    """What an earlier version believed for ever: candles before it are fetched like any other."""
+    early = CandleQuery(*_SERIES, start=datetime(2023, 5, 1, tzinfo=UTC), limit=10)
+    database.execute("UPDATE series SET history_begins = '2024-05-01Z'")
+    done = await verify(*_SERIES, "--repair")
+    begins = database.execute("SELECT history_begins < '2023-01-01Z' FROM series").fetchone()
+    window = (await answer_to(services, early)).window
+
+    assert month
+    assert done.exit_code == 0
+    assert begins == (True,)
+    assert (window.start, window.end) == (early.start, datetime(2023, 5, 1, 0, 10, tzinfo=UTC))

@@ -6,9 +6,12 @@ import signal
 import httpx
 import psutil
 import psycopg
-from conftest import Sandbox, answers, eventually, token_of
+from support.http import answers
 from support.processes import environment_of, running_api
+from support.sandbox import Sandbox
+from support.services import token_of
 from support.stored_candles import RAISE_EPOCH
+from support.waiting import eventually
 
 from mdp_core.domain.queries import CandleQuery
 from mdp_core.settings import Settings

@@ -8,7 +8,6 @@ from pathlib import Path
 import httpx
 import psycopg
 import pytest
-from conftest import PROJECT, Sandbox, Server, serving
 from psycopg import sql
 from support.backups import (
     base_backup,
@@ -19,6 +18,10 @@ from support.backups import (
     running,
     store_number,
 )
+from support.places import PROJECT
+from support.postgres import Server
+from support.sandbox import Sandbox
+from support.services import serving
 
 from mdp_core.settings import Settings
 

@@ -17,9 +17,10 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import IMAGE, PROJECT
 from pydantic_settings import BaseSettings
 from support.compose_programs import find_compose, offered
+from support.places import PROJECT
+from support.postgres import IMAGE
 
 from mdp_core.settings import ExchangeSettings
 from mdp_core.wiring import installed_adapters

@@ -6,8 +6,10 @@ from typing import Annotated, Any
 
 import httpx
 import pytest
-from conftest import app_of, connected, one_kind_of_database, token_of
 from fastapi import Body, FastAPI
+from support.http import connected
+from support.postgres import one_kind_of_database
+from support.services import app_of, token_of
 
 from mdp_core.settings import Settings
 from mdp_core.wiring import Services
@@ -31,11 +33,7 @@ async def client(services: Services, settings: Settings) -> AsyncGenerator[httpx
 
     app.add_api_route("/break", break_)
     app.add_api_route("/measure", measure, methods=["POST"])
-    async with connected(app, token_of(settings)) as connected_client:
-        # As a server does it: the answer goes out, the error goes to the log.
-        transport = connected_client._transport  # noqa: SLF001 - nothing public tells
-        assert isinstance(transport, httpx.ASGITransport)
-        transport.raise_app_exceptions = False
+    async with connected(app, token_of(settings), raise_app_exceptions=False) as connected_client:
         yield connected_client
 
 

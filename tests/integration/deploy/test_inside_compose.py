@@ -9,7 +9,6 @@ from collections.abc import Generator
 
 import psycopg
 import pytest
-from conftest import PROJECT, Server, comes_true, running_sandbox
 from pydantic import SecretStr
 from support.backups import (
     base_backup,
@@ -20,6 +19,10 @@ from support.backups import (
     store_number,
 )
 from support.compose_stand_in import ComposeStand, compose_stand
+from support.places import PROJECT
+from support.postgres import Server
+from support.sandbox import running_sandbox
+from support.waiting import wait_until
 
 from api.auth import TokenVerifier
 from mdp_core.settings import TokenSettings
@@ -121,7 +124,7 @@ def test_replica_is_let_in_and_follows(
         running(cluster, primary) as replica,
         psycopg.connect(stand.owner_url, autocommit=True) as connection,
     ):
-        assert comes_true(lambda: connection.execute(_STREAMING).fetchall() == [("mdp_replica",)])
+        wait_until(lambda: connection.execute(_STREAMING).fetchall() == [("mdp_replica",)])
         assert content_of(replica.url(stand.owner_url)) == filled
         with psycopg.connect(url) as itself, pytest.raises(psycopg.errors.InsufficientPrivilege):
             itself.execute("SELECT FROM candles")

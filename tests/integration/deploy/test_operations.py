@@ -18,17 +18,12 @@ import httpx
 import orjson
 import psycopg
 import pytest
-from conftest import (
-    HOST,
-    PROJECT,
-    Sandbox,
-    Server,
-    answers,
-    ask,
-    comes_true,
-    one_kind_of_database,
-)
 from pydantic import SecretStr
+from support.http import HOST, answers, ask
+from support.places import PROJECT
+from support.postgres import Server, one_kind_of_database
+from support.sandbox import Sandbox
+from support.waiting import wait_until
 from typer.testing import CliRunner
 
 from api.auth import issue_token
@@ -107,7 +102,7 @@ def _run(
     url = f"http://{HOST}:{port}"
     with log.open("wb") as output, _mdp(["api", "--port", str(port)], environment, output) as api:
         try:
-            assert comes_true(lambda: answers(f"{url}/health")), log.read_text()
+            wait_until(lambda: answers(f"{url}/health"), or_tell=log.read_text)
             statuses = {
                 name: ask(f"{url}{path}", headers={"X-Request-Id": name, **headers}).status_code
                 for name, path, headers in [
@@ -133,7 +128,7 @@ def _stop_during(
     headers = {"X-Request-Id": "slow", **_bearer(token)}
     asking = threading.Thread(target=lambda: answered.append(ask(url, headers=headers)))
     asking.start()
-    assert comes_true(lambda: len(sandbox.requests()) > 0)
+    wait_until(lambda: len(sandbox.requests()) > 0)
     api.send_signal(signal.SIGTERM)
     asking.join()
     return answered[0] if answered else None

@@ -17,17 +17,12 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
-from conftest import (
-    HOST,
-    PROJECT,
-    Sandbox,
-    Server,
-    answers,
-    ask,
-    comes_true,
-    running_sandbox,
-)
 from psycopg import errors, sql
+from support.http import HOST, answers, ask
+from support.places import PROJECT
+from support.postgres import Server
+from support.sandbox import Sandbox, running_sandbox
+from support.waiting import wait_until
 
 from db.roles import ROLES
 from scripts.demo.stack import free_port
@@ -70,7 +65,7 @@ def deployment(server: Server) -> Generator[Deployment]:
         with ExitStack() as stack:
             serving = {**shared, "JWT_SECRET": env["JWT_SECRET"]}
             api = stack.enter_context(_process(["api", "--port", str(port)], serving))
-            assert comes_true(lambda: answers(f"{url}/health"))
+            wait_until(lambda: answers(f"{url}/health"))
             syncer = stack.enter_context(_process(["syncer"], shared))
             yield Deployment(url, env, database, api, syncer)
 
@@ -94,7 +89,7 @@ def test_syncer_works_as_the_role_of_the_services(deployment: Deployment) -> Non
             row = connection.execute(query).fetchone()
         return row == (3,)
 
-    assert comes_true(has_symbols, seconds=60)
+    wait_until(has_symbols)
     assert deployment.syncer.poll() is None
 
 

@@ -25,7 +25,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT, comes_true
+from support.places import PROJECT
+from support.waiting import wait_until
 from typer.core import TyperGroup
 from typer.main import get_command
 
@@ -93,7 +94,7 @@ def demo() -> Generator[Mapping[str, str]]:
         )
         try:
             ready = folder / "demo" / "ready.json"
-            assert comes_true(ready.exists, seconds=_START_SECONDS)
+            wait_until(ready.exists)
             yield {**_environment(json.loads(ready.read_text())), "DEMO": str(ready.parent)}
         finally:
             process.terminate()

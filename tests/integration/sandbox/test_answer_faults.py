@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
-from asking import (
+from support.sandbox_exchanges import (
     COUNT,
     EXCHANGES,
     LAST_MS,

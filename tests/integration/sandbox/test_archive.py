@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 from archive_asking import FOLDER, path_of, rows_of, text_of
-from asking import log, opened
+from support.sandbox_exchanges import log, opened
 
 from mdp_core.domain.clock import to_ms
 from mdp_core.domain.intervals import Interval

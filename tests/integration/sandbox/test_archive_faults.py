@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 from archive_asking import path_of, rows_of, text_of
-from asking import log, opened, order
-from conftest import running_sandbox
+from support.sandbox import running_sandbox
+from support.sandbox_exchanges import log, opened, order
 
 from mdp_core.domain.clock import Clock
 from scripts.sandbox.app import SandboxOptions

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import ccxt
 import pytest
-from conftest import running_sandbox
+from support.sandbox import running_sandbox
 
 from mdp_core.domain.clock import Clock
 from scripts.sandbox.app import SandboxOptions

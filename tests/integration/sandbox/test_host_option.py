@@ -6,7 +6,9 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 import pytest
-from conftest import PROJECT, answers, comes_true
+from support.http import answers
+from support.places import PROJECT
+from support.waiting import wait_until
 
 from scripts.demo.stack import free_port
 
@@ -34,7 +36,5 @@ def test_sandbox_listens_where_it_is_told(
 ) -> None:
     """By default on the loopback address, with `--host` on that one alone."""
     with running_sandbox_command(*options) as port:
-        assert comes_true(
-            lambda: answers(f"http://{there}:{port}/binance/fapi/v1/ping"), seconds=60
-        )
+        wait_until(lambda: answers(f"http://{there}:{port}/binance/fapi/v1/ping"))
         assert not answers(f"http://{not_there}:{port}/binance/fapi/v1/ping")

@@ -1,7 +1,18 @@
 """A named candle that the exchange publishes late, on every exchange."""
 
 import pytest
-from asking import COUNT, EXCHANGES, MINUTE, START_MS, SYMBOLS, ask, log, numbers, opened, order
+from support.sandbox_exchanges import (
+    COUNT,
+    EXCHANGES,
+    MINUTE,
+    START_MS,
+    SYMBOLS,
+    ask,
+    log,
+    numbers,
+    opened,
+    order,
+)
 
 each_exchange = pytest.mark.parametrize("exchange", EXCHANGES)
 SLOT = START_MS + 4 * MINUTE

@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
-from asking import DAY, HOUR, MINUTE, NOW_MS, opened, order
+from support.sandbox_exchanges import DAY, HOUR, MINUTE, NOW_MS, opened, order
 
 START = NOW_MS - NOW_MS % DAY - 10 * DAY
 FUNDED = 8 * HOUR

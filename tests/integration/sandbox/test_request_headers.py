@@ -1,6 +1,6 @@
 """The headers of requests in the log: proof of what did and did not reach the exchange."""
 
-from asking import EXCHANGES, ask, log, opened
+from support.sandbox_exchanges import EXCHANGES, ask, log, opened
 
 
 async def test_headers_are_logged_as_an_object_with_lower_case_names() -> None:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
-from asking import DAY, HOUR, MINUTE, NOW_MS, opened
+from support.sandbox_exchanges import DAY, HOUR, MINUTE, NOW_MS, opened
 
 VOLUME, QUOTE, TAKER, TAKER_QUOTE = 5, 7, 9, 10
 

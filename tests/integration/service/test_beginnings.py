@@ -7,15 +7,11 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
-from conftest import (
-    Sandbox,
-    eventually,
-    one_kind_of_database,
-    opened_services,
-    running_sandbox,
-    serving,
-)
 from support.asking import answer_to
+from support.postgres import one_kind_of_database
+from support.sandbox import Sandbox, running_sandbox
+from support.services import opened_services, serving
+from support.waiting import eventually
 
 from mdp_core.domain.clock import Clock, from_ms, to_ms
 from mdp_core.domain.queries import CandleQuery

@@ -5,7 +5,7 @@ import asyncio
 import ccxt
 import httpx
 import pytest
-from conftest import Sandbox
+from support.sandbox import Sandbox
 
 HOUR_MS = 3_600_000
 START_MS = 1_788_220_800_000  # 2026-09-01

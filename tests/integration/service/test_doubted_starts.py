@@ -6,17 +6,11 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import psycopg
 import pytest
-from conftest import (
-    MINUTE_MS,
-    Sandbox,
-    app_of,
-    connected,
-    one_kind_of_database,
-    opened_services,
-    running_sandbox,
-    token_of,
-)
 from support.clocks import advance, standing_clock
+from support.http import connected
+from support.postgres import one_kind_of_database
+from support.sandbox import MINUTE_MS, Sandbox, running_sandbox
+from support.services import app_of, opened_services, token_of
 
 from mdp_core.domain.clock import Clock, to_ms
 from mdp_core.domain.queries import CandleQuery

@@ -7,11 +7,15 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 import stamina
-from conftest import DATA, Sandbox, one_kind_of_database, opened_services, served_over_http
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from support.http import served_over_http
+from support.places import DATA
+from support.postgres import one_kind_of_database
+from support.sandbox import Sandbox
+from support.services import opened_services
 
 from mdp_core.domain.intervals import Interval
 from mdp_core.domain.series import Symbol

@@ -7,8 +7,9 @@ from typing import Any
 
 import psycopg
 import pytest
-from conftest import MINUTE_MS, Sandbox, one_kind_of_database
 from support.asking import answer_to
+from support.postgres import one_kind_of_database
+from support.sandbox import MINUTE_MS, Sandbox
 
 from mdp_core.domain.clock import to_ms
 from mdp_core.domain.queries import CandleQuery

@@ -9,7 +9,9 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import DATA, MINUTE_MS, Sandbox, serving
+from support.places import DATA
+from support.sandbox import MINUTE_MS, Sandbox
+from support.services import serving
 
 from mdp_core.settings import Settings
 

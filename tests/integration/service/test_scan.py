@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import psycopg
 import pytest
-from conftest import Sandbox
 from support.asking import answer_to
+from support.sandbox import Sandbox
 from support.strategies import candles_of, window_of
 
 from mdp_core.domain.candles import COLUMNS, Candles

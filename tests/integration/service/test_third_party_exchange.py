@@ -14,12 +14,15 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import HOST, MINUTE_MS, PROJECT, comes_true, served_over_http
 from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
+from support.http import HOST, served_over_http
+from support.places import PROJECT
+from support.sandbox import MINUTE_MS
+from support.waiting import wait_until
 
 from api.auth import issue_token
 from mdp_core.settings import Settings
@@ -71,7 +74,7 @@ def running_api(environment: dict[str, str]) -> Generator[str]:
         command = [str(program), "api", "--port", str(port)]
     with subprocess.Popen(command, env={**os.environ, **environment}) as process:  # noqa: S603 - our own program
         try:
-            assert comes_true(lambda: _answers(url), seconds=30)
+            wait_until(lambda: _answers(url))
             yield url
         finally:
             process.terminate()

@@ -13,7 +13,10 @@ from urllib.parse import quote
 
 import httpx
 import pytest
-from conftest import DATA, MINUTE_MS, Sandbox, one_kind_of_database, running_sandbox, serving
+from support.places import DATA
+from support.postgres import one_kind_of_database
+from support.sandbox import MINUTE_MS, Sandbox, running_sandbox
+from support.services import serving
 
 from mdp_core.domain.clock import Clock, from_ms, to_ms
 from mdp_core.settings import Settings

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import psycopg
 import pytest
-from conftest import DATA, Server
+from support.places import DATA
+from support.postgres import Server
 
 from db.roles import ANALYST, SERVICE
 from db.upgrade import upgrade

@@ -7,10 +7,10 @@ from itertools import pairwise
 import numpy as np
 import psycopg
 import pytest
-from conftest import one_kind_of_database
 from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
+from support.postgres import one_kind_of_database
 from support.strategies import CASES, Case, slots_near, slots_of, window_of
 
 from mdp_core.domain.candles import Candles

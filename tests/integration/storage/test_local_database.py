@@ -18,11 +18,12 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
+from support.places import PROJECT
 
 from db.local.account import run_as, server_account, server_environment
-from db.local.apt import SOURCES_VARIABLE, _for_suite, _is_debian, _parse_deb822, _parse_one_line
+from db.local.apt import SOURCES_VARIABLE, for_suite, is_debian, parse_deb822, parse_one_line
 from db.local.cluster import homes, wait_until
-from db.local.programs import _cached
+from db.local.programs import cached_folder
 from db.local.server import (
     Kind,
     LocalDatabase,
@@ -31,13 +32,12 @@ from db.local.server import (
     remove_local_database,
 )
 
-_PROJECT = Path(__file__).parents[3]
 _FAST = {"fsync": "off", "synchronous_commit": "off", "shared_buffers": "16MB"}
 _HOMES_ELSEWHERE = Path("/var/lib/mdp")
 _OWNER = """
 import sys, time
 from pathlib import Path
-from db.local import open_local_database
+from db.local.server import open_local_database
 with open_local_database(Path(sys.argv[1]), kind=sys.argv[2], settings={"fsync": "off"}) as opened:
     print(opened.url, opened.pid, flush=True)
     time.sleep(600)
@@ -331,8 +331,8 @@ def test_interrupted_download_leaves_no_broken_cache(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        _cached(tmp_path, "server", None, interrupted)
-    made = _cached(tmp_path, "server", None, lambda folder, _: (folder / "whole").touch())
+        cached_folder(tmp_path, "server", None, interrupted)
+    made = cached_folder(tmp_path, "server", None, lambda folder, _: (folder / "whole").touch())
 
     assert [path.name for path in made.iterdir()] == ["whole"]
     assert [path.name for path in tmp_path.glob("server*")] == ["server"]
@@ -347,7 +347,8 @@ def test_server_is_made_once_for_two_at_once(tmp_path: Path) -> None:
         time.sleep(0.2)
 
     threads = [
-        threading.Thread(target=_cached, args=(tmp_path, "server", None, make)) for _ in range(2)
+        threading.Thread(target=cached_folder, args=(tmp_path, "server", None, make))
+        for _ in range(2)
     ]
     for thread in threads:
         thread.start()
@@ -378,8 +379,8 @@ Components: main
 def test_debian_mirror_is_found_in_both_formats() -> None:
     """Only Debian's main archive is taken, with its keys, rewritten to the suite wanted."""
     stanzas = [
-        *_parse_deb822(_DEB822),
-        *_parse_one_line(
+        *parse_deb822(_DEB822),
+        *parse_one_line(
             "# deb http://off.invalid/debian stable main\n"
             "deb [arch=amd64 signed-by=/keys/a.gpg] http://b.invalid/debian stable main # why\n"
             "deb http://c.invalid/debian stable-security main\n"
@@ -387,7 +388,7 @@ def test_debian_mirror_is_found_in_both_formats() -> None:
         ),
     ]
 
-    found = [_for_suite(stanza) for stanza in stanzas if _is_debian(stanza)]
+    found = [for_suite(stanza) for stanza in stanzas if is_debian(stanza)]
 
     assert found == [
         f"Types: deb\nUris: http://{host}/debian\nSuites: trixie\nComponents: main\n{key}"
@@ -422,7 +423,7 @@ def _execute(url: str, statement: LiteralString, arguments: Sequence[object] = (
 def _start_owner(data_dir: Path, kind: Kind) -> subprocess.Popen[str]:
     return subprocess.Popen(  # noqa: S603 - the program above
         [sys.executable, "-c", _OWNER, data_dir, kind],
-        cwd=_PROJECT,
+        cwd=PROJECT,
         stdout=subprocess.PIPE,
         text=True,
     )

@@ -13,17 +13,13 @@ from dataclasses import dataclass
 import httpx
 import psycopg
 import pytest
-from conftest import (
-    Sandbox,
-    Server,
-    app_of,
-    connected,
-    eventually,
-    opened_services,
-    token_of,
-)
 from support.backups import SecondServer, base_backup, documented_commands, running
+from support.http import connected
+from support.postgres import Server
+from support.sandbox import Sandbox
+from support.services import app_of, opened_services, token_of
 from support.stored_candles import RAISE_EPOCH
+from support.waiting import eventually
 
 from db.local.cluster import Cluster
 from db.roles import SERVICE

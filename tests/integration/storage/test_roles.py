@@ -7,9 +7,11 @@ from contextlib import contextmanager
 
 import psycopg
 import pytest
-from conftest import Sandbox, fresh_database, serving, url_as
 from psycopg import errors
 from pydantic import SecretStr
+from support.postgres import fresh_database, url_as
+from support.sandbox import Sandbox
+from support.services import serving
 
 from db.roles import ANALYST, SERVICE
 from db.upgrade import UpgradeError, upgrade

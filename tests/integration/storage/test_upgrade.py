@@ -10,7 +10,7 @@ from alembic import command
 from psycopg import errors
 from sqlalchemy import create_engine, make_url, pool
 
-from db.upgrade import _config, upgrade
+from db.upgrade import alembic_config, upgrade
 
 _BEFORE = "0003"
 _CATALOG = """
@@ -144,7 +144,7 @@ def _go(url: str, revision: str) -> None:
 @contextmanager
 def _connected(url: str) -> Generator[Any]:
     address = make_url(url).set(drivername="postgresql+psycopg")
-    config = _config()
+    config = alembic_config()
     with create_engine(address, poolclass=pool.NullPool).begin() as connection:
         config.attributes["connection"] = connection
         yield config

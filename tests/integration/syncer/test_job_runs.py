@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
-from conftest import one_kind_of_database
+from support.postgres import one_kind_of_database
 
 from mdp_core.storage.database.database import open_database
 from mdp_core.storage.jobs.job_runs import JobRuns, RunKey, RunResult

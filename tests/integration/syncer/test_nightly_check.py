@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import psycopg
 import pytest
-from conftest import one_kind_of_database, token_of
 from support.asking import answer_to
+from support.postgres import one_kind_of_database
+from support.services import token_of
 
 from mdp_core.domain.clock import Clock
 from mdp_core.domain.queries import CandleQuery

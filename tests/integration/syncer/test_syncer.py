@@ -8,9 +8,11 @@ from typing import Any, LiteralString
 
 import psycopg
 import pytest
-from conftest import Sandbox, eventually, opened_services, running_sandbox
 from psycopg.rows import dict_row
 from support.asking import answer_to
+from support.sandbox import Sandbox, running_sandbox
+from support.services import opened_services
+from support.waiting import eventually
 
 from mdp_core.domain.clock import Clock, from_ms
 from mdp_core.domain.queries import CandleQuery
@@ -73,7 +75,7 @@ async def test_metadata_of_every_exchange_is_there_without_a_request(
     counted = "SELECT count(DISTINCT exchange) AS n FROM symbols WHERE active"
     runs = "SELECT rows, error FROM job_runs WHERE job LIKE 'refresh%' AND ended_at IS NOT NULL"
     async with running_syncer(services):
-        await eventually(lambda: len(rows(runs)) == 3, seconds=PATIENCE_SECONDS)
+        await eventually(lambda: len(rows(runs)) == 3)
 
     assert rows(counted) == [{"n": 3}]
     assert rows("SELECT count(DISTINCT exchange) AS n FROM supported_intervals") == [{"n": 3}]
@@ -86,7 +88,7 @@ async def test_metadata_is_refreshed_at_every_start(services: Services, sandbox:
     for _ in range(2):
         sandbox.clear()
         async with running_syncer(services):
-            await eventually(lambda: _lists_asked_for(sandbox) == 3, seconds=PATIENCE_SECONDS)
+            await eventually(lambda: _lists_asked_for(sandbox) == 3)
 
 
 def _lists_asked_for(sandbox: Sandbox) -> int:
@@ -107,14 +109,10 @@ async def test_series_asked_for_once_is_kept_warm(
     async with running_syncer(fast_services):
         await answer_to(fast_services, query)
         first = rows(until)[0]["end"]
-        await eventually(
-            lambda: rows(until)[0]["end"] >= first + timedelta(minutes=2), seconds=PATIENCE_SECONDS
-        )
+        await eventually(lambda: rows(until)[0]["end"] >= first + timedelta(minutes=2))
         fast_sandbox.clear()
         begun = rows(until)[0]["end"]
-        await eventually(
-            lambda: rows(until)[0]["end"] >= begun + timedelta(minutes=6), seconds=PATIENCE_SECONDS
-        )
+        await eventually(lambda: rows(until)[0]["end"] >= begun + timedelta(minutes=6))
     asked = [each for each in fast_sandbox.candle_requests() if each["status"] == 200]
     parts = rows(
         "SELECT count(*) AS n FROM series JOIN symbols s ON s.id = symbol_id, unnest(coverage) "
@@ -150,7 +148,7 @@ async def test_older_hole_is_not_bridged(services: Services, rows: Rows) -> None
     await answer_to(services, CandleQuery("binance", "perp", "ETH-USDT", "1h", limit=5))
     async with running_syncer(services):
         ran = "SELECT FROM job_runs WHERE job = 'warm binance perp' AND ended_at IS NOT NULL"
-        await eventually(lambda: len(rows(ran)) >= 1, seconds=PATIENCE_SECONDS)
+        await eventually(lambda: len(rows(ran)) >= 1)
 
     assert rows("SELECT count(*) AS n FROM series, unnest(coverage)") == [{"n": 2}]
 
@@ -165,7 +163,7 @@ async def test_two_syncers_share_the_runs(settings: Settings, sandbox: Sandbox, 
             for _ in range(2)
         ]
         runs = "SELECT FROM job_runs WHERE job LIKE 'refresh%' AND ended_at IS NOT NULL"
-        await eventually(lambda: len(rows(runs)) >= 3, seconds=PATIENCE_SECONDS)
+        await eventually(lambda: len(rows(runs)) >= 3)
         living = rows("SELECT name FROM syncers")
     lists = [each for each in sandbox.requests() if each["path"] == "/fapi/v1/exchangeInfo"]
 
@@ -189,8 +187,7 @@ async def test_keeper_loses_nothing_that_the_exchange_forgets(
             lambda: (
                 bool(found := rows(until))
                 and (found[0]["end"] or begun) > begun + LONGER_THAN_MEMORY
-            ),
-            seconds=PATIENCE_SECONDS,
+            )
         )
     query = kept.format(begun.isoformat(), (begun + LONGER_THAN_MEMORY).isoformat())
     forgotten = clock() - timedelta(minutes=5000)
@@ -206,9 +203,7 @@ async def test_beginning_that_no_exchange_tells_is_found(services: Services, row
     await answer_to(services, CandleQuery("coinbase", "spot", "ETH-USD", "6h", limit=2))
     async with running_syncer(services):
         known = "SELECT history_begins, history_source FROM series WHERE interval = '6h'"
-        await eventually(
-            lambda: rows(known)[0]["history_begins"] is not None, seconds=PATIENCE_SECONDS
-        )
+        await eventually(lambda: rows(known)[0]["history_begins"] is not None)
     (series,) = rows(known)
     first = rows(
         "SELECT min(time) AS time FROM candles JOIN series ON id = series_id \

@@ -6,8 +6,11 @@ from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
-from conftest import Sandbox, eventually, one_kind_of_database, opened_services, running_sandbox
 from support.asking import answer_to
+from support.postgres import one_kind_of_database
+from support.sandbox import Sandbox, running_sandbox
+from support.services import opened_services
+from support.waiting import eventually
 
 from mdp_core.domain.clock import Clock
 from mdp_core.domain.queries import CandleQuery

@@ -165,6 +165,7 @@ def test_body_says_what_was_answered() -> None:
         ("start", to_ms(WINDOW.start)),
         ("end", to_ms(WINDOW.end)),
         ("settled_until", to_ms(WINDOW.end)),
+        ("unconfirmed", []),
         ("columns", ROW_COLUMNS),
         ("candles", [list(a_row(60_000)[:6]), list(a_row(120_000)[:6])]),
         ("count", 2),

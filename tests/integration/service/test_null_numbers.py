@@ -2,7 +2,9 @@
 
 import psycopg
 import pytest
-from conftest import MINUTE_MS, Sandbox, one_kind_of_database, serving
+from support.postgres import one_kind_of_database
+from support.sandbox import MINUTE_MS, Sandbox
+from support.services import serving
 
 from mdp_core.domain.clock import to_ms
 from mdp_core.settings import Settings

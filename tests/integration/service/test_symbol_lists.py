@@ -8,7 +8,9 @@ import httpx
 import psycopg
 import pytest
 import stamina
-from conftest import Sandbox, one_kind_of_database, serving
+from support.postgres import one_kind_of_database
+from support.sandbox import Sandbox
+from support.services import serving
 
 from mdp_core.domain.series import Symbol
 from mdp_core.series import resolver

@@ -62,6 +62,19 @@ class ExchangeClock:
             raise times.problem.with_traceback(None)
         return self._watermarks(series, times)
 
+    async def watermarks_for_lookup(
+        self, series: Series, end: datetime | None, context: RequestContext = DEFAULT_CONTEXT
+    ) -> Watermarks:
+        """Give what may be stored: as `watermarks`, but nothing may be fetched by it.
+
+        A process that has just started serves what is stored and old without asking any exchange.
+        """
+        grid = series.grid
+        times = await self._reader.times_without_asking(grid.ceil(end)) if end else None
+        if times is None or times.problem or (end and grid.ceil(end) > grid.floor(times.earlier)):
+            return await self.watermarks(series, end, context)
+        return self._watermarks(series, times)
+
     def presumed(self, series: Series) -> Watermarks:
         """Give what can be asked for by our own clock alone: neither is asked."""
         ours = self._reader.ours

@@ -100,7 +100,9 @@ class CandleService:
             scan = RowScan(self._reader, request.market, request.watermarks, request.scan, context)
             found = await scan.look_up()
             planned = time.perf_counter()
-            found = found or await scan.scan()
+            if not found:
+                await _confirm(request, series, context)
+                found = await scan.scan()
         if request.problem and found.window.end >= request.scan.asked.end:
             raise request.problem  # the rows that are wanted were not found before
         timings = {"plan": planned - context.begun, "fetch": time.perf_counter() - planned}
@@ -191,11 +193,19 @@ async def _watermarks(
     """
     clock = market.exchange_clock
     try:
-        return await clock.watermarks(series, bounds.end, context), None
+        return await clock.watermarks_for_lookup(series, bounds.end, context), None
     except ExchangeUnavailable as error:
         if bounds.start is None or bounds.end is not None:
             raise
         return await clock.watermarks(series, EPOCH, context), error
+
+
+async def _confirm(request: _Request, series: Series, context: RequestContext) -> None:
+    """Raise unless what may be fetched is closed by the exchange's own clock too."""
+    if request.problem is None:
+        with context.upstream.waiting():
+            clock = request.market.exchange_clock
+            await clock.watermarks(series, request.bounds.end, context)
 
 
 def _aligned(bounds: Bounds, series: Series, watermarks: Watermarks, slots_back: int) -> Window:

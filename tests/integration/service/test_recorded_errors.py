@@ -93,12 +93,12 @@ BODIES = {
     "binance": [
         ("usdm_error_400_invalid_interval.json", 400, ExchangeRejected, "Invalid interval"),
         ("usdm_error_400_invalid_symbol.json", 400, ExchangeRejected, "Invalid symbol"),
-        ("usdm_error_400_invalid_symbol.json", 200, BadPayload, "unknown shape"),
+        ("usdm_error_400_invalid_symbol.json", 200, ExchangeRejected, "-1121 Invalid symbol."),
     ],
     "coinbase": [
         ("exchange_error_400_too_many_candles.json", 400, ExchangeRejected, "exceeds 300"),
         ("exchange_error_404_not_found.json", 404, ExchangeRejected, "NotFound"),
-        ("exchange_error_404_not_found.json", 200, BadPayload, "unknown shape"),
+        ("exchange_error_404_not_found.json", 200, ExchangeRejected, "NotFound"),
     ],
     "hyperliquid": [
         ("error_422_bad_body.txt", 422, ExchangeRejected, "deserialize the JSON body"),

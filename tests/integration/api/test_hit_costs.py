@@ -27,11 +27,16 @@ _UNCOUNTED = 1000
 
 
 def _round_trip(line: str) -> bool:
-    return "\tSync" in line or "\tQuery\t" in line
+    return "\tSync" in line or _is_query(line)
 
 
 def _statement(line: str) -> bool:
-    return "\tExecute\t" in line or "\tQuery\t" in line
+    return "\tExecute\t" in line or _is_query(line)
+
+
+def _is_query(line: str) -> bool:
+    # An empty one is the look at a connection that was idle.
+    return "\tQuery\t" in line and '""' not in line
 
 
 @contextmanager
@@ -52,8 +57,7 @@ def _counted(
         connection.pgconn.untrace()
         file.seek(0)
         sent = [line for line in file if "\tF\t" in line or line.startswith("F\t")]
-        # An empty query is the look at a connection that was idle.
-        counted.append(sum(counts(line) and '""' not in line for line in sent))
+        counted.append(sum(map(counts, sent)))
         file.close()
     if {*pool._pool} != {*pooled}:  # noqa: SLF001 - nothing public tells
         counted.append(_UNCOUNTED)

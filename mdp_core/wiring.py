@@ -94,6 +94,17 @@ class Services:
     servers: ReadServers
 
 
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """The parts that the markets of a process share."""
+
+    settings: Settings
+    database: Database
+    store: CandleStore
+    absences: AbsenceStore
+    claims: Claims
+
+
 def installed_adapters() -> Adapters:
     """Return every installed adapter, by exchange and market type."""
     loaded: list[type[ExchangeAdapter]] = [
@@ -121,71 +132,90 @@ async def open_services(
     """
     tell_of_retries()
     async with AsyncExitStack() as stack:
-        database = await stack.enter_async_context(
-            open_database(
-                settings.database_url,
-                name=name,
-                size=settings.pool_size,
-                statement_timeout_seconds=settings.statement_timeout_seconds,
-            )
-        )
-        shared = _Shared(
-            settings,
-            database,
-            CandleStore(database, settings.clock),
-            AbsenceStore(database),
-            Claims(database),
-        )
-        await stack.enter_async_context(aclosing(shared.store))
-        await stack.enter_async_context(aclosing(shared.claims))
+        shared = await stack.enter_async_context(_open_shared(settings, name))
         markets = {
             key: await stack.enter_async_context(
                 _open_market(kind, exchange_settings(kind.facts.name), shared)
             )
             for key, kind in installed_adapters().items()
         }
-        adapters = {key: market.adapter for key, market in markets.items()}
-        catalog = Catalog(database)
-        clocks = {market.adapter: market.exchange_clock for market in markets.values()}
-        starts, probes = HistoryStartStore(database), HistoryProbes(settings.second_look_seconds)
-        rechecks = HistoryRechecks(starts, probes, settings.clock)
-        history_starts = HistoryStarts(
-            catalog, shared.store, shared.claims, clocks, settings.clock, rechecks=rechecks
-        )
-        await stack.enter_async_context(aclosing(history_starts))
-        metadata = SeriesResolver(catalog, history_starts, SymbolDirectory(catalog, adapters))
-        usage, runs, jobs = Usage(database), JobRuns(database), BackfillStore(database)
+        starts = HistoryStartStore(shared.database)
+        metadata = await stack.enter_async_context(_open_resolver(shared, markets, starts))
+        usage = Usage(shared.database)
         await stack.enter_async_context(usage.flushing())
-        servers = await stack.enter_async_context(_open_read_servers(database, settings, name))
-        reader = CandleReader(servers)
+        servers = await stack.enter_async_context(
+            _open_read_servers(shared.database, settings, name)
+        )
         service = CandleService(
-            reader, metadata, markets=markets, limits=settings.limits, usage=usage
+            CandleReader(servers), metadata, markets=markets, limits=settings.limits, usage=usage
         )
-        bulk = BulkFill(service, shared.store, markets)
-        planning = Planning(bulk, metadata)
-        comparer, mender = PageComparer(shared.store, metadata, markets), Mender(shared.store)
-        yield Services(
-            settings,
-            database,
-            shared.store,
-            shared.absences,
-            starts,
-            service,
-            metadata,
-            LatestCandles(service, markets, usage),
-            Coverage(shared.store, shared.absences, metadata, markets),
-            markets,
-            usage,
-            runs,
-            jobs,
-            bulk,
-            planning,
-            Backfills(jobs, bulk, planning, metadata, runs, settings.clock, shared.absences),
-            HistorySearch(service, shared.store, metadata, markets),
-            Repair(comparer, mender),
-            Verify(comparer, mender),
-            servers,
-        )
+        yield _services(shared, metadata, service, starts, servers)
+
+
+def _services(
+    shared: _Shared,
+    metadata: SeriesResolver,
+    service: CandleService,
+    starts: HistoryStartStore,
+    servers: ReadServers,
+) -> Services:
+    settings, database, store = shared.settings, shared.database, shared.store
+    markets, usage = service.markets, service.usage
+    runs, jobs = JobRuns(database), BackfillStore(database)
+    bulk = BulkFill(service, store, markets)
+    planning = Planning(bulk, metadata)
+    comparer, mender = PageComparer(store, metadata, markets), Mender(store)
+    return Services(
+        settings,
+        database,
+        store,
+        shared.absences,
+        starts,
+        service,
+        metadata,
+        LatestCandles(service, markets, usage),
+        Coverage(store, shared.absences, metadata, markets),
+        markets,
+        usage,
+        runs,
+        jobs,
+        bulk,
+        planning,
+        Backfills(jobs, bulk, planning, metadata, runs, settings.clock, shared.absences),
+        HistorySearch(service, store, metadata, markets),
+        Repair(comparer, mender),
+        Verify(comparer, mender),
+        servers,
+    )
+
+
+@asynccontextmanager
+async def _open_shared(settings: Settings, name: str) -> AsyncGenerator[_Shared]:
+    async with open_database(
+        settings.database_url,
+        name=name,
+        size=settings.pool_size,
+        statement_timeout_seconds=settings.statement_timeout_seconds,
+    ) as database:
+        store, claims = CandleStore(database, settings.clock), Claims(database)
+        async with aclosing(store), aclosing(claims):
+            yield _Shared(settings, database, store, AbsenceStore(database), claims)
+
+
+@asynccontextmanager
+async def _open_resolver(
+    shared: _Shared, markets: Mapping[tuple[str, str], MarketContext], starts: HistoryStartStore
+) -> AsyncGenerator[SeriesResolver]:
+    settings, catalog = shared.settings, Catalog(shared.database)
+    adapters = {key: market.adapter for key, market in markets.items()}
+    clocks = {market.adapter: market.exchange_clock for market in markets.values()}
+    probes = HistoryProbes(settings.second_look_seconds)
+    rechecks = HistoryRechecks(starts, probes, settings.clock)
+    history_starts = HistoryStarts(
+        catalog, shared.store, shared.claims, clocks, settings.clock, rechecks=rechecks
+    )
+    async with aclosing(history_starts):
+        yield SeriesResolver(catalog, history_starts, SymbolDirectory(catalog, adapters))
 
 
 @cache
@@ -211,17 +241,6 @@ async def _open_read_servers(
         servers = ReadServers(primary, replica)
         await stack.enter_async_context(servers.opened())
         yield servers
-
-
-@dataclass(frozen=True, slots=True)
-class _Shared:
-    """The parts that the markets of a process share."""
-
-    settings: Settings
-    database: Database
-    store: CandleStore
-    absences: AbsenceStore
-    claims: Claims
 
 
 @asynccontextmanager

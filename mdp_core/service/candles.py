@@ -63,9 +63,9 @@ class CandleService:
     ) -> None:
         self._reader = reader
         self._resolver = resolver
-        self._markets = markets
+        self.markets = markets
         self._limits = limits
-        self._usage = usage
+        self.usage = usage
 
     def interactive(self) -> RequestContext:
         """Return the context of a caller that waits as long as a request may."""
@@ -139,7 +139,7 @@ class CandleService:
         return snapshot.versions.of(answer.stored) <= answer.versions.epoch
 
     async def _prepare(self, series: Series, bounds: Bounds, context: RequestContext) -> _Request:
-        market = self._markets[series.exchange, series.symbol.market_type]
+        market = self.markets[series.exchange, series.symbol.market_type]
         with context.upstream.waiting():
             reached, problem = await _watermarks(market, series, bounds, context)
         watermarks = market.ranges.narrowed(series, reached)
@@ -148,7 +148,7 @@ class CandleService:
         asked = _aligned(bounds, series, within, max(rows, pages * market.page_size))
         note(window=str(asked))
         if context.priority is Priority.INTERACTIVE:
-            self._usage.note(series.id, at_edge=asked.end >= watermarks.settled_until)
+            self.usage.note(series.id, at_edge=asked.end >= watermarks.settled_until)
         from_end = bounds.start is None
         scan = ScanRequest(series, asked, rows, pages, from_end, bounds.partial)
         return _Request(bounds, market, watermarks, scan, problem)

@@ -11,8 +11,8 @@ from mdp_core.errors import BadPayload
 from mdp_core.exchanges.base import ExchangeAdapter, OfferedInterval
 from mdp_core.ratelimit.context import RequestContext
 
-# How often it is asked again by another width before the exchange contradicts itself.
-_ASKED_AGAIN = 2
+# Whether each further question is the wider one: the first one was not.
+_ASKED_AGAIN = (True, False, True)
 _NEAR_LISTING = timedelta(days=1)
 
 
@@ -47,19 +47,24 @@ class HistoryProbes:
     async def agreed(
         self, adapter: ExchangeAdapter, symbol: Symbol, interval: Interval, told: list[datetime]
     ) -> Candles:
-        """Ask by another width until two answers agree, those that were `told` before included.
+        """Ask by both widths in turn until an answer to one equals an answer to the other.
+
+        Those that were `told` before are answers to the narrow one. An exchange that answers
+        another question the same way twice agrees with itself, by one width.
 
         Raises:
-            BadPayload: Three answers all differ.
+            BadPayload: No answers by different widths agree.
         """
-        offered, seen = adapter.facts.intervals[interval], set(told)
-        for _ in range(_ASKED_AGAIN):
+        offered, wide, narrow = adapter.facts.intervals[interval], set[datetime](), set(told)
+        for is_wide in _ASKED_AGAIN:
             await asyncio.sleep(self._pause_seconds)
-            rows = await adapter.fetch_first_again(symbol, interval, None)
+            ask = adapter.fetch_first_again if is_wide else adapter.fetch_first
+            rows = await ask(symbol, interval, None)
             if rows and _can_begin(rows, offered):
-                if first_open(rows) in seen:
+                by_this, by_other = (wide, narrow) if is_wide else (narrow, wide)
+                by_this.add(first_open(rows))
+                if by_this & by_other:
                     return rows
-                seen.add(first_open(rows))
         raise doubtful(adapter, symbol, interval)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from mdp_core.domain.clock import from_ms, to_ms
 from mdp_core.domain.comparison import Comparison, compare
 from mdp_core.domain.intervals import Grid, Int64s
+from mdp_core.domain.series import Series
 from mdp_core.domain.windows import Window
 from mdp_core.exchanges.validation import Observation
 from mdp_core.service.stored_pages import ComparedPage, StoredPage, observe
@@ -52,6 +53,12 @@ class RepairReport:
     added: int = 0
     deleted: int = 0
     kept: list[KeptPage] = field(default_factory=list[KeptPage])
+
+    def keep_start(self, series: Series, reason: str | None) -> None:
+        """Add that the history start of a series stays, if there is a reason."""
+        if reason and (start := series.history_start):
+            first = Window(start, series.grid.next(start))
+            self.kept.append(KeptPage(first, reason))
 
     def count(self, applied: Comparison) -> None:
         """Add the changes of a page."""

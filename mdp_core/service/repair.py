@@ -39,7 +39,8 @@ class Repair:
             for page in batch:
                 await self._mender.mend(page, mode, report)
         if not mode.dry_run:
-            await self._comparer.renew_history_start(stored.series)
+            series = stored.series
+            report.keep_start(series, await self._comparer.renew_history_start(series))
         return report
 
 

@@ -1,6 +1,5 @@
 """The comparison of stored pages with what the exchange answers now: base of verify and repair."""
 
-import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,8 +21,6 @@ from mdp_core.ratelimit.context import RequestContext
 from mdp_core.ratelimit.priority import Priority
 from mdp_core.series.resolver import SeriesResolver
 from mdp_core.storage.candles.candle_store import CandleStore
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +120,8 @@ class PageComparer:
         self._resolver = resolver
         self._markets = markets
 
-    async def renew_history_start(self, series: Series) -> None:
-        """Ask anew where the history of a series begins; a contradicted answer changes nothing.
+    async def renew_history_start(self, series: Series) -> str | None:
+        """Ask anew where the history of a series begins; return why that changed nothing.
 
         Raises:
             MdpError: The exchange or the store can't be had.
@@ -132,7 +129,8 @@ class PageComparer:
         try:
             await self._resolver.ask_history_start(series, RequestContext.at(Priority.BACKFILL))
         except BadPayload as error:
-            _log.warning("history start of %s: %s", series, error)
+            return f"its history start stays: {error}"
+        return None
 
     async def find(self, query: CandleQuery) -> StoredSeries:
         """Return what is stored of a window (without bounds: of everything) and can be compared.

@@ -87,7 +87,8 @@ class Verify:
             for page in batch:
                 await self._count(page, check, repair=repair)
         if repair:
-            await self._comparer.renew_history_start(series)
+            reason = await self._comparer.renew_history_start(series)
+            check.repaired.keep_start(series, reason)
         return check
 
     async def _count(self, page: ComparedPage, check: SeriesCheck, *, repair: bool) -> None:

@@ -2,7 +2,6 @@
 
 import bisect
 import json
-import os
 import shutil
 import statistics
 import tempfile
@@ -45,7 +44,7 @@ class _Scroll:
 
 def measure_explorer(target: Target, token: str) -> list[Figure]:
     """Scroll back over stored candles; return frames, longest tasks and memory."""
-    program = os.environ.get("MDP_TEST_CHROMIUM") or shutil.which("chromium")
+    program = shutil.which("chromium")
     if program is None:
         return [unmeasured(_NAME, _AIMS[0], "no Chromium here")]
     for start in range(_END - _CANDLES * _MINUTE_MS, _END, _BLOCK * _MINUTE_MS):

@@ -35,9 +35,9 @@ def repair(  # noqa: PLR0913, PLR0917 - each is an argument or an option
     more than a twentieth of its candles, and at least 10, is kept, as is one whose answer is empty:
     then the exit code is 1.
     """
-    query = CandleQuery(exchange, market_type, symbol, interval, start=start, end=end)
     require(Service.SYNCER)
     with clear_errors(), usage_errors():
+        query = CandleQuery(exchange, market_type, symbol, interval, start=start, end=end)
         hush(LogSettings())
         report = asyncio.run(_repair(query, RepairMode(dry_run, force)))
     typer.echo(counts_of(report, dry_run=dry_run))

@@ -142,7 +142,8 @@ class _Exchange:
         await self._leave()
         response = await self._transport.open(request)
         self._response = response
-        self._chunks = self._transport.chunks(response, request.silence_seconds)
+        if request.method != "HEAD":
+            self._chunks = self._transport.chunks(response, request.silence_seconds)
         return Head(response.status_code, dict(response.headers))
 
     async def _receive(self, room: memoryview) -> int:

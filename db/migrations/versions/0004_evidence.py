@@ -190,7 +190,8 @@ ALTER TABLE symbols
     DROP COLUMN history_ends;
 ALTER TABLE series
     DROP COLUMN history_recheck_at,
-    DROP COLUMN history_checked_at;
+    DROP COLUMN history_checked_at,
+    DROP COLUMN history_witnesses;
 """
 
 

@@ -69,9 +69,25 @@ async def test_probe_that_contradicts_the_listing_date_is_asked_again(
     answer = await asking.get(PATH, params=WINDOW)
 
     assert answer.json()["count"] == 10
-    assert [probe["params"]["limit"] for probe in market.probes()] == ["1", "2", "2"]
+    assert [probe["params"]["limit"] for probe in market.probes()] == ["1", "2", "1"]
     ((begins, witnesses),) = database.execute(BEGINS).fetchall()
     assert (begins.year, witnesses) == (2019, 2)
+
+
+async def test_the_same_wrong_answer_twice_is_no_second_witness(
+    asking: httpx.AsyncClient, market: Sandbox, database: psycopg.Connection
+) -> None:
+    """Whatever is asked, the newest candles come: no beginning is believed, and none is kept."""
+    market.fault("wrong_window", times=9, symbol="BTCUSDT", startTime=0)
+
+    answer = await asking.get(PATH, params=WINDOW)
+    database_begins = database.execute(BEGINS).fetchall()
+    market.clear_faults()
+    again = await asking.get(PATH, params=WINDOW)
+
+    assert (answer.status_code, answer.json()["code"]) == (502, "upstream_bad_data")
+    assert database_begins == []
+    assert (again.status_code, again.json()["count"]) == (200, 10)
 
 
 async def test_start_that_empties_the_window_is_asked_for_again(

@@ -81,7 +81,8 @@ async def test_whatever_a_run_asks_waits_behind_interactive_requests(services: S
     await budget.take([97], Priority.INTERACTIVE)
 
     async def run() -> RunResult:
-        await scheduler.pay(1, RequestContext(), until=asyncio.get_running_loop().time() + 0.2)
+        context = RequestContext.at(Priority.WARMING)
+        await scheduler.pay(1, context, until=asyncio.get_running_loop().time() + 0.2)
         return RunResult()
 
     job = ScheduledJob("asks", EVERY_MINUTE, 0.0, run)

@@ -308,7 +308,8 @@ def _greet(stack: Stack, sandbox: SandboxRequest | None) -> None:
     print(  # noqa: T201 - this is what the user waits for
         f"Serving at {stack.url} (interface: {stack.url}/docs).\n\n"
         f"Look around:\n{stack.url}/#token={stack.token}\n\n"
-        f"For programs and the Python client:\nexport MDP_URL={stack.url}\nexport MDP_TOKEN={stack.token}\n\n"
+        "For programs and the Python client:\n"
+        f"export MDP_URL={stack.url}\nexport MDP_TOKEN={stack.token}\n\n"
         f"curl -H 'Authorization: Bearer {stack.token}' "
         f"'{stack.url}/candles/binance/perp/{symbol}/1m?limit=5'\n\n"
         "Ctrl-C stops it.",

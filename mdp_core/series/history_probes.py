@@ -56,8 +56,9 @@ class HistoryProbes:
             BadPayload: No answers by different widths agree.
         """
         offered, wide, narrow = adapter.facts.intervals[interval], set[datetime](), set(told)
-        for is_wide in _ASKED_AGAIN:
-            await asyncio.sleep(self._pause_seconds)
+        for asked, is_wide in enumerate(_ASKED_AGAIN):
+            if asked:  # the first of these is another question than that before
+                await asyncio.sleep(self._pause_seconds)
             ask = adapter.fetch_first_again if is_wide else adapter.fetch_first
             rows = await ask(symbol, interval, None)
             if rows and _can_begin(rows, offered):

@@ -281,7 +281,9 @@ async def _open_market(
         filler = PageFiller(shared.store, fetcher, scheduler, shared.claims, _fill_limits(settings))
         async with aclosing(exchange_clock), aclosing(filler), aclosing(rechecker):
             per_second = facts.tariff.per_second * own.share
-            yield MarketContext(adapter, exchange_clock, filler, ranges, rechecker, per_second)
+            yield MarketContext(
+                adapter, exchange_clock, observer, filler, ranges, rechecker, per_second
+            )
 
 
 def _observer(adapter: ExchangeAdapter, exchange_clock: ExchangeClock, shared: _Shared) -> Observer:

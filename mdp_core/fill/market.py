@@ -8,6 +8,7 @@ from mdp_core.domain.watermarks import Watermarks
 from mdp_core.exchanges.base import ExchangeAdapter
 from mdp_core.exchanges.clock import ExchangeClock
 from mdp_core.fill.filler import PageFiller
+from mdp_core.fill.observer import Observer
 from mdp_core.fill.provisional import ProvisionalCache
 from mdp_core.fill.rechecks import Rechecker
 from mdp_core.ratelimit.context import DEFAULT_CONTEXT, RequestContext
@@ -16,10 +17,11 @@ from mdp_core.ratelimit.tariff import Terms
 
 @dataclass(frozen=True, slots=True)
 class MarketContext:
-    """An exchange's adapter, clock, filler, provisional ranges and rechecker."""
+    """An exchange's adapter, clock, observer, filler, provisional ranges and rechecker."""
 
     adapter: ExchangeAdapter
     exchange_clock: ExchangeClock
+    observer: Observer
     filler: PageFiller
     ranges: ProvisionalCache
     rechecker: Rechecker

@@ -95,7 +95,7 @@ class Observer:
         Raises:
             ExchangeError: The first answer did not come, or does not speak of the window.
         """
-        first = await self._ask(series, window, context)
+        first = await self.ask(series, window, context)
         absent = _old_enough(absent_slots([first], series.grid, window), series, watermarks)
         evidence = await self.evidence(series, absent, context)
         confirmed = confirmed_slots(absent, [first], series.grid, evidence)
@@ -119,12 +119,32 @@ class Observer:
         """
         has_known = await self._canary.knows(series, window)
         may_be_empty = not has_known and await self._canary.precedes(series, context)
-        observation = await self._ask(series, window, context)
+        observation = await self.ask(series, window, context)
         if not may_be_empty:
             return observation
         return await self._vouched(series, observation, time.monotonic(), context)
 
-    async def _ask(self, series: Series, window: Window, context: RequestContext) -> Observation:
+    async def compare(self, series: Series, window: Window, context: RequestContext) -> Observation:
+        """Ask for a window of which candles are stored; an empty answer is asked for again.
+
+        The second one is live if canaries before and after it gave rows. None has to be asked
+        while the exchange answers with rows.
+
+        Raises:
+            ExchangeError: The exchange can't be asked, or does not speak of the window.
+        """
+        observation = await self.ask(series, window, context)
+        if observation.is_live or not await self._canary.precedes(series, context):
+            return observation
+        again = await self.ask(series, window, context)
+        return await self._vouched(series, again, time.monotonic(), context)
+
+    async def ask(self, series: Series, window: Window, context: RequestContext) -> Observation:
+        """Ask for a window once; no canary is asked, so that an empty answer is not live.
+
+        Raises:
+            ExchangeError: The exchange can't be asked, or does not speak of the window.
+        """
         adapter = self._adapter.bound(context)
         rows = await adapter.fetch_page(series.symbol, series.interval, window)
         return judge(rows, series.grid, window, adapter.facts)
@@ -158,7 +178,7 @@ class Observer:
         if not has_known and not await self._canary.precedes(series, context):
             raise _silent(series)
         await context.rest(self._pause_seconds)
-        looks = [await self._ask(series, window, context) for window in windows]
+        looks = [await self.ask(series, window, context) for window in windows]
         if not has_known:
             asked_at = time.monotonic()  # one canary vouches for all
             looks = [await self._vouched(series, look, asked_at, context) for look in looks]

@@ -16,6 +16,7 @@ from mdp_core.domain.comparison import Comparison, compare
 from mdp_core.domain.intervals import Grid, Int64s
 from mdp_core.domain.series import Series
 from mdp_core.domain.windows import Window
+from mdp_core.errors import BadPayload
 from mdp_core.exchanges.validation import Observation
 from mdp_core.service.stored_pages import ComparedPage, StoredPage, observe
 from mdp_core.storage.candles.candle_store import CandleStore
@@ -30,7 +31,7 @@ _LARGE_PART = 0.05
 
 @dataclass(frozen=True, slots=True)
 class RepairMode:
-    """`dry_run` changes nothing; `force` believes answers that take many candles away."""
+    """`dry_run` changes nothing; `force` lets a page lose as many candles as live answers lack."""
 
     dry_run: bool = False
     force: bool = False
@@ -43,6 +44,8 @@ class KeptPage:
 
     window: Window
     reason: str
+    yields_to_force: bool = False
+    """Whether `RepairMode.force` would have it changed."""
 
 
 @dataclass(slots=True)
@@ -82,26 +85,32 @@ class Mender:
         """
         if page.bad_slots:
             _keep(report, page, f"{len(page.bad_slots)} answered row(s) can't be right")
+        if page.doubt:
+            _keep(report, page, page.doubt)
+            return
         if not len(page.comparison.changeable):
             return
-        if reason := _refusal(page, mode):
-            _keep(report, page, reason)
+        if not mode.force and (reason := _loss(page)):
+            _keep(report, page, reason, yields_to_force=True)
             return
-        times = await self._confirmed(page, mode)
+        times = await self._confirmed(page)
         if unsure := len(page.comparison.changeable) - len(times):
             _keep(report, page, f"a second answer did not confirm {unsure} change(s)")
         if len(times):
             report.count(await self._take(page, times, mode))
 
-    async def _confirmed(self, page: ComparedPage, mode: RepairMode) -> Int64s:
+    async def _confirmed(self, page: ComparedPage) -> Int64s:
         """Ask again for what would change; return the times at which both answers agree."""
         await asyncio.sleep(page.observed_at + self._pause_seconds - time.monotonic())
-        market, series = page.page.of.market, page.page.of.series
-        slots = series.grid.indices(page.comparison.changeable)
+        of = page.page.of
+        slots = of.series.grid.indices(page.comparison.changeable)
         agreed = [page.comparison.changeable[:0]]
         for window in second_questions(slots, page.page):
-            again = await observe(market, series, window)
-            if again.is_witness or (mode.force and not again.has_strays):
+            try:
+                again = await observe(of, window, page.stored)
+            except BadPayload:
+                continue
+            if again.is_witness:
                 agreed.append(_agreed(page, again))
         return np.unique(np.concatenate(agreed))
 
@@ -130,19 +139,15 @@ def second_questions(slots: Int64s, page: StoredPage) -> list[Window]:
     return windows
 
 
-def _keep(report: RepairReport, page: ComparedPage, reason: str) -> None:
-    report.kept.append(KeptPage(page.page.window, reason))
+def _keep(
+    report: RepairReport, page: ComparedPage, reason: str, *, yields_to_force: bool = False
+) -> None:
+    report.kept.append(KeptPage(page.page.window, reason, yields_to_force))
 
 
-def _refusal(page: ComparedPage, mode: RepairMode) -> str | None:
-    """Return why an answer must not change its page, None if it may."""
+def _loss(page: ComparedPage) -> str | None:
+    """Return what a page would lose, None if that is little."""
     lost, held = len(page.comparison.extra), len(page.stored)
-    if page.observation.has_strays:
-        return "the answer holds rows that were not asked for"
-    if mode.force:
-        return None
-    if not page.observation.is_live:
-        return f"the answer is empty where {held} candle(s) are stored"
     if lost >= _MANY_CANDLES and lost > held * _LARGE_PART:
         return f"the answer lacks {lost} of {held} candles"
     return None

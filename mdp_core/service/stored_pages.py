@@ -15,7 +15,7 @@ from mdp_core.domain.queries import CandleQuery
 from mdp_core.domain.series import Series
 from mdp_core.domain.windows import Window, hull, intersect
 from mdp_core.errors import BadPayload, HistoryUnavailable, InvalidWindow
-from mdp_core.exchanges.validation import Observation, judge
+from mdp_core.exchanges.validation import Observation
 from mdp_core.fill.market import MarketContext
 from mdp_core.ratelimit.context import RequestContext
 from mdp_core.ratelimit.priority import Priority
@@ -87,6 +87,7 @@ class ComparedPage:
         comparison: Of both.
         observation: The whole answer.
         observed_at: Monotonic time of the answer (seconds).
+        problem: The reason why the answer says nothing at all, if there is one.
     """
 
     page: StoredPage
@@ -95,11 +96,19 @@ class ComparedPage:
     comparison: Comparison
     observation: Observation
     observed_at: float
+    problem: str | None = None
 
     @property
-    def is_comparable(self) -> bool:
-        """Whether the answer speaks of the page: a silent exchange's does not."""
-        return self.observation.is_witness or not len(self.stored)
+    def doubt(self) -> str | None:
+        """The reason why what the answer lacks is no evidence, None if it is."""
+        if self.problem:
+            return self.problem
+        if self.observation.has_strays:
+            return "the answer holds rows that were not asked for"
+        if self.observation.is_live or not len(self.stored):
+            return None
+        silent = "and the exchange gave no candle that it surely has, before and after it"
+        return f"the answer is empty where {len(self.stored)} candle(s) are stored, {silent}"
 
     @property
     def bad_slots(self) -> Sequence[datetime]:
@@ -171,28 +180,38 @@ class PageComparer:
         """Ask the exchange for a page, and compare what is stored of it.
 
         Raises:
-            MdpError: The exchange or the store can't be had, or the answer is to another question.
+            MdpError: The exchange or the store can't be had.
         """
-        series = page.of.series
-        observation = await observe(page.of.market, series, page.window)
-        observed_at = time.monotonic()
+        series, problem = page.of.series, None
         stored = await self._store.read(series.id, page.window)
+        try:
+            observation = await observe(page.of, page.window, stored)
+        except BadPayload as error:
+            observation, problem = _nothing(page.window), str(error)
+        observed_at = time.monotonic()
         bad = np.array([to_ms(row.slot) for row in observation.rejected], np.int64)
         stored = _inside(stored[~np.isin(stored.time, bad)], page.covered)
         answered = _inside(observation.candles, page.covered)
         comparison = compare(stored, answered)
-        return ComparedPage(page, stored, answered, comparison, observation, observed_at)
+        return ComparedPage(page, stored, answered, comparison, observation, observed_at, problem)
 
 
-async def observe(market: MarketContext, series: Series, window: Window) -> Observation:
-    """Ask an exchange for the candles of a window, after all other callers, and judge its answer.
+async def observe(of: StoredSeries, window: Window, stored: Candles) -> Observation:
+    """Ask an exchange for a window, after all other callers, and judge its answer.
+
+    Where it is empty canaries tell whether that is evidence against the candles that are stored.
 
     Raises:
         ExchangeError: It can't be had, or the answer is to another question.
     """
-    adapter = market.adapter.bound(RequestContext.at(Priority.BACKFILL))
-    rows = await adapter.fetch_page(series.symbol, series.interval, window)
-    return judge(rows, series.grid, window, market.adapter.facts)
+    observer, context = of.market.observer, RequestContext.at(Priority.BACKFILL)
+    if len(stored.inside(window)):
+        return await observer.compare(of.series, window, context)
+    return await observer.ask(of.series, window, context)
+
+
+def _nothing(window: Window) -> Observation:
+    return Observation(window, Candles.empty(), [], is_live=False, has_strays=False)
 
 
 async def _askable(market: MarketContext, series: Series, end: datetime | None) -> Window:

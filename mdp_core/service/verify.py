@@ -95,9 +95,8 @@ class Verify:
         if page.bad_slots:
             reason = f"{len(page.bad_slots)} answered row(s) can't be right"
             check.not_compared.append(KeptPage(page.page.window, reason))
-        if not page.is_comparable:
-            reason = "the answer is empty, or holds rows that were not asked for"
-            check.not_compared.append(KeptPage(page.page.window, reason))
+        if page.doubt:
+            check.not_compared.append(KeptPage(page.page.window, page.doubt))
             return
         check.count(page.comparison)
         if repair:

@@ -26,14 +26,16 @@ def repair(  # noqa: PLR0913, PLR0917 - each is an argument or an option
     *,
     dry_run: Annotated[bool, typer.Option(help="Only tell what would change.")] = False,
     force: Annotated[
-        bool, typer.Option(help="Believe answers that take many candles away.")
+        bool, typer.Option(help="Let a page lose more than a twentieth of its candles.")
     ] = False,
 ) -> None:
     """Ask the exchange again for what is stored, and replace what differs.
 
     A candle is changed only where two answers agree, at least 5 s apart. A page that would lose
-    more than a twentieth of its candles, and at least 10, is kept, as is one whose answer is empty:
-    then the exit code is 1.
+    more than a twentieth of its candles, and at least 10, is kept without --force. A page whose
+    answer proves nothing is kept in any case: one that holds rows that were not asked for, or is
+    empty while the exchange does not give the candles that it surely has. The exit code is 1 where
+    something was kept.
     """
     require(Service.SYNCER)
     with clear_errors(), usage_errors():
@@ -60,9 +62,14 @@ def counts_of(report: RepairReport, *, dry_run: bool) -> str:
 
 def kept_by(report: RepairReport) -> str:
     """Return the line that tells what was kept and why, and how to have it changed."""
-    first, more = report.kept[0], len(report.kept) - 1
+    first = next((page for page in report.kept if page.yields_to_force), report.kept[0])
+    more = len(report.kept) - 1
     others = f" (and {more} more page(s))" if more else ""
-    return (
-        f"kept what is stored of {first.window}{others}: {first.reason}: ask again later, "
+    force = (
         "or believe the exchange with --force"
+        if first.yields_to_force
+        else "--force does not change this"
+    )
+    return (
+        f"kept what is stored of {first.window}{others}: {first.reason}: ask again later, {force}"
     )

@@ -61,18 +61,31 @@ async def test_counts_are_printed_and_two_answers_lie_apart(
     assert _width(first) != _width(second)
 
 
+@pytest.mark.parametrize(
+    ("fault", "options", "hint"),
+    [
+        ("empty_page", [], "--force does not change this"),
+        ("empty_page", ["--force"], "--force does not change this"),
+        ("short_page", [], "or believe the exchange with --force"),
+    ],
+)
 async def test_refusal_is_one_line_that_names_force(
-    repair: Command, sandbox: Sandbox, database: psycopg.Connection
+    repair: Command,
+    sandbox: Sandbox,
+    database: psycopg.Connection,
+    fault: str,
+    options: list[str],
+    hint: str,
 ) -> None:
-    """An exchange that answers nothing takes nothing away."""
+    """Silence takes nothing away, with --force neither; short answers need it."""
     before = database.execute("SELECT count(*) FROM candles").fetchone()
-    sandbox.fault("empty_page", times=100)
-    refused = await repair(*_SERIES)
+    sandbox.fault(fault, times=100)
+    refused = await repair(*_SERIES, *options)
 
     assert refused.exit_code == 1
     (line,) = _told(refused)
-    assert "kept" in line
-    assert "--force" in line
+    assert line.startswith("mdp: kept what is stored of 2024-")
+    assert line.endswith(hint)
     assert database.execute("SELECT count(*) FROM candles").fetchone() == before
 
 

@@ -117,17 +117,69 @@ async def test_page_that_would_lose_many_candles_is_kept(
     assert database.execute("SELECT count(*) FROM changes").fetchone() == (0,)
 
 
-async def test_force_believes_the_exchange(
+async def test_force_lets_a_page_lose_many_candles(
     repair: Repair, stored: Stored, database: psycopg.Connection, sandbox: Sandbox
 ) -> None:
-    """An operator who knows may have candles taken away; they stay as revisions."""
+    """What two answers with rows lack goes, however much that is; it stays as revisions."""
     before = stored()
-    sandbox.fault("empty_page", times=100)
+    sandbox.fault("short_page", times=100)
     report = await repair.repair(_EVERYTHING, RepairMode(force=True))
 
-    assert report == RepairReport(deleted=len(before))
-    assert stored() == []
-    assert database.execute("SELECT count(*) FROM revisions").fetchone() == (len(before),)
+    assert report.deleted > 2 * _ROWS // 20
+    assert len(stored()) == len(before) - report.deleted
+    assert database.execute("SELECT count(*) FROM revisions").fetchone() == (report.deleted,)
+
+
+@pytest.mark.parametrize("fault", ["empty_page", "wrong_window", "truncated_json"])
+async def test_force_does_not_believe_an_answer_that_is_not_live(
+    repair: Repair, stored: Stored, sandbox: Sandbox, fault: str
+) -> None:
+    """Silence, another question's answer and an unreadable body are no evidence of anything."""
+    before = stored()
+    sandbox.fault(fault, times=100)
+    report = await repair.repair(_EVERYTHING, RepairMode(force=True))
+
+    assert report.deleted == 0
+    assert len(report.kept) >= 2  # pages
+    assert not any(page.yields_to_force for page in report.kept)
+    assert stored() == before
+
+
+async def test_silent_second_answer_confirms_nothing(
+    repair: Repair, stored: Stored, sandbox: Sandbox
+) -> None:
+    """The first one lacks few candles; then the exchange falls silent."""
+    before = stored()
+    window = replace(_HOURS, end=_START + timedelta(minutes=14))
+    sandbox.fault("short_page")
+    sandbox.fault("empty_page", times=100)
+    report = await repair.repair(window, RepairMode(force=True))
+
+    assert "did not confirm 7" in report.kept[0].reason
+    assert stored() == before
+
+
+async def test_empty_answer_between_live_canaries_is_evidence(
+    repair: Repair, services: Services, database: psycopg.Connection, sandbox: Sandbox
+) -> None:
+    """The exchange answers, and has nothing where one false candle is stored."""
+    await answer_to(services, _COINBASE)
+    before = database.execute(_ALL).fetchall()
+    years_ago = datetime(2012, 5, 1, tzinfo=UTC)
+    empty = replace(_COINBASE, start=years_ago, end=years_ago + timedelta(hours=5))
+    await answer_to(services, empty)
+    series = _value(database, "SELECT series_id FROM candles LIMIT 1")
+    database.execute("INSERT INTO candles VALUES (%s, %s, 1, 1, 1, 1, 1)", [series, years_ago])
+    sandbox.clear()
+    report = await repair.repair(empty)
+    asked = [entry["params"]["start"] for entry in sandbox.requests() if "start" in entry["params"]]
+
+    assert report == RepairReport(deleted=1)
+    assert database.execute(_ALL).fetchall() == before
+    canaries = [start.startswith("2024") for start in asked]
+    assert canaries[0] is False
+    assert canaries[-1] is True
+    assert canaries.count(True) >= 2  # one after each empty answer
 
 
 async def test_two_answers_that_differ_change_nothing(

@@ -70,15 +70,9 @@ async def test_counts_are_printed_and_two_answers_lie_apart(
     ],
 )
 async def test_refusal_is_one_line_that_names_force(
-    repair: Command,
-    sandbox: Sandbox,
-    database: psycopg.Connection,
-    fault: str,
-    options: list[str],
-    hint: str,
+    repair: Command, sandbox: Sandbox, fault: str, options: list[str], hint: str
 ) -> None:
     """Silence takes nothing away, with --force neither; short answers need it."""
-    before = database.execute("SELECT count(*) FROM candles").fetchone()
     sandbox.fault(fault, times=100)
     refused = await repair(*_SERIES, *options)
 
@@ -86,7 +80,7 @@ async def test_refusal_is_one_line_that_names_force(
     (line,) = _told(refused)
     assert line.startswith("mdp: kept what is stored of 2024-")
     assert line.endswith(hint)
-    assert database.execute("SELECT count(*) FROM candles").fetchone() == before
+    assert refused.stdout == "0 candles replaced, 0 added, 0 deleted\n"
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ from mdp_core.ratelimit.scheduler import RequestScheduler
 from mdp_core.series.history_probes import HistoryProbes
 from mdp_core.series.history_rechecks import HistoryRechecks
 from mdp_core.series.history_start import HistoryStarts
+from mdp_core.series.relisting import Relistings
 from mdp_core.series.resolver import SeriesResolver
 from mdp_core.series.symbol_directory import SymbolDirectory
 from mdp_core.service.candles import CandleService
@@ -215,7 +216,9 @@ async def _open_resolver(
         catalog, shared.store, shared.claims, clocks, settings.clock, rechecks=rechecks
     )
     async with aclosing(history_starts):
-        yield SeriesResolver(catalog, history_starts, SymbolDirectory(catalog, adapters))
+        relistings = Relistings(catalog, HistoryEndStore(shared.database), settings.clock)
+        directory = SymbolDirectory(catalog, adapters, relistings)
+        yield SeriesResolver(catalog, history_starts, directory)
 
 
 @cache

@@ -31,11 +31,7 @@ class HistoryEnds:
         end = await self._store.get(series.symbol)
         if end is None or end.checked_at + _ASKED_EVERY <= self._clock():
             end = await self._ask(series, context) or end
-        if end is None:
-            return None
-        grid = series.grid
-        ended, closed = grid.ceil(end.time), grid.floor(end.checked_at)
-        return Window(ended, closed) if ended < closed else None
+        return end.slots_after(series.grid) if end else None
 
     async def _ask(self, series: Series, context: RequestContext) -> HistoryEnd | None:
         asked_at, adapter = self._clock(), self._adapter.bound(context)
@@ -45,5 +41,4 @@ class HistoryEnds:
         newest = from_ms(int(rows.time.max()))
         source = f"newest {series.interval} of the exchange"
         end = HistoryEnd(series.grid.next(newest), source, asked_at)
-        await self._store.save(series.symbol, end)
-        return end
+        return end if await self._store.save(series.symbol, end) else None

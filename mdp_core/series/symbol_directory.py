@@ -18,6 +18,7 @@ from mdp_core.errors import (
 from mdp_core.exchanges.base import ExchangeAdapter
 from mdp_core.exchanges.parsing import SymbolList
 from mdp_core.ratelimit.context import DEFAULT_CONTEXT, RequestContext
+from mdp_core.series.relisting import Relistings
 from mdp_core.series.symbol_names import check_unambiguous, find_listing, near_names
 from mdp_core.storage.catalog.catalog import Catalog, Listing
 
@@ -37,9 +38,13 @@ class SymbolDirectory:
     """Finds markets and symbols; fetches the list when a symbol is not known."""
 
     def __init__(
-        self, catalog: Catalog, adapters: Mapping[tuple[str, str], ExchangeAdapter]
+        self,
+        catalog: Catalog,
+        adapters: Mapping[tuple[str, str], ExchangeAdapter],
+        relistings: Relistings,
     ) -> None:
         self._catalog = catalog
+        self._relistings = relistings
         self._adapters = adapters
         self._listings: dict[ExchangeAdapter, tuple[Sequence[Listing], float]] = {}
         self._refreshed: dict[ExchangeAdapter, tuple[float, MdpError | None]] = {}
@@ -134,6 +139,7 @@ class SymbolDirectory:
         await self._catalog.save_intervals(facts.name, facts.market_type, offered)
         malformed = symbols.malformed if isinstance(symbols, SymbolList) else frozenset[str]()
         await self._catalog.save_symbols(facts.name, facts.market_type, symbols, malformed)
+        await self._relistings.reopen(adapter)
         self._listings.pop(adapter, None)
         return len(symbols)
 

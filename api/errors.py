@@ -158,7 +158,7 @@ def problem(
     headers: dict[str, str] | None = None,
     extra: dict[str, Any] | None = None,
 ) -> Response:
-    """Make the problem body: what went wrong, for programs (`code`) and for people (`detail`).
+    """Make the problem body: `code` for programs and `detail` for people.
 
     The request's log line has the code too.
     """

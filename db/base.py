@@ -1,4 +1,4 @@
-"""The ground of `db.schema`: naming rules, common types and conditions of the tables."""
+"""The ground of `db.schema`: naming rules, common types, table conditions."""
 
 from collections.abc import Sequence
 
@@ -31,7 +31,7 @@ def one_of(column: str, values: Sequence[str]) -> str:
 
 
 def bounded(column: str) -> str:
-    """Build the condition for a range, or a multirange, that is finite, half-open, not empty."""
+    """Build the condition for a finite, half-open, non-empty range or multirange."""
     return (
         f"coalesce(isfinite(lower({column})) AND isfinite(upper({column}))"
         f" AND lower_inc({column}) AND NOT upper_inc({column}), false)"

@@ -1,4 +1,4 @@
-"""The tables of evidence: changes, revisions, absences, clocks, and the number of the store."""
+"""The tables of evidence: changes, revisions, absences, clocks, the store."""
 
 from sqlalchemy import (
     BigInteger,

@@ -1,4 +1,4 @@
-"""Where histories begin, as far as that is known: asked for again after a day, then monthly."""
+"""Recheck known history starts: after a day, then monthly."""
 
 from mdp_core.domain.series import Series
 from mdp_core.errors import MdpError

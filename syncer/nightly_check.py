@@ -1,4 +1,4 @@
-"""The nightly check: a small random sample of settled candles is compared with the exchange."""
+"""The nightly check: compare a random sample of settled candles with the exchange."""
 
 import logging
 import random

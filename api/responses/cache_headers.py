@@ -13,7 +13,7 @@ _VARY = "Accept, Accept-Encoding, Authorization"
 def cache_headers(
     query: CandleQuery, provenance: AnswerMetadata, form: tuple[str, ...]
 ) -> dict[str, str]:
-    """Return `Cache-Control`, `Vary`, and an `ETag` where all is settled and confirmed.
+    """Return `Cache-Control`, `Vary`, and an `ETag` if all is settled and confirmed.
 
     An answer that may lack a part is not stored by any cache. One that ends at the live edge is
     final but differs a candle later: it may be stored, and must be revalidated.
@@ -38,7 +38,7 @@ def cache_headers(
 
 
 def version_header(answer: Answer) -> dict[str, str]:
-    """Return `X-Version`: store, series, version of the answered window, epoch of the series.
+    """Return `X-Version`: store, series, the window's version, the series' epoch.
 
     As long as the first three are the same, so are the settled candles of the window.
     """

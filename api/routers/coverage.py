@@ -44,7 +44,7 @@ class CoverageParameters(BaseModel):
 
 
 class SpanBody(TypedDict):
-    """A window all of whose slots are in one state; `source` says how `before_history` is known."""
+    """A window of slots in one state; `source` says how `before_history` is known."""
 
     start: int
     end: int

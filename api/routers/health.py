@@ -143,7 +143,7 @@ async def get_health(request: Request) -> Response:
 
 
 def _is_admin(request: Request) -> bool:
-    """Return whether the request has a token that may see details; it needs none otherwise."""
+    """Return whether the request has a token that may see details; it needs none."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     verifier: TokenVerifier = request.state.verifier
     try:

@@ -81,7 +81,7 @@ class Candles:
 
     @property
     def end(self) -> datetime:
-        """The end of what it speaks of, exclusive: earlier than asked for at the live edge."""
+        """The exclusive end of its answer: earlier than asked for at the live edge."""
         return aware(self._summary.end)
 
     @property

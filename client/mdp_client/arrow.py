@@ -1,4 +1,4 @@
-"""pyarrow's classes, by names that a type checker takes: pyarrow comes without types."""
+"""pyarrow's classes, by names for a type checker: pyarrow comes without types."""
 
 from typing import Any, TypeAlias
 

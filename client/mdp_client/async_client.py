@@ -139,7 +139,7 @@ class AsyncClient:
     async def latest(
         self, exchange: str, market_type: str, symbol: str, interval: str, *, forming: bool = False
     ) -> Latest:
-        """Return the newest closed candle, or with `forming` the one that is not closed yet."""
+        """Return the newest closed candle, or with `forming` the one not closed yet."""
         series = (exchange, market_type, symbol, interval)
         return await self.run(lambda call: read_latest(call, series, forming=forming))
 
@@ -170,7 +170,7 @@ class AsyncClient:
         return await self.run(read_exchanges)
 
     async def symbols(self, **filters: Unpack[SymbolOptions]) -> list[Symbol]:
-        """Return symbols; `exchange`, `market_type`, `base`, `quote`, `active`, `q` choose."""
+        """Return symbols, by `exchange`, `market_type`, `base`, `quote`, `active`, `q`."""
         check_options(filters, SymbolOptions)
         return await self.run(lambda call: read_symbols(call, dict(filters)))
 

@@ -81,7 +81,7 @@ def with_store(exchange: E, client: Client | AsyncClient | None = None) -> E:
 
 
 class _Symbols:
-    """The store's names of ccxt's symbols; read again once a minute where one is not known."""
+    """The store's names of ccxt's symbols; reread once a minute for an unknown one."""
 
     def __init__(self, market: Market) -> None:
         self.market = market

@@ -1,4 +1,4 @@
-"""A table's columns as memory of their own, without a row and without pyarrow's kernels."""
+"""A table's columns as memory of their own, without rows or pyarrow's kernels."""
 
 # pyarrow comes without types, and so do modules that are imported by name.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false

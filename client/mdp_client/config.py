@@ -60,7 +60,7 @@ class Config:
 
     @property
     def is_local(self) -> bool:
-        """Tell whether the service is on this machine: no proxy, and nothing to compress for."""
+        """Tell whether the service is on this machine: no proxy and no compression."""
         host = self.address.hostname or ""
         try:
             return ip_address(host).is_loopback

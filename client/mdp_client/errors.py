@@ -117,7 +117,7 @@ class UnknownSymbol(NotFound):
 
 
 class UnsupportedInterval(NotFound):
-    """An interval that the exchange does not publish; `supported` are those that it does."""
+    """An interval that the exchange does not publish; `supported` lists the others."""
 
     default_code = "unsupported_interval"
 
@@ -219,7 +219,7 @@ class UpstreamRejected(UpstreamError):
 
 
 class ServiceUnavailable(MdpError):
-    """A service that can't answer now; the client has tried as long as its patience lasts."""
+    """A service that can't answer now, for as long as the client's patience lasts."""
 
     default_code = "service_unavailable"
 
@@ -273,7 +273,7 @@ class TimedOut(ConnectionFailed):
 
 
 class BadBody(MdpError):
-    """A body that is not what was asked for: cut, of another type, or of another window."""
+    """A body other than was asked for: cut, of another type, or of another window."""
 
     default_code = "bad_body"
 
@@ -285,7 +285,7 @@ class BrokenBody(BadBody):
 
 
 class JobStarted(MdpError):
-    """A window that a job fetches first, where the caller does not wait for it; see `job`."""
+    """A window that a job fetches first, where the caller does not wait; see `job`."""
 
     default_code = "job_started"
 
@@ -308,7 +308,7 @@ class JobCancelled(JobFailed):
 
 
 class JobStalled(JobFailed):
-    """A job that made no progress for as long as the client's patience lasts; it goes on."""
+    """A job without progress for as long as the client's patience lasts; it goes on."""
 
     default_code = "job_stalled"
 

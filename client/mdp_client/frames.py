@@ -1,4 +1,4 @@
-"""The shapes that frame libraries, backtesters and charts expect, each its caller's own memory."""
+"""Shapes for frame libraries, backtesters and charts, in the caller's own memory."""
 
 # pyarrow comes without types, and so do modules that are imported by name.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -84,7 +84,7 @@ def to_polars(table: Table) -> "pl.DataFrame":
 
 
 def to_numpy(table: Table, order: str) -> "np.ndarray[Any, Any]":
-    """Build a float64 array, one row a candle, the open time in ms in the first column.
+    """Build a float64 array, one row a candle, the open time in ms in column one.
 
     Raises:
         InvalidParameter: There is no such order, or the answer lacks a column of it.
@@ -97,7 +97,7 @@ def to_numpy(table: Table, order: str) -> "np.ndarray[Any, Any]":
 
 
 def to_ccxt(table: Table) -> list[list[float]]:
-    """Build ccxt's rows: the open time in ms as an integer, then the prices and the volume."""
+    """Build ccxt's rows: the open time in ms as an integer, then prices and volume."""
     need_columns(table, OHLCV, "to_ccxt")
     columns = (table.column(name).to_pylist() for name in OHLCV)
     return [list(row) for row in zip(milliseconds(table), *columns, strict=True)]

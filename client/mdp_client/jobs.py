@@ -1,4 +1,4 @@
-"""Jobs that fill large windows, as handles: one, or several that were started together."""
+"""Jobs that fill large windows, as handles: one, or several started together."""
 
 from __future__ import annotations
 

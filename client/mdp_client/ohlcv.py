@@ -1,4 +1,4 @@
-"""ccxt's `fetch_ohlcv` as flows: its defaults and its bounds, from the store and the live edge."""
+"""ccxt's `fetch_ohlcv` as flows: its defaults and bounds, store and live edge."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -127,7 +127,7 @@ def _is_between(time: float, since: int | None, end: int | None) -> bool:
 
 
 def _closed(call: Call, query: CandleQuery) -> Flow[Candles]:
-    """Fetch closed candles; from the earliest on where the exchange has forgotten the first."""
+    """Fetch closed candles; from the earliest on if the exchange forgot the first."""
     for _ in range(_MOST_EARLIEST):
         try:
             return Candles(*(yield from collect(call, Wanted(query))))
@@ -146,7 +146,7 @@ def _later(end: int | None, earliest: int) -> int | None:
 
 
 def _edge(call: Call, query: CandleQuery, end: int) -> Flow[Rows]:
-    """Fetch the candle that is forming, and those that have closed since `end` was the edge.
+    """Fetch the forming candle, and those that have closed since `end` was the edge.
 
     A candle that closes while this is asked must not be lost: a bot drops the last row, since it
     takes that for the forming one.

@@ -114,7 +114,7 @@ def selection_of(
     symbols: str | Sequence[str],
     intervals: str | Sequence[str],
 ) -> dict[str, Any]:
-    """Return which series a backfill is to fill; a single name stands for a list of one."""
+    """Return the series a backfill is to fill; a single name stands for a list of one."""
     return {
         "exchange": exchange,
         "market_type": market_type,

@@ -1,4 +1,4 @@
-"""Everything that answers hold beside candles: frozen, with the JSON's names and aware times."""
+"""Answers other than candles: frozen, with the JSON's names and aware times."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -17,7 +17,7 @@ _TIME: dict[str, Callable[[Any], Any]] = {"read": aware}
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A JSON object; members that this version of the client does not know are left out."""
+    """A JSON object; members unknown to this version of the client are left out."""
 
     @classmethod
     def of(cls, body: Mapping[str, Any]) -> Self:
@@ -150,7 +150,7 @@ class Symbol(Record):
 
 @dataclass(frozen=True, slots=True)
 class Interval(Record):
-    """An interval of a market: the exchange's spelling, and the grid on which candles open."""
+    """An interval of a market: the exchange's spelling, and the grid of its candles."""
 
     exchange: str
     market_type: str
@@ -197,7 +197,7 @@ class Progress(Record):
 
 @dataclass(frozen=True, slots=True)
 class FailedSeries(Record):
-    """A series that has no job, with the code and the detail of the error that says why."""
+    """A series that has no job, with the code and the detail of the reason."""
 
     exchange: str
     market_type: str

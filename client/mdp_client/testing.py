@@ -1,4 +1,4 @@
-"""A whole service for the tests of other people's programs: `from mdp_client.testing import mdp`.
+"""A whole service for other programs' tests: `from mdp_client.testing import mdp`.
 
 It is `mdp demo`: a database, a sandbox that stands for the exchanges, and the API, in a folder of
 its own. The command is the `mdp` of the PATH, or what `MDP_COMMAND` says; where there is none, the

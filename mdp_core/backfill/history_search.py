@@ -1,4 +1,4 @@
-"""Where a history begins, of exchanges that can't be asked: found by bisection.
+"""Find history starts by bisection, for exchanges that can't be asked for them.
 
 The days come first: all pages of daily candles, which are few, tell when the symbol was traded
 first. The series' own pages are then bisected up to that day. Sparse candles may lie far before
@@ -102,7 +102,7 @@ class HistorySearch:
         return None
 
     async def _lowest_found(self, series: Series, empty: int, found: int) -> int:
-        """Search between a page that counts as empty and one that isn't, in parts of equal size."""
+        """Search between a page that counts as empty and one that isn't, in equal parts."""
         while found - empty > 1:
             parts = {empty + (found - empty) * part // _PARTS for part in range(1, _PARTS)}
             pages: list[int] = sorted(parts - {empty})
@@ -115,7 +115,7 @@ class HistorySearch:
         return found
 
     async def _sampled(self, series: Series, lowest: int, page: int) -> int | None:
-        """Look before `page` at doubling distances; give the first page with a candle, if any."""
+        """Probe before `page` at doubling distances; return the first page with a candle."""
         distances = (1 << power for power in range(max(page - lowest, 0).bit_length()))
         pages = [page - distance for distance in distances]
         firsts = await asyncio.gather(*(self._first_in(series, each) for each in pages))
@@ -126,7 +126,7 @@ class HistorySearch:
         return await self._first_candle(series, self._page(series, page))
 
     async def _first_candle(self, series: Series, window: Window) -> datetime | None:
-        """Give when the first candle opens, one that can't be right included: it was traded then.
+        """Return when the first candle opens; a wrong one counts: it was traded then.
 
         Raises:
             MdpError: A part of `window` could not be had.

@@ -10,7 +10,7 @@ from mdp_core.domain.intervals import Int64s
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Open times (epoch ms, ascending) at which stored and answered candles are not the same.
+    """Open times (epoch ms, ascending) where stored and answered candles differ.
 
     Attributes:
         equal: Number of candles that are the same.
@@ -43,7 +43,7 @@ class Comparison:
 
     @property
     def is_equal(self) -> bool:
-        """Whether the store says what the answer says."""
+        """True if store and answer agree."""
         return not len(self.unequal)
 
 
@@ -67,7 +67,7 @@ def compare(stored: Candles, answered: Candles) -> Comparison:
 
 
 def complete(answered: Candles, stored: Candles) -> Candles:
-    """Return the answered candles with their nulls filled from stored ones of the same time."""
+    """Return the answered candles; nulls are filled from stored ones of the same time."""
     _, there, here = np.intersect1d(
         answered.time, stored.time, assume_unique=True, return_indices=True
     )

@@ -16,7 +16,7 @@ CacheState: TypeAlias = Literal["hit", "partial", "miss"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """The bounds of a request for candles of a series, as they were asked: nothing is aligned.
+    """The bounds of a request for candles, as given: nothing is aligned.
 
     `start` (inclusive) and `end` (exclusive) are aware UTC times. Without `start` the newest
     `limit` candles before `end` are meant; without `end`, now.

@@ -29,7 +29,7 @@ class Versions:
     changes: Sequence[Change] = ()
 
     def of(self, window: Window) -> int:
-        """Return the version of a window: the epoch of the last change that touches it, or 0.
+        """Return a window's version: the epoch of the last change that touches it, or 0.
 
         As long as the version is the same, so are the settled candles of the window.
         """

@@ -1,4 +1,4 @@
-"""What an exchange is to this service: facts as data, and five questions that can be asked of it.
+"""The adapter of an exchange: facts as data, and five questions.
 
 Paging, retries, budgets, validation and caching are not an adapter's: it translates. A new exchange
 is one file with one subclass, named by an entry point of the group `mdp.exchanges`.
@@ -34,7 +34,7 @@ class OfferedInterval:
 
 @dataclass(frozen=True, slots=True)
 class ExchangeFacts:
-    """What is known of an exchange and market type; durations in seconds."""
+    """Facts of an exchange and market type; durations in seconds."""
 
     name: str
     title: str
@@ -45,7 +45,7 @@ class ExchangeFacts:
     page_size: int
     """Slots of one page: what costs the least weight per candle."""
     fills_empty_intervals: bool
-    """Whether there is a candle even where nobody traded."""
+    """True if an interval without a trade has a candle, too."""
     settle_seconds: float
     """How long after its close a candle may still change."""
     absence_grace_seconds: float
@@ -82,7 +82,7 @@ class ExchangeAdapter(ABC):
         self._http = http
 
     def bound(self, context: RequestContext) -> Self:
-        """Return this adapter for requests on behalf of `context`: its urgency, permit and count.
+        """Return this adapter for requests of `context`: its urgency, permit and count.
 
         What it returns is a copy that shares everything but the HTTP helper.
         """
@@ -107,7 +107,7 @@ class ExchangeAdapter(ABC):
     async def fetch_first(
         self, symbol: Symbol, interval: Interval, since: datetime | None
     ) -> Candles:
-        """Fetch a series' first candle, with whatever follows it at no cost; empty: none so far.
+        """Fetch a series' first candle, with any that come at no cost; empty: none so far.
 
         Asked only where `facts.probes_beginning`. What is brought of `facts.beginning_interval` is
         stored.
@@ -127,14 +127,14 @@ class ExchangeAdapter(ABC):
     async def fetch_first_again(
         self, symbol: Symbol, interval: Interval, since: datetime | None
     ) -> Candles:
-        """Fetch a series' first candle by a question of another width, where there can be one.
+        """Fetch a series' first candle by a question of another width, if there is one.
 
         Args and result are those of `fetch_first`.
         """
         return await self.fetch_first(symbol, interval, since)
 
     async def fetch_newest(self, symbol: Symbol, interval: Interval) -> Candles:
-        """Fetch a series' newest candles, closed or not, without naming a window; empty: none.
+        """Fetch a series' newest candles, closed or not, without a window; empty: none.
 
         Returns:
             Rows as `fetch_page` gives them; at least the newest.
@@ -143,7 +143,7 @@ class ExchangeAdapter(ABC):
         return Candles.empty()
 
     def other_names(self, symbol: str) -> Sequence[str]:
-        """Give the canonical names that an unknown `symbol` may stand for, the likeliest first."""
+        """Return the canonical names an unknown `symbol` may stand for, likeliest first."""
         del symbol
         return ()
 

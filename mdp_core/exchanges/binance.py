@@ -69,7 +69,7 @@ def _weight(limit: int) -> int:
 
 
 class BinanceFuturesAdapter(ExchangeAdapter):
-    """Speaks `fapi`. The same adapter must not be pointed at COIN-M: its volumes are contracts."""
+    """Speaks `fapi`; must not be pointed at COIN-M, whose volumes are contracts."""
 
     facts = ExchangeFacts(
         name=_NAME,
@@ -135,7 +135,7 @@ class BinanceFuturesAdapter(ExchangeAdapter):
 
     @override
     async def server_time(self) -> datetime:
-        """Fetch the clock; `exchangeInfo.serverTime` was seen to be 37 hours old (recorded)."""
+        """Fetch the clock; `exchangeInfo.serverTime` was seen 37 hours old (recorded)."""
         return await self._http.get_json("/fapi/v1/time", {}, _parse_time, weight=1)
 
 

@@ -19,7 +19,7 @@ _MEMORY_MARGIN_SLOTS = 2
 
 @dataclass(frozen=True, slots=True)
 class Delays:
-    """How long after its close a candle may still change, and an absent one only be late."""
+    """The time after its close in which a candle may change, or an absent one be late."""
 
     settle: timedelta
     absence_grace: timedelta
@@ -39,7 +39,7 @@ class ExchangeClock:
 
     @property
     def settle(self) -> timedelta:
-        """How long after its close a candle may still change."""
+        """The time after its close in which a candle may still change."""
         return self._delays.settle
 
     async def watermarks(

@@ -1,4 +1,4 @@
-"""Readings of one exchange's clock: shared, compared with ours, kept while it can't be asked."""
+"""Readings of one exchange's clock: shared, compared with ours, cached."""
 
 import asyncio
 import contextvars
@@ -34,7 +34,7 @@ _SURELY_CLOSED = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """The times of a moment: the earlier and the later of the exchange's clock and ours.
+    """The times of a moment: the earlier and the later of both clocks.
 
     With a `problem` nothing may be concluded of what lies beyond `earlier`.
     """
@@ -46,7 +46,7 @@ class Times:
 
 @dataclass(frozen=True, slots=True)
 class _Moment:
-    """A moment on our clock (`shown`), and on the one that nobody sets (`monotonic`, seconds)."""
+    """A moment on our clock (`shown`), and on the monotonic one, in seconds."""
 
     shown: datetime
     monotonic: float
@@ -54,7 +54,7 @@ class _Moment:
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """What the exchange's clock told at a moment; `ahead` of ours is None where that is no time."""
+    """An answer of the exchange's clock; `ahead` of ours is None where it is no time."""
 
     at: _Moment
     told: datetime
@@ -64,7 +64,7 @@ class _Reading:
 
     @property
     def is_believed(self) -> bool:
-        """Whether it agrees with our clock."""
+        """True if it agrees with our clock."""
         return self.ahead is not None and abs(self.ahead) <= self.tolerance
 
 
@@ -78,14 +78,14 @@ class _DatabaseReading:
 
 
 class ClockReader:
-    """Reads an exchange's clock for a process; what came of it is shared by all requests.
+    """Reads an exchange's clock for a process; all requests share the result.
 
     Args:
         adapter: Of the exchange.
         clock: Ours.
         offsets: What the database knows.
         tolerance: By how much the clocks may differ.
-        monotonic: Seconds of a clock that nobody sets.
+        monotonic: Seconds of a clock that is never set.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class ClockReader:
         return self._compare(self.ours + reading.ahead, reading.tolerance)
 
     async def times_without_asking(self, end: datetime) -> Times | None:
-        """Give the time as far as matters before `end`, if no exchange need be asked for it."""
+        """Return the time as far as matters before `end`, if known without a request."""
         if self._fresh():
             return await self.times(end)
         surely_closed = await self._surely_closed()
@@ -160,7 +160,7 @@ class ClockReader:
         return known
 
     async def _read_again(self, end: datetime | None, context: RequestContext) -> _Reading | None:
-        """Read the clock with everybody who waits for it; None: it can't be read."""
+        """Read the clock together with all who wait for it; None: it can't be read."""
         if self.monotonic() < self._failed_until:
             return None
         task = self._start(context)
@@ -205,7 +205,7 @@ class ClockReader:
             _log.warning("clocks apart: %s", self._skew(told))
 
     def _fail(self, error: ExchangeError) -> None:
-        """Remember a failure; a reading that was believed stays so, unless our clock was set."""
+        """Record a failure; an accepted reading stays so, unless our clock was set."""
         now = self.monotonic()
         self._failure, self._failed_until = error, now + _DOUBTED_SECONDS
         if self._reading and self._reading.is_believed:
@@ -231,7 +231,7 @@ class ClockReader:
         return Times(await self._surely_closed(), self.ours, problem)
 
     async def _surely_closed(self) -> datetime:
-        """Give a time that is over by our clock and by the database's, both being off by hours."""
+        """Return a time over by our clock and the database's, both being off by hours."""
         database = await self._read_database()
         return self.ours + min(database.ahead, timedelta(0)) - _SURELY_CLOSED
 

@@ -89,7 +89,7 @@ class CoinbaseSpotAdapter(ExchangeAdapter):
 
     @override
     async def fetch_newest(self, symbol: Symbol, interval: Interval) -> Candles:
-        """Fetch the newest candles: without bounds some hundreds come, five minutes old at most."""
+        """Fetch the newest candles: hundreds without bounds, at most five minutes old."""
         params = {"granularity": _SECONDS[interval]}
         path = f"/products/{symbol.native}/candles"
         return await self._http.get_json(path, params, parse_candles, weight=_WEIGHT)

@@ -121,13 +121,13 @@ class HyperliquidPerpAdapter(ExchangeAdapter):
 
     @override
     async def fetch_newest(self, symbol: Symbol, interval: Interval) -> Candles:
-        """Fetch all that is remembered: bounds can't be left out, and the newest rows come."""
+        """Fetch all that is remembered: bounds are required, and the newest rows come."""
         return await self._fetch_snapshot(symbol, interval, (0, _LATEST_MS), _MEMORY)
 
     async def _fetch_snapshot(
         self, symbol: Symbol, interval: Interval, bounds_ms: tuple[int, int], rows: int
     ) -> Candles:
-        """Fetch what overlaps the bounds (both inclusive); `rows` are expected, for the budget."""
+        """Fetch what overlaps the inclusive bounds; `rows` are expected, for the budget."""
         start, end = bounds_ms
         request = {
             "coin": symbol.native,
@@ -164,7 +164,7 @@ class HyperliquidPerpAdapter(ExchangeAdapter):
 
 
 def parse_candles(payload: object, coin: str, interval: str) -> Candles:
-    """Read the rows of `candleSnapshot`: objects `t T s i o c h l v n`, the prices as strings.
+    """Read the rows of `candleSnapshot`: objects `t T s i o c h l v n`, text prices.
 
     Raises:
         BadPayload: Not a list of rows with times, or none of this coin and interval; `null` stands
@@ -225,7 +225,7 @@ def _charged(rows: Candles) -> int:
 
 
 def _from_first_traded(rows: Candles) -> Candles:
-    """Leave out what lies before the first slot in which, by all its rows, somebody traded."""
+    """Leave out all before the first slot that has a trade by all its rows."""
     idle = rows.time[(rows.volume == 0) & ~(rows.trades > 0)]
     traded = rows.time[~np.isin(rows.time, idle)]
     return rows[rows.time >= traded.min()] if len(traded) else Candles.empty()

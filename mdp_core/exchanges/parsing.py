@@ -30,7 +30,7 @@ _SHOWN_NAME_CHARACTERS = 40
 def columns(
     payload: object, kind: type[list[Any]] | type[dict[str, Any]], keys: Sequence[int | str]
 ) -> list[Sequence[object]]:
-    """Take a payload for rows and give some of their fields as columns; None where a row has none.
+    """Read some fields of a payload's rows as columns; None where a row has none.
 
     Args:
         payload: What the exchange answered.
@@ -124,7 +124,7 @@ def read_symbols(
     read: Callable[[Mapping[str, Any]], Symbol | None],
     key: str,
 ) -> SymbolList:
-    """Read a list of symbols entry by entry; a malformed one is left out, and logged by name.
+    """Read a list of symbols; a malformed entry is left out, and logged by name.
 
     Args:
         exchange: Whose list.

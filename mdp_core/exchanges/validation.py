@@ -1,4 +1,4 @@
-"""The judging of answers as exchanges sent them: strays, order, wrong rows. Vectorised.
+"""Validate answers as exchanges sent them: strays, order, wrong rows. Vectorised.
 
 One place for every exchange, so that no adapter can let a wrong number through.
 """
@@ -44,7 +44,7 @@ class Observation:
 
     @property
     def is_witness(self) -> bool:
-        """Whether what is absent from the answer counts as evidence by itself."""
+        """True if slots absent from the answer count as evidence by themselves."""
         return self.is_live and not self.has_strays
 
 
@@ -76,7 +76,7 @@ def judge(rows: Candles, grid: Grid, window: Window, facts: ExchangeFacts) -> Ob
 
 
 def _off_the_question(times_ms: Int64s, window: Window) -> str:
-    """Say what an answer speaks of instead of `window`, in which unit its times look right."""
+    """Describe what an answer is about, in the unit that makes its times look right."""
     bounds = (to_ms(window.start), to_ms(window.end))
     first = int(times_ms[0])
     units = (

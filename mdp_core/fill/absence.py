@@ -51,14 +51,14 @@ def present_slots(observation: Observation, grid: Grid) -> Int64s:
 
 
 def absent_slots(observations: Sequence[Observation], grid: Grid, window: Window) -> Int64s:
-    """Return the slots of `window` for which no row came in any observation, ascending."""
+    """Return the slots of `window` without a row in any observation, ascending."""
     slots = _slots(grid, window)
     present = [present_slots(each, grid) for each in observations]
     return slots[~np.isin(slots, np.concatenate([*present, _NO_SLOTS]))]
 
 
 def final_until(absent: Int64s, grid: Grid, watermarks: Watermarks) -> datetime:
-    """Return up to when an answer is final: before provisional slots and those that may be late.
+    """Return the end of the final part: before provisional and possibly late slots.
 
     Args:
         absent: Slots (ascending) for which the exchange had no candle.
@@ -74,7 +74,7 @@ def final_until(absent: Int64s, grid: Grid, watermarks: Watermarks) -> datetime:
 def confirmed_slots(
     absent: Int64s, observations: Iterable[Observation], grid: Grid, evidence: Evidence
 ) -> Int64s:
-    """Return those of the ascending `absent` slots that are facts without being asked for again."""
+    """Return those of the ascending `absent` slots that are facts at once."""
     is_confirmed = np.zeros(len(absent), np.bool_)
     if evidence.ended:
         is_confirmed |= _inside(absent, grid, evidence.ended)
@@ -87,7 +87,7 @@ def confirmed_slots(
 
 
 def _is_quiet(absent: Int64s, observation: Observation, grid: Grid, now: datetime) -> Bools:
-    """Mark slots between two rows of a live observation, and in short and old runs at its edge."""
+    """Mark slots between rows of a live observation, and short, old runs at its edge."""
     first, stop = grid.index(observation.window.start), grid.index(observation.window.end)
     present = present_slots(observation, grid)
     if not len(present):
@@ -104,7 +104,7 @@ def _is_quiet(absent: Int64s, observation: Observation, grid: Grid, now: datetim
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """How far a question may reach: the window that can be asked for, and slots of one request.
+    """The bounds of a question: the window that can be asked, slots of one request.
 
     `margin` is how many slots a second look reaches farther than the doubtful ones: a row that is
     known to exist beside them tells that the exchange answers.
@@ -179,7 +179,7 @@ class RecheckPlan:
     def next_due(
         self, window: Window, grid: Grid, first_observed: datetime, now: datetime
     ) -> datetime | None:
-        """Return when an absence is rechecked next; None: what was done now was the last recheck.
+        """Return when an absence is rechecked next; None: this recheck was the last.
 
         One recheck stands for all that were due before it. Shortly before its first slot leaves
         the retention there is one more, and something is to be done when it has left.
@@ -195,7 +195,7 @@ class RecheckPlan:
 def asked_together(
     windows: Sequence[Window], grid: Grid, weigh: Callable[[int], float], most: int
 ) -> list[Window]:
-    """Return the hulls of ascending windows that one request may ask for at no higher cost.
+    """Return hulls of ascending windows that one request may cover at no higher cost.
 
     Args:
         windows: Disjoint.

@@ -1,4 +1,4 @@
-"""A question whose answer is known, which tells a silent exchange from an empty one.
+"""A question with a known answer, which tells a silent exchange from an empty one.
 
 An empty answer proves something only between two canaries that gave rows. They are shared by all
 series of an exchange and market type.
@@ -31,7 +31,7 @@ _INSIDE_SLOTS = 10
 
 @dataclass(frozen=True, slots=True)
 class _Sign:
-    """What a canary told that was asked at `asked_at` (monotonic)."""
+    """The result of a canary that was asked at `asked_at` (monotonic)."""
 
     asked_at: float
     is_alive: bool
@@ -68,7 +68,7 @@ class Canary:
         return await self._known.holds(series.id, window)
 
     async def precedes(self, series: Series, context: RequestContext) -> bool:
-        """Return whether a canary of the last ten seconds gave rows; one is asked if need be.
+        """Return whether a canary of the last ten seconds gave rows; asks one if need be.
 
         Raises:
             ExchangeError: The exchange can't be asked.

@@ -51,7 +51,7 @@ class PageFetcher:
     async def fetch(
         self, series: Series, run: Sequence[Page], watermarks: Watermarks, context: RequestContext
     ) -> None:
-        """Fetch and save what adjacent pages lack, with one request if nothing is doubtful.
+        """Fetch and save gaps of adjacent pages, by one request if nothing is doubtful.
 
         Raises:
             BadRows: Rows that can't be right came, or are known to come; the good ones are saved.
@@ -82,7 +82,7 @@ class PageFetcher:
         self._ranges.keep(series, run[-1].index, provisional, sifted.candles, at_edge=at_edge)
 
     async def _save(self, series: Series, final: Window, finding: Finding) -> None:
-        """Save what is known of `final`: rows, and absent slots that are facts or in doubt."""
+        """Save what is known of `final`: rows, and absent slots that are facts or doubted."""
         grid, rows = series.grid, finding.sifted
         wrong = _slots([row.slot for row in rows.rejected], grid)
         known = subtract([final], sorted([*wrong, *runs_of(finding.unknown, grid)]))

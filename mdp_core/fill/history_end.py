@@ -1,4 +1,4 @@
-"""Where the history of a symbol ends that its exchange lists as inactive."""
+"""History ends of symbols that their exchange lists as inactive."""
 
 from datetime import timedelta
 
@@ -13,7 +13,7 @@ _ASKED_EVERY = timedelta(days=1)
 
 
 class HistoryEnds:
-    """Gives the history ends of one exchange's inactive symbols, each asked for once a day."""
+    """Gives the history ends of an exchange's inactive symbols, each asked once a day."""
 
     def __init__(self, adapter: ExchangeAdapter, store: HistoryEndStore, clock: Clock) -> None:
         self._adapter = adapter

@@ -17,7 +17,7 @@ from mdp_core.ratelimit.tariff import Terms
 
 @dataclass(frozen=True, slots=True)
 class MarketContext:
-    """An exchange's adapter, clock, observer, filler, provisional ranges and rechecker."""
+    """An exchange's adapter, clock, observer, filler, provisional ranges, rechecker."""
 
     adapter: ExchangeAdapter
     exchange_clock: ExchangeClock

@@ -1,4 +1,4 @@
-"""Asking an exchange for a window until what is absent is either a fact or known to be in doubt."""
+"""Ask an exchange for a window until absent slots are facts or known as doubtful."""
 
 import time
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ _SPARSE_MARGIN = 15
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The outcome of asking for a window; slots are ascending indices on the series' grid.
+    """The outcome of asking for a window; slots are ascending grid indices.
 
     Attributes:
         sifted: Rows of the window that came in any observation.
@@ -90,7 +90,7 @@ class Observer:
     async def observe(
         self, series: Series, window: Window, watermarks: Watermarks, context: RequestContext
     ) -> Finding:
-        """Ask for `window`, and a second time for what is absent and not confirmed at once.
+        """Ask for `window`, and again for slots that are absent and not confirmed at once.
 
         Raises:
             ExchangeError: The first answer did not come, or does not speak of the window.
@@ -125,7 +125,7 @@ class Observer:
         return await self._vouched(series, observation, time.monotonic(), context)
 
     async def compare(self, series: Series, window: Window, context: RequestContext) -> Observation:
-        """Ask for a window of which candles are stored; an empty answer is asked for again.
+        """Ask for a window of stored candles; an empty answer is asked for again.
 
         The second one is live if canaries before and after it gave rows. None has to be asked
         while the exchange answers with rows.
@@ -201,7 +201,7 @@ class Observer:
     async def _vouched(
         self, series: Series, look: Observation, asked_at: float, context: RequestContext
     ) -> Observation:
-        """Return an observation that is live if a canary after it, at `asked_at`, gives rows."""
+        """Return a live observation if a canary after it, at `asked_at`, gives rows."""
         if look.is_live:
             return look
         is_alive = await self._canary.follows(series, asked_at, context)
@@ -226,7 +226,7 @@ def _finding(
 
 
 def _merged(observations: Sequence[Observation], series: Series, window: Window) -> Sifted:
-    """Put the rows of all observations together; a slot with a wrong row has no right one."""
+    """Merge the rows of all observations; a slot with a wrong row has no right one."""
     rows = Candles.concatenate([each.candles for each in observations])
     merged = sift(rows, series.grid, window)
     rejected = {row.slot: row for each in observations for row in each.rejected}

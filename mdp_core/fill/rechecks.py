@@ -1,4 +1,4 @@
-"""Asking again for absent slots that are covered: what is found is stored, the rest confirmed."""
+"""Ask again for absent slots that are covered: store candles, confirm the rest."""
 
 import asyncio
 import logging
@@ -57,7 +57,7 @@ class Rechecker:
         self._tasks: dict[int, asyncio.Task[None]] = {}
 
     def begin(self, series: Series, due: datetime) -> None:
-        """Start to recheck what is due of a series, first at `due`, unless that is under way."""
+        """Start to recheck due slots of a series, first at `due`, unless under way."""
         if due <= self._observer.now() and series.id not in self._tasks:
             task = asyncio.create_task(self._recheck_quietly(series))
             self._tasks[series.id] = task
@@ -125,7 +125,7 @@ class Rechecker:
     def _widened(
         self, series: Series, group: Sequence[Absence], window: Window, watermarks: Watermarks
     ) -> Window:
-        """Reach a little farther each time: for candles that are known, and by another width."""
+        """Reach farther each time: for candles that are known, and by another width."""
         grid, margin = series.grid, 1 + max(each.attempts for each in group)
         facts = self._observer.facts
         first, stop = grid.index(window.start), grid.index(window.end)

@@ -1,4 +1,4 @@
-"""History starts that are known: asked for again, and changed where two answers agree."""
+"""Recheck known history starts; change one where two answers agree."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -43,13 +43,13 @@ class HistoryRechecks:
         await self._starts.save(series.id, self._known(beginning, _LATER_RECHECKS))
 
     async def put_off(self, series: Series) -> None:
-        """Ask for a history start no sooner than in a day: the exchange contradicts itself."""
+        """Postpone a history start by a day at least: the exchange contradicts itself."""
         await self._starts.put_off(series.id, self._clock() + _FIRST_RECHECK)
 
     async def doubt(
         self, adapter: ExchangeAdapter, series: Series, context: RequestContext
     ) -> datetime | None:
-        """Ask by another width where a series begins that was told only once; keep what agrees.
+        """Ask by another width for a start that was told only once; keep what agrees.
 
         Raises:
             ExchangeError: The exchange can't be asked, or contradicts itself.
@@ -59,7 +59,7 @@ class HistoryRechecks:
     async def ask_again(
         self, adapter: ExchangeAdapter, series: Series, context: RequestContext
     ) -> datetime | None:
-        """Ask anew where a series begins; another beginning is believed when it is told twice.
+        """Ask anew for a history start; another one is believed when it is told twice.
 
         Raises:
             ExchangeError: The exchange can't be asked, or contradicts itself.

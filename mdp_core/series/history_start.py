@@ -1,4 +1,4 @@
-"""Series as they are kept; of a new one the exchange is asked where its history begins.
+"""Stored series; a new one's history start is asked of the exchange.
 
 That is asked once for each series and remembered in the catalog. Where one interval tells for all
 (`facts.beginning_interval`) it is asked once for a symbol, and the rows that it brings are stored.
@@ -28,8 +28,8 @@ from mdp_core.storage.candles.candle_store import CandleStore
 from mdp_core.storage.candles.claims import Claims
 from mdp_core.storage.catalog.catalog import Catalog, HistoryStart, Listing
 
-# How long another process may take to find it. It may be in no haste, and wait for tokens: somebody
-# who waits here asks soon.
+# How long another process may take to find it. Where that one waits for tokens at a low priority,
+# a request that waits here asks soon.
 _ELSEWHERE_SECONDS = {Priority.INTERACTIVE: 3.0, Priority.WARMING: 15.0, Priority.BACKFILL: 15.0}
 # What was listed so long ago must have a first candle.
 _SURELY_TRADED = timedelta(days=1)
@@ -37,14 +37,14 @@ _SURELY_TRADED = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """A series' beginning that is being found, as urgently as whoever waits for it is in haste."""
+    """A probe for a history start, at the highest priority among its waiters."""
 
     urgency: Urgency
     task: asyncio.Task[Series]
 
 
 class HistoryStarts:
-    """Gives stored series; one task of one process finds where a new one begins, whoever waits."""
+    """Gives stored series; one task of one process finds the start of a new one."""
 
     def __init__(  # noqa: PLR0913 - its collaborators
         self,
@@ -125,7 +125,7 @@ class HistoryStarts:
     def _forget(self, key: tuple[int, Interval], task: asyncio.Task[Series]) -> None:
         del self._questions[key]
         if not task.cancelled():
-            task.exception()  # nobody may be left to see it
+            task.exception()  # no caller may be left to see it
 
     async def _begin(
         self,
@@ -237,7 +237,7 @@ class HistoryStarts:
         return series
 
     async def _keep(self, series: Series, rows: Candles, settled: datetime) -> None:
-        """Store what is final, up to the first slot that is absent or wrong: pages see to those."""
+        """Store what is final, up to the first absent or wrong slot: pages see to those."""
         assert series.history_start, "there are rows"  # noqa: S101 - for the type checker
         grid = series.grid
         window = Window(min(series.history_start, settled), settled)

@@ -1,4 +1,4 @@
-"""Symbols that are listed again: what was absent after their history ends is in doubt again."""
+"""Symbols listed again: doubt the absences after their history ends."""
 
 from collections.abc import Iterator
 

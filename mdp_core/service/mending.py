@@ -31,7 +31,7 @@ _LARGE_PART = 0.05
 
 @dataclass(frozen=True, slots=True)
 class RepairMode:
-    """`dry_run` changes nothing; `force` lets a page lose as many candles as live answers lack."""
+    """`dry_run` changes nothing; `force` lets a page lose what live answers lack."""
 
     dry_run: bool = False
     force: bool = False
@@ -40,7 +40,7 @@ class RepairMode:
 
 @dataclass(frozen=True, slots=True)
 class KeptPage:
-    """A page of which something stays as it is stored though the exchange answers otherwise."""
+    """A page some of which stays as stored though the exchange answers otherwise."""
 
     window: Window
     reason: str
@@ -124,7 +124,7 @@ class Mender:
 
 
 def second_questions(slots: Int64s, page: StoredPage) -> list[Window]:
-    """Return windows around `slots` (ascending indexes), none as wide as the page's question."""
+    """Return windows around `slots` (ascending indices), none as wide as the page."""
     grid, size = page.of.series.grid, page.of.market.page_size
     first_width = _width(page.window, grid)
     width = size if first_width != size else size - 1

@@ -1,4 +1,4 @@
-"""The repair of a series: what is stored is made to equal the exchange again, page by page.
+"""Repair a series: make the store equal the exchange again, page by page.
 
 Nothing but this, verify and rechecks changes a stored candle. It is for people: after an exchange
 has corrected its history, or where there is doubt about the store.

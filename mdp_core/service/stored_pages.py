@@ -1,4 +1,4 @@
-"""The comparison of stored pages with what the exchange answers now: base of verify and repair."""
+"""Compare stored pages with the exchange: the base of verify and repair."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -142,7 +142,7 @@ class PageComparer:
         return None
 
     async def find(self, query: CandleQuery) -> StoredSeries:
-        """Return what is stored of a window (without bounds: of everything) and can be compared.
+        """Return the stored windows (without bounds: all) that can be compared.
 
         Raises:
             InvalidWindow: `start` lies after `end`.
@@ -166,7 +166,7 @@ class PageComparer:
     async def require_remembered(
         self, exchange: str, market_type: str, interval: str, end: datetime | None
     ) -> None:
-        """Check that an exchange still has candles before `end` (None: now) of an interval it has.
+        """Check that an exchange has candles before `end` (None: now) of an interval.
 
         Raises:
             HistoryUnavailable: It has forgotten them all.

@@ -1,4 +1,4 @@
-"""The check of settled candles: stored pages are compared with what the exchange answers now.
+"""Compare settled candles in stored pages with what the exchange answers now.
 
 A difference is only told; the exchange's word is taken where the caller says so.
 """
@@ -24,7 +24,7 @@ _TAKE = RepairMode(found_by=Finder.VERIFY)
 
 @dataclass(slots=True)
 class SeriesCheck:
-    """A series' candles, compared with the exchange's; of the differences the first are named."""
+    """A series' candles, compared with the exchange's; names the first differences."""
 
     series: Series
     compared: int = 0
@@ -75,7 +75,7 @@ class Verify:
     async def check(
         self, series: Series, pages: Iterable[StoredPage], *, repair: bool = False
     ) -> SeriesCheck:
-        """Compare pages of a series; with `repair` take what two answers of the exchange say.
+        """Compare pages of a series; `repair` takes what two answers of the exchange say.
 
         With `repair` the start of the history is asked for anew, too.
 

@@ -1,4 +1,4 @@
-"""The aligned blocks into which the disk cache cuts a series, and arithmetic of windows.
+"""The aligned blocks of the disk cache, and arithmetic of windows.
 
 Windows are pairs of epoch milliseconds, half-open, UTC.
 """

@@ -161,7 +161,7 @@ def _renewed(pieces: Sequence[Piece], version: Version) -> Iterator[Piece]:
 
 
 def _final(fetched: Sequence[Received], version: Version) -> Iterator[Piece]:
-    """Yield what can't change any more: settled, and confirmed where there is no candle."""
+    """Yield what can't change any more: settled, and confirmed where no candle is."""
     for batches, said in fetched:
         open_windows = [(to_ms(each.start), to_ms(each.end)) for each in said.unconfirmed]
         settled = said.start, min(said.settled_until, said.end)

@@ -1,4 +1,4 @@
-"""One block on disk: an Arrow stream, whose schema says what of the block it holds.
+"""One block on disk: an Arrow stream, whose schema says which part it holds.
 
 A checksum after the stream's end covers every byte before it. A file is written under another
 name, synced and renamed; it is read into memory and never mapped, since cutting a mapped file
@@ -78,7 +78,7 @@ class BlockFile:
             return None
 
     def write(self, schema: Schema, pieces: Sequence[Piece]) -> None:
-        """Write the block; where that can't be done (a full disk), it is fetched again some day.
+        """Write the block; where that can't be done (a full disk), it is fetched again.
 
         Args:
             schema: With the metadata that names the series.

@@ -1,4 +1,4 @@
-"""A series' blocks in their folder: what of them may be used, and how new candles join them."""
+"""A series' blocks in their folder: which may be used, how new candles join them."""
 
 # pyarrow comes without types.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -75,7 +75,7 @@ class SeriesFolder:
             return [content for content in pool.map(BlockFile.read, files) if content]
 
     def keep(self, schema: Schema, new: Sequence[Piece]) -> None:
-        """Join pieces with the blocks that they touch; they replace what lies in their windows."""
+        """Join pieces with the blocks they touch; they replace rows in their windows."""
         names: dict[bytes, bytes] = schema.metadata or {}
         schema = schema.with_metadata({name: names[name] for name in _NAMES if name in names})
         for block in self._touched(new):

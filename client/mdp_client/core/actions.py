@@ -1,4 +1,4 @@
-"""The words between the core and its two loops: the core yields actions, a loop carries them out.
+"""The words of core and loops: the core yields actions, a loop carries them out.
 
 A flow is a generator. It yields an action and is sent the action's result, or has the action's
 error thrown into it; it returns what the call gives. It touches no socket, no clock and no

@@ -1,4 +1,4 @@
-"""An Arrow IPC stream, message by message, straight from the wire into each batch's own memory.
+"""Read an Arrow IPC stream from the wire into each batch's own memory.
 
 pyarrow takes a stream that is cut at a batch's end for a whole one; here only the end-of-stream
 marker ends a stream.

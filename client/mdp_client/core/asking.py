@@ -1,4 +1,4 @@
-"""One request, tried again while that may help, to the head or the JSON of its answer."""
+"""One request, tried again while that helps, to the head or JSON of its answer."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -122,7 +122,7 @@ def request_id(head: Head) -> str | None:
 
 
 def retry_after(head: Head) -> float | None:
-    """Return the seconds of `Retry-After`; a date is compared with the service's own clock."""
+    """Return the seconds of `Retry-After`; dates count by the service's own clock."""
     text = head.headers.get("retry-after", "").strip()
     if text.isascii() and text.isdigit():
         return float(text)

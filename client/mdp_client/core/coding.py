@@ -49,7 +49,7 @@ def _compressed() -> Flow[tuple[bytes, MdpError | None]]:
 
 
 def _served(flow: Flow[T], stream: pa.CompressedInputStream, failure: MdpError | None) -> Flow[T]:
-    """Answer each `Receive` of a flow from the stream; other actions go on to the loop."""
+    """Answer each `Receive` of a flow from the stream; pass on other actions."""
     result: object = None
     while True:
         try:

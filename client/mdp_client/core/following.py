@@ -57,7 +57,7 @@ def cancel_job(call: Call, status_url: str) -> Flow[JobStatus]:
 
 
 def wait_for_window(call: Call, head: Head, *, wait: bool) -> Flow[None]:
-    """Follow the job of a 202 to its end, after which the window can be asked for again.
+    """Follow the job of a 202 to its end; then the window can be asked for again.
 
     Raises:
         JobStarted: The caller does not wait.
@@ -133,7 +133,7 @@ class _Advances:
         self._best: dict[int, tuple[str, int, float]] = {}
 
     def note(self, jobs: Iterable[JobStatus]) -> bool:
-        """Note the jobs' states; tells whether any of them has come on since the last time.
+        """Note the jobs' states; tells whether any has come on since the last time.
 
         A queued job comes on as those ahead of it do, which its estimate shows.
         """

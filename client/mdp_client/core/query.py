@@ -87,7 +87,7 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The window for which an answer is complete, and how far it is final; times in epoch ms."""
+    """The window of a complete answer, and how far it is final; times in epoch ms."""
 
     start: int
     end: int

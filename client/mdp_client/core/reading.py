@@ -1,4 +1,4 @@
-"""Flows that read one JSON document: the newest candle, coverage, metadata, the inventory."""
+"""Read one JSON document: newest candle, coverage, metadata or inventory."""
 
 from collections.abc import Mapping
 from typing import Any

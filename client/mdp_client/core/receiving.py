@@ -1,4 +1,4 @@
-"""Candles of a query: asked for, received whole, page after page, whatever breaks in between."""
+"""Receive a query's candles whole, page after page, whatever breaks in between."""
 
 # pyarrow comes without types.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -78,7 +78,7 @@ class Summary:
         return cls.of(schema, answered, unconfirmed=unconfirmed, missing=missing)
 
     def joined(self, later: Self) -> Self:
-        """Return the answer that both are together; `later` holds what came after this one."""
+        """Return both as one answer; `later` holds what came after this one."""
         is_settled = self.settled_until >= min(self.end, later.start)
         return replace(
             self,
@@ -202,7 +202,7 @@ def collected(flow: Flow[Summary]) -> Flow[tuple[list[RecordBatch], Summary]]:
 
 
 def _page(call: Call, wanted: Wanted) -> Flow[tuple[Summary, str | None]]:
-    """Receive one answer; a connection that breaks is made again after the last whole batch."""
+    """Receive one answer; a broken connection goes on after the last whole batch."""
     page = _Page(wanted.query)
     while True:
         try:
@@ -229,7 +229,7 @@ def _attempt(call: Call, wanted: Wanted, page: _Page) -> Flow[None]:
 
 
 def _ask(call: Call, wanted: Wanted, query: CandleQuery) -> Flow[Head]:
-    """Ask until the answer is 200: a job that has to fetch first is followed to its end."""
+    """Ask until the answer is 200: a job that has to fetch first is followed."""
     while True:
         head = yield from ask(call, Question("GET", query.path(), ARROW_TYPE, call.coding))
         if head.status != _ACCEPTED:

@@ -1,4 +1,4 @@
-"""Connections of the standard library to a service, through the environment's proxy if need be."""
+"""Connections of the standard library, through the environment's proxy if set."""
 
 import base64
 import http.client

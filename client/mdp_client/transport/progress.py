@@ -96,7 +96,7 @@ def _bar() -> _Bar:
 
 
 def _share(jobs: Sequence[JobStatus]) -> float:
-    """Return the covered share of all slots; jobs whose slots are not known yet count as none."""
+    """Return the covered share of all slots; jobs of unknown size count as none."""
     known = [each.progress for each in jobs if each.progress]
     slots = sum(each.slots for each in known)
     if all(each.state == "done" for each in jobs):

@@ -1,4 +1,4 @@
-"""The synchronous loop: carries out actions over connections of the standard library.
+"""The synchronous loop: carries out actions over the standard library.
 
 `http.client` reads straight into the memory that a batch will lie in, which no other client does.
 """

@@ -1,4 +1,4 @@
-"""httpx on this machine, with reads of 256 KiB: httpcore's own 64 cost a third more for candles."""
+"""httpx on this machine reads 256 KiB: httpcore's 64 cost a third more."""
 
 import ssl
 from collections.abc import Iterable

@@ -1,1 +1,1 @@
-"""Tests of the client: against a real demo, and against a real server that misbehaves."""
+"""Tests of the client: against a real demo, and a real server that misbehaves."""

@@ -9,7 +9,7 @@ from mdp_client import AsyncClient, Client
 
 
 class Both:
-    """A client of either kind; calls return what an awaited call returns, streams a list.
+    """A client of either kind; calls return what is awaited, streams return a list.
 
     Args:
         kind: `sync` or `async`.

@@ -1,4 +1,4 @@
-"""A server process of its own that sends millions of candles, made as they are sent.
+"""A server process of its own that sends millions of candles, made on the way.
 
 `python long_server.py` prints its port; every answer holds at most a million candles.
 """

@@ -1,4 +1,4 @@
-"""A real HTTP server, on sockets, that answers as a test says: cut, silent, garbled or well."""
+"""A real HTTP server that answers as a test says: cut, silent, garbled or well."""
 
 import socket
 import socketserver

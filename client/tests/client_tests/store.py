@@ -1,4 +1,4 @@
-"""A small store that speaks the candles' contract with versions: what changes, and when.
+"""A small store with the contract of candles and versions, for changes in tests.
 
 It stands for a service that heals candles, so that the client's cache can be tried on repairs,
 restores and other servers under the same URL.
@@ -49,7 +49,7 @@ def candle(time: int, close: float = 1.5) -> tuple[float, ...]:
 
 
 class StoreServer:
-    """One series of minutes, from `start` to `end`, all of which is settled up to `settled`."""
+    """One series of minutes, from `start` to `end`, all settled up to `settled`."""
 
     def __init__(self, server: ScriptedServer, start: int, minutes: int) -> None:
         self.url = server.url

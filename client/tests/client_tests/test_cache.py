@@ -1,4 +1,4 @@
-"""The disk cache: right or refilled, whatever happens to its files, the store or the candles."""
+"""The disk cache is right or refilled, whatever happens to files or store."""
 
 import random
 import subprocess
@@ -104,7 +104,7 @@ _MINUTES = st.integers(0, 2880)
 def test_whatever_happens_the_answer_is_the_stores(
     store: StoreServer, tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int, int]]
 ) -> None:
-    """Random reads amid repairs, restores, flipped bytes, a moving edge and open absences."""
+    """Read at random amid repairs, restores, flipped bytes, a moving edge, absences."""
     folder = tmp_path_factory.mktemp("cache")
     with Client(store.url, cache=folder) as client:
         for number, (action, one, two) in enumerate([*steps, ("read", 0, 2880)]):

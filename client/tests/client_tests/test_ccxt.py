@@ -42,7 +42,7 @@ CASES = [
 
 
 class Exchange:
-    """An exchange of ccxt's at the sandbox, of either kind, called as if it were synchronous."""
+    """ccxt's exchange at the sandbox, of either kind, called as if synchronous."""
 
     def __init__(self, case: Case, mdp: Service, kind: str, *, is_answered: bool) -> None:
         self._runner = asyncio.Runner()
@@ -99,7 +99,7 @@ def own(case: Case, mdp: Service) -> Generator[Exchange]:
 
 
 def random_call(random_: random.Random) -> tuple[str, int | None, int | None, dict[str, int]]:
-    """Choose a time frame and bounds; no edge of a minute lies between two equal calls."""
+    """Choose a time frame and bounds; no edge of a minute between two equal calls."""
     frame = random_.choice([*STEPS])
     step, now = STEPS[frame], int(time.time() * 1000)
     since = random_.choice([None, now - random_.randrange(2000 * step)])
@@ -109,7 +109,7 @@ def random_call(random_: random.Random) -> tuple[str, int | None, int | None, di
 
 
 def is_same(theirs: list[Row], given: list[Row], case: Case, since: int | None) -> bool:
-    """Compare rows; of the last one, which may form, only the time and the open stand still.
+    """Compare rows; of the last one, which may form, only time and open stand still.
 
     At Coinbase ccxt's limit spans slots, and has a cap: there may be more of ours.
     """
@@ -123,7 +123,7 @@ def is_same(theirs: list[Row], given: list[Row], case: Case, since: int | None) 
 
 
 def test_random_calls_equal_ccxts_own(case: Case, ours: Exchange, own: Exchange) -> None:
-    """Since, limit, until and the newest: the same rows in the same order, forming one included."""
+    """Since, limit, until and the newest: the same rows in order, forming included."""
     own.exchange.load_markets()
     random_ = random.Random(case.name)  # noqa: S311 - no secret
     for _ in range(CALLS):
@@ -164,7 +164,7 @@ def test_backtest_asks_the_service_and_not_the_exchange(
 
 
 def candle_requests(log: str, case: Case) -> list[object]:
-    """Return the requests for that symbol's hours in the window; the syncer makes others."""
+    """Return the requests for that symbol's hours; the syncer makes others."""
     asked = httpx.get(log, timeout=30).json()
     base = case.symbol.split("/")[0]
     return [
@@ -178,7 +178,7 @@ def candle_requests(log: str, case: Case) -> list[object]:
 
 
 def is_old(params: dict[str, Any]) -> bool:
-    """Tell whether a request reaches into the backtest's window, and not only to the live edge."""
+    """Tell whether a request reaches into the backtest's window, not only the edge."""
     given = params.get("req", params)
     start = given.get("startTime") or given.get("start") or 0
     if isinstance(start, str) and not start.isdigit():

@@ -1,4 +1,4 @@
-"""Every Python block of the client's pages runs, and prints what the page says; docstrings too."""
+"""Each Python block of the client's pages and docstrings runs, and prints as told."""
 
 import asyncio
 import doctest

@@ -1,4 +1,4 @@
-"""Jobs of a scripted service: polls, pauses, progress on a terminal, interruptions."""
+"""Jobs of a scripted service: polls, pauses, terminal progress, interruptions."""
 
 import json
 import os

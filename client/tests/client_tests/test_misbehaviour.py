@@ -1,4 +1,4 @@
-"""A server that cuts, hangs, refuses and lies: the whole answer or the right exception."""
+"""A server that cuts, hangs, refuses and lies: whole answer or right exception."""
 
 import json
 import time
@@ -49,7 +49,7 @@ def problem(status: int, code: str, **headers: str) -> Reply:
 def test_body_cut_anywhere_is_asked_for_again_after_its_last_batch(
     store: StoreServer, connect: Connect, share: float, *, has_length: bool
 ) -> None:
-    """Wherever a body is cut, the answer is whole in the end, and no batch is fetched twice."""
+    """Wherever a body is cut, the answer is whole, and no batch is fetched twice."""
     cuts = list[int]()
 
     def cut_once(asked: Asked, reply: Reply) -> Reply:
@@ -202,7 +202,7 @@ def test_what_may_pass_is_tried_again_and_then_told(
     reply: Reply,
     expected: type[MdpError],
 ) -> None:
-    """After a refusal the answer is whole; where all tries are refused, the refusal is told."""
+    """After a refusal the answer is whole; where all tries fail, the refusal is told."""
     rows = store.expected(START, END)
     whole = Reply(200, store.headers(START, END), encode(rows))
     scripted.script(reply, reply, whole)
@@ -289,7 +289,7 @@ def test_token_that_is_revoked_amid_an_answer_is_told(store: StoreServer, connec
 def test_silence_ends_with_its_time_out_within_the_patience(
     store: StoreServer, connect: Connect, cut: int
 ) -> None:
-    """A connection that hangs before or amid a body is given up, and tried again in vain."""
+    """A connection that hangs before or amid a body is given up, and tried again."""
 
     def hang(asked: Asked, reply: Reply) -> Reply:
         if int(asked.query["start"]) > START:

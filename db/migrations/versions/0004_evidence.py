@@ -1,4 +1,4 @@
-"""Evidence: versions of stored facts, revisions, unconfirmed absences, clocks, what may be stored.
+"""Evidence: versions, revisions, unconfirmed absences, clocks, conditions.
 
 Coverage that lies beyond now is cut, with the candles in it. Absences that were stored before count
 as confirmed: only `absences` says that one is not. The error of a window that a fill job could not

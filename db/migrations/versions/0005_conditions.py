@@ -1,4 +1,4 @@
-"""Conditions that the database holds, and a comment for each table and unobvious column.
+"""Conditions that the database holds, and comments on tables and columns.
 
 Prices of candles have no condition: each row is checked before it is stored, and a second check of
 a hundred million rows would cost every save for nothing.

@@ -1,4 +1,4 @@
-"""Absent slots that are covered and will be asked for again: kept, claimed, and settled.
+"""Covered absent slots that will be asked for again: stored, claimed, settled.
 
 Times here are those of the service's clock, but for claims, which die with a process in real time.
 """
@@ -29,7 +29,7 @@ SELECT series_id, slots, first_observed_at, next_due_at, attempts, last_live_at
 FROM absences WHERE series_id = %(series_id)s AND slots && %(window)s ORDER BY slots
 """
 
-# Take those that are due in some series of a market, or in one, so that nobody else does meanwhile.
+# Take those that are due in some series of a market, or in one, so that no other process does.
 _CLAIM: LiteralString = """
 UPDATE absences SET claimed_until = now() + %(seconds)s * interval '1 second'
 WHERE (series_id, slots) IN (
@@ -78,7 +78,7 @@ class Absence:
 
 
 class AbsenceStore:
-    """Reads and claims absences; what comes of a recheck is settled by the writer of candles."""
+    """Reads and claims absences; the writer of candles settles a recheck's outcome."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

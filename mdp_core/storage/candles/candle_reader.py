@@ -70,7 +70,7 @@ class CoverageSnapshot:
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing of the window is missing."""
+        """True if nothing of the window is missing."""
         return self.versions.epoch != _UNKNOWN and not self.missing
 
 
@@ -100,7 +100,7 @@ class CandleReader:
         Calls made while a statement is under way share the next one: what they learn is as new as
         if each had been made alone.
         """
-        return await self._snapshots.ask((series_id, window))
+        return await self._snapshots.submit((series_id, window))
 
     async def first_rows(self, series_id: int, window: Window, rows: int) -> CoverageSnapshot:
         """Read what is covered now, and count the first `rows` candles of `window`."""
@@ -121,7 +121,7 @@ class CandleReader:
     async def read(
         self, series_id: int, window: Window, columns: Collection[str], *, epoch: int
     ) -> Block:
-        """Read the stored candles that open in `window`, ascending, unchanged since this epoch.
+        """Read stored candles of `window`, ascending, none of them changed after `epoch`.
 
         Where they did change, the block has a later version.
 

@@ -85,11 +85,11 @@ class CandleStore:
             return await _windows(connection, _MISSING, series_id, window=ranges_of([window]))
 
     async def lacking(self, series_id: int, window: Window) -> _Lacking:
-        """Give the parts of `window` that are not covered, and the refused slots that rest now.
+        """Return the uncovered parts of `window`, and the refused slots that rest now.
 
         Both ascending; a slot that rests is not to be asked for yet.
         """
-        return await self._looks.ask((series_id, window))
+        return await self._looks.submit((series_id, window))
 
     async def covered(self, series_id: int, window: Window) -> list[Window]:
         """Give the parts of `window` that are covered, ascending."""
@@ -110,7 +110,7 @@ class CandleStore:
         rejected: Sequence[RejectedRow] = (),
         absences: Sequence[Absence] = (),
     ) -> int:
-        """Store what the exchange has in `windows`; what is covered already stays as it is.
+        """Store what the exchange has in `windows`; covered slots stay as they are.
 
         Right without any lock outside it: of two that save the same windows at once the second
         writes nothing. The order (lock, copy, update) is what keeps writers from deadlocks.
@@ -136,7 +136,7 @@ class CandleStore:
             return (await read_block(connection, series_id, window, COLUMNS)).candles
 
     async def correct(self, correction: Correction) -> Comparison:
-        """Make the covered part of the correction's windows hold its candles and nothing else.
+        """Make the covered part of the correction's windows hold its candles alone.
 
         Where that changes anything the version of these windows rises in the same transaction: what
         is cached of them elsewhere is then known to be old. Old values go to the revisions.

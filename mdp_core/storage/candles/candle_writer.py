@@ -1,4 +1,4 @@
-"""Writing candles and their coverage: one transaction for all that is saved at about one time.
+"""Write candles and coverage: one transaction for all that is saved at once.
 
 What is saved while a transaction is under way shares the next one, its locks and its round trips.
 """
@@ -37,7 +37,7 @@ _WINDOWS: LiteralString = """
 
 # What of these windows is not covered, and where do the histories begin? No other process saves
 # until the transaction ends.
-# Everybody locks series in one order.
+# All writers lock series in one order.
 _LOCK_MISSING: LiteralString = f"""
 SELECT series.id, asked.windows - series.coverage, series.history_begins
 FROM series JOIN ({_WINDOWS}) AS asked USING (id)
@@ -51,7 +51,7 @@ _FUTURE: LiteralString = """
 """
 
 # From now on the store equals the exchange in these windows. Those that reach beyond the database's
-# clock are left out: whatever clocks told whoever fetched them, it can't be.
+# clock are left out: whatever the clocks of the fetching process told.
 _COVER: LiteralString = f"""
 UPDATE series SET coverage = coverage + fresh.windows
 FROM ({_WINDOWS}) AS fresh
@@ -84,7 +84,7 @@ SeriesWindow: TypeAlias = tuple[int, Window]
 
 @dataclass(frozen=True, slots=True)
 class Save:
-    """Windows of a series (ascending, disjoint), all that the exchange has in them, wrong rows.
+    """Windows of a series (ascending, disjoint), all their candles, wrong rows.
 
     `absences` are slots of the windows without a candle that will be asked for again.
     """
@@ -107,7 +107,7 @@ class Saver:
     async def save(self, save: Save) -> int:
         """Store what is new, as `CandleStore.save` says; give how many candles were."""
         try:
-            return await self._saves.ask(save)
+            return await self._saves.submit(save)
         except ClockSkew as error:
             _log.warning("nothing is stored of series %s: %s", save.series_id, error)
             raise
@@ -117,7 +117,7 @@ class Saver:
         await self._saves.aclose()
 
     async def _save_together(self, saves: Sequence[Save]) -> Sequence[int | Exception]:
-        """Save all in one transaction; what can't be saved at all must not keep others from it."""
+        """Save all in one transaction; a bad one must not keep the others from it."""
         try:
             return await self._save_at_once(saves)
         except StoreUnavailable:
@@ -130,7 +130,7 @@ class Saver:
     async def _save_alone(self, save: Save) -> int | Exception:
         try:
             return (await self._save_at_once([save]))[0]
-        except Exception as error:  # noqa: BLE001 - whoever saves raises it
+        except Exception as error:  # noqa: BLE001 - the caller raises it
             return error
 
     async def _save_at_once(self, saves: Sequence[Save]) -> list[int]:
@@ -163,7 +163,7 @@ class Saver:
 async def _lock_missing(
     connection: Connection, saves: Sequence[Save]
 ) -> tuple[dict[int, list[Window]], dict[int, datetime | None]]:
-    """Lock the series; return what is missing of the windows, and where the histories begin."""
+    """Lock the series; return the gaps of the windows, and the history starts."""
     asked = [(save.series_id, window) for save in saves for window in save.windows or [_NOTHING]]
     cursor = await connection.execute(_LOCK_MISSING, as_columns(asked), binary=True)
     rows = await cursor.fetchall()
@@ -180,7 +180,7 @@ async def _begin_earlier(
     series_ids: Int64s,
     times: Int64s,
 ) -> None:
-    """Move a history start that lies after a candle which is stored now; `times` ascend."""
+    """Move a history start that lies after a stored candle; `times` ascend."""
     ids, places = np.unique(series_ids, return_index=True)
     for series_id, time_ms in zip(ids.tolist(), times[places].tolist(), strict=True):
         first, known = from_ms(time_ms), begins[series_id]
@@ -255,7 +255,7 @@ def windows_of(multirange: Multirange[datetime]) -> list[Window]:
 
 
 def not_in_the_catalog(series_id: int) -> LookupError:
-    """Make the error for a series that nobody has begun."""
+    """Make the error for a series that is not stored."""
     return LookupError(f"series {series_id} is not in the catalog")
 
 

@@ -1,4 +1,4 @@
-"""Versions: each change of stored facts raises the epoch of its series, and is noted."""
+"""Versions: each change of stored facts raises its series' epoch, and is noted."""
 
 from collections.abc import Sequence
 from datetime import datetime

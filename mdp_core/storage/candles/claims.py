@@ -57,7 +57,7 @@ class Claims:
         Never waits. Within a process the same pages may be claimed once at a time: the database
         sees one session per process.
         """
-        claiming = self._changes.ask(_Change(series_id, pages))
+        claiming = self._changes.submit(_Change(series_id, pages))
         try:
             held = await asyncio.shield(claiming)
         except StoreUnavailable:
@@ -88,7 +88,7 @@ class Claims:
         """Release claims without waiting for it; if it fails they go with the session."""
         if held.pages:
             change = _Change(series_id, held.pages, held.session)
-            self._changes.ask(change).add_done_callback(_ignore_error)
+            self._changes.submit(change).add_done_callback(_ignore_error)
 
     async def _change(self, changes: Sequence[_Change]) -> list[_Held]:
         """Make changes together; what a session held that is gone has gone with it."""

@@ -1,4 +1,4 @@
-"""Changes of what is stored: corrected candles, their revisions, and the versions they raise.
+"""Corrections of stored candles, their revisions, and the versions they raise.
 
 Each correction is one transaction under the row lock of its series.
 """
@@ -70,7 +70,7 @@ class Finder(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """Windows of a series (ascending, disjoint), and all that the exchange has in them.
+    """Windows of a series (ascending, disjoint), with the exchange's candles in them.
 
     A window in which a candle changes counts as changed as a whole, and its absent slots count as
     confirmed: the narrower the windows, the more answers stay valid.

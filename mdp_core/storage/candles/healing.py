@@ -1,4 +1,4 @@
-"""What comes of a recheck, in one transaction: candles stored, coverage taken back, doubt ended."""
+"""Apply a recheck in one transaction: store candles, uncover slots, end doubt."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from mdp_core.storage.candles.candle_writer import (
 from mdp_core.storage.candles.changes import record_changes
 from mdp_core.storage.database.database import Connection, Database
 
-# Let nobody else change this series until the transaction ends.
+# Let no other process change this series until the transaction ends.
 _LOCK: LiteralString = "SELECT FROM series WHERE id = %(series_id)s FOR UPDATE"
 
 # Which of these candles are stored?
@@ -37,7 +37,7 @@ WHERE id = %(series_id)s
 
 @dataclass(frozen=True, slots=True)
 class Healing:
-    """The outcome of a recheck of some absences of a series, which had these `windows`.
+    """The outcome of a recheck of some absences of a series, in these `windows`.
 
     Attributes:
         series_id: Whose absences.

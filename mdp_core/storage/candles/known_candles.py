@@ -1,4 +1,4 @@
-"""Candles that are surely stored, one of each of a few series: what an exchange must have."""
+"""Candles that are surely stored, one each of a few series, for canaries."""
 
 from datetime import datetime
 from typing import LiteralString, TypeAlias

@@ -1,4 +1,4 @@
-"""The catalog: exchanges, what they list and offer, and the series that are stored."""
+"""The catalog: exchanges, their symbols and intervals, and the stored series."""
 
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -41,7 +41,7 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class HistoryStart:
-    """Where a series' history begins (the first candle's open time), and how that is known.
+    """A series' history start (the first candle's open time), and its source.
 
     `witnesses` counts the questions of different widths that told it.
     """
@@ -108,7 +108,7 @@ class Catalog:
         symbols: Sequence[Symbol],
         unknown: Collection[str] = (),
     ) -> None:
-        """Make the catalog equal the exchange's list; what is no longer on it becomes inactive.
+        """Make the catalog equal the exchange's list; a missing symbol becomes inactive.
 
         Refreshes of an exchange follow one another, and lock rows in one order.
 
@@ -170,7 +170,7 @@ class Catalog:
             ]
 
     async def first_day(self, series: Series) -> datetime | None:
-        """Give when the first daily candle of a kept series' symbol opens, if that is known."""
+        """Return when the first daily candle of a stored symbol opens, if that is known."""
         daily = _SERIES.alias("daily")
         query = (
             select(daily.c.history_begins)
@@ -197,7 +197,7 @@ class Catalog:
     async def add_series(
         self, listing: Listing, interval: Interval, grid: Grid, beginning: HistoryStart | None
     ) -> None:
-        """Start to keep a series; one that is kept already only learns where its history begins."""
+        """Store a series; of a stored one only the history start is updated."""
         statement = insert(_SERIES).values(
             symbol_id=listing.id,
             interval=interval.value,

@@ -1,4 +1,4 @@
-"""Where the histories of inactive symbols end, as their exchanges told."""
+"""History ends of inactive symbols, as their exchanges told."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,7 +58,7 @@ WHERE series_id = %(series_id)s AND time >= %(start)s AND time < %(end)s ORDER B
 
 @dataclass(frozen=True, slots=True)
 class HistoryEnd:
-    """The close time of a symbol's last candle, how that is known, and when it was asked for."""
+    """A symbol's last close time, how that is known, and when it was asked for."""
 
     time: datetime
     source: str
@@ -99,7 +99,7 @@ class HistoryEndStore:
     async def reopen(
         self, symbol: Symbol, ended: Sequence[tuple[Series, Sequence[Window]]], now: datetime
     ) -> None:
-        """Put absences after the end of a symbol that is active again in doubt; forget its end.
+        """Doubt absences after the end of a symbol that is active again; forget its end.
 
         Args:
             symbol: Listed again.
@@ -118,7 +118,7 @@ class HistoryEndStore:
 async def _confirmed_absences(
     connection: Connection, series: Series, windows: Sequence[Window]
 ) -> list[Window]:
-    """Return the parts of windows that are covered, hold no candle, and are not in doubt."""
+    """Return the parts of windows that are covered, empty, and not in doubt."""
     cursor = await connection.execute(_LOCK_CONFIRMED, {"series_id": series.id}, binary=True)
     row = await cursor.fetchone()
     confirmed = windows_of(row[0]) if row else []

@@ -1,4 +1,4 @@
-"""Where histories begin: kept with provenance, never after a stored candle."""
+"""History starts, stored with provenance, never after a stored candle."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -41,7 +41,7 @@ ORDER BY history_recheck_at NULLS FIRST LIMIT %(most)s
 
 @dataclass(frozen=True, slots=True)
 class KnownStart:
-    """The open time of a series' first candle, how and how often that was told, and when.
+    """A series' first open time, how and how often that was told, and when.
 
     `recheck_at` is when it is asked for again.
     """
@@ -94,7 +94,7 @@ class HistoryStartStore:
     async def due(
         self, exchange: str, market_type: str, now: datetime, most: int
     ) -> list[tuple[str, str]]:
-        """Return native symbol and interval of series whose beginning is to be asked for again."""
+        """Return native symbol and interval of series whose start is to be asked again."""
         parameters = {"exchange": exchange, "market_type": market_type, "now": now, "most": most}
         async with self._database.connection() as connection:
             cursor = await connection.execute(_DUE, parameters)

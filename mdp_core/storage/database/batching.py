@@ -1,4 +1,4 @@
-"""What is asked for while a round trip is under way shares the next one."""
+"""Batch concurrent calls: calls during a round trip share the next one."""
 
 import asyncio
 import contextvars
@@ -12,13 +12,13 @@ Result = TypeVar("Result")
 
 
 class BatchingQueue(Generic[Item, Result]):
-    """Does things for many at once: one batch at a time, with all that came during the last one.
+    """Does things for many callers: one batch at a time, of all since the last one.
 
-    Nothing is delayed to make batches larger: whoever comes alone is served alone.
+    Nothing is delayed to make batches larger: a lone caller is served alone.
 
     Args:
         do: Does a batch (never an empty one) and gives a result for each item, in their order, or
-            an error for who asked for it; what it raises is raised to everybody in the batch.
+            an error for its caller; an exception of it is raised to all callers of the batch.
     """
 
     def __init__(
@@ -28,14 +28,14 @@ class BatchingQueue(Generic[Item, Result]):
         self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
         self._working: asyncio.Task[None] | None = None
 
-    def ask(self, item: Item) -> asyncio.Future[Result]:
-        """Have `item` done; one that is cancelled before its batch begins is not done at all."""
+    def submit(self, item: Item) -> asyncio.Future[Result]:
+        """Have `item` done; one cancelled before its batch begins is not done at all."""
         answered = asyncio.get_running_loop().create_future()
         self._waiting.append((item, answered))
         if self._working is None or self._working.done():
-            # Whose request, turn or count it is matters to none of the others.
-            nobodys = contextvars.Context()
-            self._working = asyncio.create_task(self._work(), context=nobodys)
+            # The log fields of one caller's request are not those of the others.
+            empty = contextvars.Context()
+            self._working = asyncio.create_task(self._work(), context=empty)
         return answered
 
     async def aclose(self) -> None:
@@ -53,8 +53,8 @@ class BatchingQueue(Generic[Item, Result]):
     async def _answer(self, items: list[Item], futures: list[asyncio.Future[Result]]) -> None:
         try:
             results = await self._do(items)
-        except Exception as error:  # noqa: BLE001 - whoever asked raises it
-            for future in (each for each in futures if not each.done()):
+        except Exception as error:  # noqa: BLE001 - the callers raise it
+            for future in (waiting for waiting in futures if not waiting.done()):
                 future.set_exception(copied(error))
             return
         for future, result in zip(futures, results, strict=True):

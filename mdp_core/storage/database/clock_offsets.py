@@ -1,4 +1,4 @@
-"""The database's clock, and by how much each exchange's was ahead of it when it was last read."""
+"""The database's clock, and each exchange's offset to it at its last reading."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -19,7 +19,7 @@ ON CONFLICT (exchange) DO UPDATE SET offset_ms = excluded.offset_ms, read_at = n
 
 @dataclass(frozen=True, slots=True)
 class DatabaseTime:
-    """A reading of the database's clock; `offset` is how far an exchange's was last ahead of it."""
+    """A reading of the database's clock; `offset`: the exchange's last lead over it."""
 
     now: datetime
     offset: timedelta | None

@@ -1,4 +1,4 @@
-"""Read from a replica where it knows enough, and from the primary where it doesn't.
+"""Read from a replica where it knows enough, and from the primary where not.
 
 A streaming replica shows a moment of the primary's past. One statement reads all that a caller has
 to know of that moment, so coverage, version and rows are of one snapshot of one server; where that

@@ -32,9 +32,9 @@ async def test_what_comes_during_a_batch_makes_the_next_one() -> None:
     """The first is begun at once, alone; the others together, when it has ended; each in order."""
     doubling = Doubling()
     gathering = BatchingQueue(doubling.do)
-    first = gathering.ask(1)
+    first = gathering.submit(1)
     await _settle()
-    others = [gathering.ask(number) for number in (2, 3, 4)]
+    others = [gathering.submit(number) for number in (2, 3, 4)]
     await _settle()
     assert doubling.batches == [[1]]
 
@@ -48,9 +48,9 @@ async def test_error_is_everybodys_in_the_batch_and_nobody_elses() -> None:
     """A caller after a failed batch is served."""
     doubling = Doubling()
     gathering = BatchingQueue(doubling.do)
-    asked = [gathering.ask(number) for number in (1, -1, 2)]
+    asked = [gathering.submit(number) for number in (1, -1, 2)]
     await _settle()
-    later = gathering.ask(3)
+    later = gathering.submit(3)
     doubling.let.release()
     doubling.let.release()
 
@@ -76,9 +76,9 @@ async def test_item_that_is_cancelled_before_its_batch_is_not_done() -> None:
     """Of a batch that has begun everything is done, and the others get theirs."""
     doubling = Doubling()
     gathering = BatchingQueue(doubling.do)
-    begun = [gathering.ask(1), gathering.ask(2)]
+    begun = [gathering.submit(1), gathering.submit(2)]
     await _settle()
-    waiting = [gathering.ask(3), gathering.ask(4)]
+    waiting = [gathering.submit(3), gathering.submit(4)]
     begun[0].cancel()
     waiting[0].cancel()
     doubling.let.release()
@@ -94,9 +94,9 @@ async def test_nobody_left_means_no_batch() -> None:
     """A batch is never empty."""
     doubling = Doubling()
     gathering = BatchingQueue(doubling.do)
-    gathering.ask(1).cancel()
+    gathering.submit(1).cancel()
     await _settle()
-    last = gathering.ask(2)
+    last = gathering.submit(2)
     doubling.let.release()
 
     assert await last == 4

@@ -46,6 +46,7 @@ check: setup-dev
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/basedpyright
+	$(BIN)/python -m scripts.dev.prose
 	$(BIN)/python -m scripts.dev.audit
 
 format: setup-dev

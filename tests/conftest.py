@@ -1,4 +1,4 @@
-"""Fixtures of all tests: real servers of every kind, the sandbox, the services, a client.
+"""Fixtures of all tests: real servers of all kinds, sandbox, services, a client.
 
 No part of the project is replaced: the database is a real one, the sandbox is reached over HTTP,
 and the application runs inside its own lifespan.
@@ -47,7 +47,7 @@ def _servers() -> Generator[Callable[[str], Server]]:
 
 @pytest.fixture(scope="session", params=KINDS)
 def server(request: pytest.FixtureRequest, _servers: Callable[[str], Server]) -> Server:
-    """A Postgres server; every test with a database runs once on each kind there can be."""
+    """A Postgres server; a test with a database runs once on each available kind."""
     if request.param == "timescaledb" and shutil.which("apt-get") is None:
         pytest.skip("TimescaleDB comes from Debian's packages, and this machine has no apt")
     return _servers(request.param)
@@ -100,7 +100,7 @@ def sandbox(_shared_sandbox: tuple[Sandbox, Addressed]) -> Sandbox:
 
 @pytest.fixture
 def replay_sandbox(_shared_replay_sandbox: tuple[Sandbox, Addressed]) -> Sandbox:
-    """The same, replaying the real candles of the shared folder; skips where there is none."""
+    """The same, replaying real candles of the shared folder; skips where it lacks."""
     return _fresh(*_shared_replay_sandbox)
 
 

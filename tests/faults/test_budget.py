@@ -51,7 +51,7 @@ async def test_refusal_of_one_process_holds_the_others_back(
 
 
 async def test_other_egress_is_not_held_back(settings: Settings, sandbox: Sandbox) -> None:
-    """Another address has a budget of its own: a block of one is not a block of the other."""
+    """Another address has its own budget: a block of one does not block the other."""
     elsewhere = settings.model_copy(update={"egress": "elsewhere"})
     short = settings.model_copy(update={"request_deadline_seconds": 2.0})
     async with serving(short, sandbox) as blocked, serving(elsewhere, sandbox) as free:
@@ -65,7 +65,7 @@ async def test_other_egress_is_not_held_back(settings: Settings, sandbox: Sandbo
 
 
 async def test_block_outlives_the_process_that_met_it(settings: Settings, sandbox: Sandbox) -> None:
-    """A restart is no way around a ban: the next process waits too, and `/health` says why."""
+    """A restart evades no ban: the next process waits too, and `/health` says why."""
     short = settings.model_copy(update={"request_deadline_seconds": 2.0})
     async with serving(short, sandbox) as client:
         await client.get(PATH, params={"end": START_MS, "limit": 1})
@@ -86,7 +86,7 @@ async def test_block_outlives_the_process_that_met_it(settings: Settings, sandbo
 async def test_weight_that_others_used_lowers_what_is_left(
     settings: Settings, sandbox: Sandbox
 ) -> None:
-    """A neighbour's requests, seen in the header, count: the limit holds for both together."""
+    """A neighbour's requests, seen in the header, count: both keep the limit together."""
     sandbox.settings(limits="on")
     impatient = settings.model_copy(update={"request_deadline_seconds": 2.0})
     async with serving(impatient, sandbox) as client:
@@ -107,7 +107,7 @@ async def test_weight_that_others_used_lowers_what_is_left(
 
 @pytest.mark.timeout(180)
 async def test_burst_of_cold_pages_is_never_refused(settings: Settings, sandbox: Sandbox) -> None:
-    """With the whole share and the real limit, as fast as the budget lets: not one 429."""
+    """With the whole share and the real limit, at full speed: not one 429."""
     sandbox.settings(limits="on")
     begun = time.monotonic()
     async with serving(settings, sandbox) as client:
@@ -124,7 +124,7 @@ async def test_burst_of_cold_pages_is_never_refused(settings: Settings, sandbox:
 
 
 async def test_bucket_gives_what_it_holds_and_then_makes_wait(services: Services) -> None:
-    """The capacity at once; what it can't have in time is refused with the time, and not spent."""
+    """The capacity at once; the rest is refused with the time to wait, and not spent."""
     budget = Budget(services.database, "binance", "default", Tariff(10, 10), share=1.0)
     scheduler = RequestScheduler("binance", budget, slots=1)
     now = asyncio.get_running_loop().time
@@ -157,7 +157,7 @@ async def test_tokens_in_hand_are_no_way_around_a_block(services: Services) -> N
 
 
 async def test_backfill_leaves_enough_for_the_heaviest_request(services: Services) -> None:
-    """Else its light ones would take every token before there are enough for a heavy one."""
+    """Otherwise light requests would take every token before a heavy one can."""
     budget = Budget(
         services.database, "binance", "default", Tariff(100, 0.001), share=1.0, heaviest=40
     )
@@ -211,7 +211,7 @@ async def _take(budget: Budget) -> bool:
 
 
 async def _early_in_a_minute() -> None:
-    """Wait until the exchange's weight minute, which is real time, lasts for a while yet."""
+    """Wait until the exchange's weight minute, in real time, has some seconds left."""
     left = 60 - time.time() % 60
     if left < 10:
         await asyncio.sleep(left)

@@ -54,7 +54,7 @@ async def test_killed_backfill_goes_on_where_it_was(
     sandbox: Sandbox,
     database: psycopg.Connection,
 ) -> None:
-    """Killed and run again: only what was in flight is asked for twice; the candles are the same.
+    """Killed and run again: only pages in flight are asked for twice; same candles.
 
     To the last bit: those of an undisturbed backfill.
     """
@@ -79,7 +79,7 @@ async def test_killed_backfill_goes_on_where_it_was(
 async def test_syncers_share_a_job_and_survive_one_of_them(
     environment: Mapping[str, str], services: Services, sandbox: Sandbox
 ) -> None:
-    """Three processes: no page fetched twice but those in flight at a kill, and none missed."""
+    """Three processes: only pages in flight at a kill are fetched twice; none missed."""
     sandbox.settings(latency_ms=200)
     name = SeriesName("binance", "perp", "ETH-USDT", "1m")
     bounds = from_ms(START_MS), from_ms(START_MS + 4 * PAGES * PAGE_MS)
@@ -108,7 +108,7 @@ async def test_run_of_a_killed_syncer_is_taken_over(
     sandbox: Sandbox,
     database: psycopg.Connection,
 ) -> None:
-    """Killed in the middle of a run, which another syncer then runs, within 15 seconds."""
+    """Killed in the middle of a run; another syncer runs it within 15 seconds."""
     running = "SELECT count(*) FROM job_runs WHERE job LIKE 'refresh%' AND ended_at IS NULL"
     sandbox.settings(latency_ms=8000)
     async with opened_services(settings, sandbox) as services:
@@ -132,7 +132,7 @@ async def test_run_of_a_killed_syncer_is_taken_over(
 def test_syncer_stops_at_sigterm_and_leaves_its_runs_to_others(
     environment: Mapping[str, str], sandbox: Sandbox, database: psycopg.Connection
 ) -> None:
-    """In the middle of runs: exit code 0 within seconds, and what it had claimed is free."""
+    """In the middle of runs: exit code 0 within seconds, and its claims are free."""
     running = "SELECT count(*) FROM job_runs WHERE job LIKE 'refresh%' AND ended_at IS NULL"
     free = "SELECT count(*) FROM job_runs WHERE ended_at IS NULL AND heartbeat_at = '-infinity'"
     sandbox.settings(latency_ms=8000)

@@ -1,4 +1,4 @@
-"""Many clients, two processes: a page is asked of the exchange once, and every answer is whole."""
+"""Many clients, two processes: one request a page, and every answer whole."""
 
 import asyncio
 import itertools
@@ -41,7 +41,7 @@ WHERE locktype = 'advisory' AND pg_locks.database = (
 def test_overlapping_windows_of_two_processes_cost_each_page_once(
     settings: Settings, sandbox: Sandbox
 ) -> None:
-    """Any windows in any order, from whichever process: requests = canonical pages, exactly."""
+    """Any windows in any order, from either process: requests = canonical pages."""
     names = iter(_symbols(sandbox))
     bounds = st.integers(0, PAGES * 499)
     windows = st.lists(st.tuples(bounds, bounds, st.booleans()), min_size=1, max_size=25)
@@ -249,7 +249,7 @@ async def test_saturation_is_told_at_once(settings: Settings, sandbox: Sandbox) 
 async def test_exchange_that_is_down_is_not_asked_for_every_page(
     settings: Settings, sandbox: Sandbox
 ) -> None:
-    """After the first page's attempts all who wait give up the pages that were not begun."""
+    """After the first page's attempts all waiters give up the pages not yet begun."""
     async with serving(settings, sandbox) as client:
         await _ask(client, "BTC-USDT", -499, 0)
         sandbox.clear()

@@ -1,4 +1,4 @@
-"""The database goes away under load and comes back: typed refusals meanwhile, answers after."""
+"""The database goes away under load: typed refusals meanwhile, answers after."""
 
 import asyncio
 import itertools
@@ -33,7 +33,7 @@ _Verdict: TypeAlias = tuple[int, str | None]
 async def test_database_restarted_under_load(
     server: Server, settings: Settings, sandbox: Sandbox, tmp_path: Path
 ) -> None:
-    """503 `store_unavailable` while it is away, 200 within five seconds, no connection leaked."""
+    """503 `store_unavailable` while it is away, 200 within five seconds, no leak."""
     kind = "timescaledb" if server.has_timescaledb else "plain"
     async with AsyncExitStack() as stack:
         gate = await stack.enter_async_context(_gate())
@@ -86,7 +86,7 @@ class _Restartable:
 
 @asynccontextmanager
 async def _load(client: httpx.AsyncClient) -> AsyncGenerator[list[tuple[float, _Verdict]]]:
-    """Ask on and on, for what is stored and for what is not; note when which verdict came."""
+    """Ask repeatedly for stored and for other windows; note each verdict's time."""
     seen: list[tuple[float, _Verdict]] = []
     cold, stopping = itertools.count(1), asyncio.Event()
 
@@ -119,7 +119,7 @@ def _page(number: int) -> dict[str, int]:
 
 
 class _Gate:
-    """A fixed address in front of a server whose port changes when it is started again."""
+    """A fixed address in front of a server whose port changes with each start."""
 
     behind = 0
     port = 0

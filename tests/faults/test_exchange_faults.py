@@ -93,7 +93,7 @@ async def test_lasting_fault_is_an_error_and_the_next_request_is_right(
     fault: str,
     expected: tuple[int, str],
 ) -> None:
-    """Every attempt fails: an error, nothing stored, nothing covered; without the fault all is."""
+    """Every attempt fails: an error, nothing stored; all is, without the fault."""
     sandbox.fault(fault, times=4)
     failed = await client.get(PATH, params=WINDOW)
     attempts = [entry["fault"] for entry in sandbox.candle_requests()]
@@ -131,7 +131,7 @@ async def test_refusal_is_passed_on_with_its_time_and_obeyed(
 async def test_wrong_row_costs_its_slot_only_and_is_asked_for_again(
     client: httpx.AsyncClient, sandbox: Sandbox, database: psycopg.Connection, fault: str
 ) -> None:
-    """502 that names the row; the good ones are stored, the bad one is remembered and refetched."""
+    """502 names the row; good ones are stored, the bad one is recorded and refetched."""
     sandbox.fault(fault)
     failed = await client.get(PATH, params=WINDOW)
     rejected = database.execute("SELECT slot, reason FROM rejected_rows").fetchall()
@@ -156,7 +156,7 @@ async def test_wrong_row_costs_its_slot_only_and_is_asked_for_again(
 async def test_failed_page_leaves_the_others_stored(
     client: httpx.AsyncClient, sandbox: Sandbox, database: psycopg.Connection
 ) -> None:
-    """Of three pages one can't be had: an error, but the next request asks for that one only."""
+    """One of three pages can't be had: an error; the next request asks for it alone."""
     window = {"start": START_MS, "end": START_MS + 3 * PAGE_MS}
     sandbox.fault("server_error", times=4, startTime=START_MS + PAGE_MS)
     failed = await client.get(PATH, params=window)
@@ -222,7 +222,7 @@ def _assert_complete(answer: httpx.Response, sandbox: Sandbox) -> None:
 
 
 def _assert_stored(database: psycopg.Connection, sandbox: Sandbox, window: dict[str, int]) -> None:
-    """The store equals the exchange in the window, claims all of it, and nothing lies outside."""
+    """The store equals the exchange in the window, covers it, and holds nothing else."""
     assert _covered(database, window) == [(window["start"], window["end"])]
     assert _stored(database, window) == _truth(sandbox, window)
     assert database.execute(_OUTSIDE_COVERAGE).fetchone() == (0,)

@@ -1,4 +1,4 @@
-"""Every fault on every exchange: what is answered, stored and remembered, and what comes next.
+"""Each fault on each exchange: the answer, the store, and the request after it.
 
 The outcome must not depend on the exchange; it is the table in `docs/faults.md`.
 """
@@ -169,7 +169,7 @@ EACH_EXCHANGE = [pytest.param(each, id=each.name) for each in EXCHANGES]
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A fault that hits one page's first request, or every one, and how it is asked for."""
+    """A fault of a page's first request, or of every one, and how it is set."""
 
     fault: str
     hits: int = 1

@@ -43,7 +43,7 @@ def test_api_killed_in_the_middle_of_a_fill_claims_only_what_is_there(
     sandbox: Sandbox,
     database: psycopg.Connection,
 ) -> None:
-    """SIGKILL between pages, then another process: the same question, a complete answer."""
+    """SIGKILL between pages, then another process: same request, complete answer."""
     headers = {"Authorization": f"Bearer {token_of(settings)}"}
     sandbox.settings(latency_ms=300)
     with running_api(environment) as (process, url), _asking(url, headers):

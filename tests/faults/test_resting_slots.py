@@ -50,7 +50,7 @@ def pass_time(database: psycopg.Connection, seconds: float) -> int:
 async def test_wrong_slot_is_asked_for_at_once_then_after_a_minute_doubling_up_to_an_hour(
     client: httpx.AsyncClient, sandbox: Sandbox, database: psycopg.Connection
 ) -> None:
-    """While it rests the answer is the same error, at no cost; other slots don't suffer."""
+    """While it rests the answer is the same error, at no cost; other slots are served."""
     sandbox.fault("ohlc_violation", times=100)
     first, second, third = [await asked(client, sandbox) for _ in range(3)]
     pauses: list[tuple[int, list[int], list[int]]] = []

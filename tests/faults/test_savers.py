@@ -39,7 +39,7 @@ def series_id(database: psycopg.Connection) -> int:
 async def test_two_savers_of_one_page_write_it_once(
     settings: Settings, sandbox: Sandbox, database: psycopg.Connection, series_id: int
 ) -> None:
-    """Of two processes with the same page one writes it, the other nothing; neither fails."""
+    """Two processes with the same page: one writes it, the other nothing; no error."""
     window = Window(START, START + _PAGE)
     async with (
         opened_services(settings, sandbox) as one,
@@ -86,7 +86,7 @@ async def test_saver_that_fails_leaves_neither_rows_nor_coverage(
 async def test_writers_that_create_chunks_do_not_deadlock(
     services: Services, database: psycopg.Connection
 ) -> None:
-    """Eight writers of eight series, each into new chunks in an order of its own: all succeed."""
+    """Eight writers of eight series, each into new chunks in its own order."""
     windows = [Window(at, at + _PAGE) for at in (START + timedelta(days=91 * n) for n in range(12))]
     series = [_add_series(database, f"{n}x") for n in range(_WRITERS)]
     saves = [
@@ -118,7 +118,7 @@ async def test_writers_of_one_series_do_not_deadlock(
 async def test_pages_of_one_process_that_come_together_share_transactions(
     services: Services, database: psycopg.Connection
 ) -> None:
-    """Writers of many pages of many series, each in an order of its own: nothing is lost, doubled.
+    """Writers of many pages of many series, in different orders: no loss, no doubles.
 
     What is saved while a transaction is under way goes with the next one: series and chunks are
     locked in one order whatever comes together, so that no session waits in a circle.
@@ -159,7 +159,7 @@ async def test_save_that_fails_does_not_take_others_with_it(
 async def test_rejected_rows_of_two_processes_do_not_deadlock(
     services: Services, database: psycopg.Connection
 ) -> None:
-    """Each saves a window of one series and a refused row of another: the other way round."""
+    """Each saves a window of one series and a refused row of the other's."""
     first, second = (_add_series(database, f"{n}x") for n in range(2))
     window, row = Window(START, START + _SLOT), RejectedRow(START, "row", "why")
     one, other, *_ = _stores(services)

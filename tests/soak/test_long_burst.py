@@ -20,7 +20,7 @@ BLOCKS = 20
 async def test_two_processes_stay_within_the_limit_for_minutes(
     settings: Settings, sandbox: Sandbox
 ) -> None:
-    """Two thousand pages, 4,000 weight at 2,400 a minute: all complete, and not one refusal."""
+    """Two thousand pages, 4,000 weight at 2,400 a minute: all complete, no refusal."""
     sandbox.settings(limits="on")
     patient = settings.model_copy(
         update={"fetch_deadline_seconds": 300.0, "request_deadline_seconds": 300.0}

@@ -18,7 +18,7 @@ LATE_MS = 4_000
 async def test_every_second_the_newest_candle_is_closed_and_soon_there(
     client: httpx.AsyncClient, sandbox: Sandbox
 ) -> None:
-    """Never a forming candle; a closed one within seconds, provisional first, settled after."""
+    """Never a forming candle; closed ones in seconds, provisional first, then settled."""
     until = time.time() + SECONDS
     seen: dict[int, list[int]] = {}
     rows: dict[int, list[float]] = {}

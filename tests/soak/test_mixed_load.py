@@ -121,7 +121,7 @@ class _Load:
 async def test_memory_stays_level_under_mixed_load(
     settings: Settings, sandbox: Sandbox, database: psycopg.Connection
 ) -> None:
-    """Resident memory after warm-up, connections and locks; the times of hits are printed."""
+    """Resident memory after warm-up, connections, locks; prints the times of hits."""
     headers = {"Authorization": f"Bearer {token_of(settings)}"}
     # What is kept on purpose is kept small, so that it is full before the measurement begins.
     environment = {**environment_of(settings, sandbox), "MDP_BLOCK_MEMORY_MB": "32"}

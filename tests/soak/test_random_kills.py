@@ -1,4 +1,4 @@
-"""Thirty SIGKILLs at random moments of fills, then one pass: nothing lost, nothing false."""
+"""Thirty SIGKILLs at random moments of fills, then one pass: none lost or false."""
 
 import random
 import subprocess

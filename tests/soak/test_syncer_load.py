@@ -99,7 +99,7 @@ async def test_top_of_the_minute_with_many_hot_series(
 
 
 def _chosen(sandbox: Sandbox) -> dict[str, list[str]]:
-    """Choose as many symbols as wanted; not PURR, whose quiet minutes are published late."""
+    """Choose as many symbols as wanted; not PURR, whose quiet minutes come late."""
     listed = {
         "binance": [
             each["symbol"]
@@ -126,7 +126,7 @@ def _are_all_there(look: psycopg.Cursor[dict[str, Any]]) -> bool:
 
 
 def _expected(sandbox: Sandbox, series: Mapping[str, Any], runs: Rows) -> datetime:
-    """Tell how far the last run has to have come: to its end, or to what may only be late.
+    """Give the time the last run has to reach: its end, or the first late slot.
 
     Where slots may be empty, that is the first absent candle of the last four minutes.
     """
@@ -171,7 +171,7 @@ async def _asking(
 
 
 def _warmed(requests: Rows, exchange: str) -> list[tuple[str, int, int]]:
-    """Give symbol, open time and moment (epoch ms) of each request for a newest 1m candle."""
+    """Give symbol, open time, moment (epoch ms) of requests for a newest 1m candle."""
     asked = [
         (*_newest_asked(each), each["at"]) for each in requests if each["exchange"] == exchange
     ]
@@ -179,7 +179,7 @@ def _warmed(requests: Rows, exchange: str) -> list[tuple[str, int, int]]:
 
 
 def _newest_asked(request: Mapping[str, Any]) -> tuple[str, int]:
-    """Give symbol and last open time (epoch ms) of a request for 1m candles; 0 of any other."""
+    """Give symbol and last open time (epoch ms) of a 1m request; 0 of any other."""
     params = request["params"]
     req: Mapping[str, Any] = params.get("req", {})
     if params.get("interval") == "1m" and "endTime" in params:
@@ -217,7 +217,7 @@ def _by_candle(warmed: list[tuple[str, int, int]]) -> dict[int, list[int]]:
 async def test_keeper_loses_nothing_in_a_week(
     settings: Settings, database: psycopg.Connection
 ) -> None:
-    """Two coins and two intervals; the exchange forgets a minute's candle after three days."""
+    """Two coins, two intervals; the exchange forgets minutes after three days."""
     clock = Clock.starting_at(Clock()(), 5000.0)
     begun, week = clock(), timedelta(days=7)
     changed = settings.model_copy(update={"clock": clock, "keep": "hyperliquid:BTC,ETH:1m,1h"})

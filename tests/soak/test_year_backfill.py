@@ -1,4 +1,4 @@
-"""A year of three symbols, killed again and again; minutes, for the budget is kept."""
+"""A year of three symbols, killed repeatedly; takes minutes, for the budget holds."""
 
 import json
 import os
@@ -43,7 +43,7 @@ SELECT native, coverage::text FROM series JOIN symbols ON symbols.id = symbol_id
 def test_year_that_was_killed_at_random_equals_one_filled_in_peace(
     server: Server, settings: Settings, sandbox: Sandbox
 ) -> None:
-    """Pages: as few as can be, and those in flight at the kills; what was told is what was spent.
+    """As few pages as possible, plus those in flight at kills; spent as announced.
 
     The dry run's weight is compared with what the exchange says was used of its limit.
     """

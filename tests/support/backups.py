@@ -1,4 +1,4 @@
-"""Backups, taken with the commands of docs/backup.md, and servers that run on them."""
+"""Backups by the commands of docs/backup.md, and servers that run on them."""
 
 import contextlib
 import os
@@ -43,7 +43,7 @@ class SecondServer:
 
     @contextlib.contextmanager
     def frozen(self, url: str) -> Generator[None]:
-        """Have all its processes stand still: its connections stay open, and nothing answers."""
+        """Stop all its processes: its connections stay open, and nothing answers."""
         with psycopg.connect(self.url(url)) as connection:
             found = connection.execute("SELECT pid FROM pg_stat_activity").fetchall()
         postmaster = int((self.cluster.data / "postmaster.pid").read_text().split()[0])
@@ -74,7 +74,7 @@ def commands_by_heading(page: Path) -> dict[str, list[str]]:
 
 
 def content_of(url: str) -> dict[str, list[str]]:
-    """Give every row of every table of ours, as text, but for the number that a restore changes."""
+    """Give all rows of all our tables as text, without the number a restore changes."""
     with psycopg.connect(url) as connection:
         connection.execute("SET timezone = 'UTC'")
         return {
@@ -100,7 +100,7 @@ def store_number(url: str) -> int:
 
 
 def programs_of(server: Server) -> Path:
-    """Give the folder of a server's programs, or skip where they are not on this machine."""
+    """Give the folder of a server's programs; skip where this machine has none."""
     if server.bin_dir is None:
         pytest.skip("the server's programs are not on this machine")
     return server.bin_dir
@@ -108,7 +108,7 @@ def programs_of(server: Server) -> Path:
 
 @contextlib.contextmanager
 def base_backup(server: Server, commands: str) -> Generator[Cluster]:
-    """Run the commands that take a backup of all of a server's files, as the server's account."""
+    """Back up all of a server's files by the documented commands, as its account."""
     bin_dir = programs_of(server)
     account = server_account([])
     programs = find_programs("plain" if server.kind == "plain" else "timescaledb", None, account)

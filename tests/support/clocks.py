@@ -11,5 +11,5 @@ def standing_clock(shown: datetime) -> Clock:
 
 
 def advance(clock: Clock, seconds: float) -> None:
-    """Move a clock, whoever holds it: the services and the sandbox see the new time at once."""
+    """Move the clock of services and sandbox together: both see the new time at once."""
     object.__setattr__(clock, "shown", clock.shown + timedelta(seconds=seconds))

@@ -1,4 +1,4 @@
-"""Compose programs: the machine's own, and those of Debian's packages, unpacked and kept."""
+"""Compose programs: the machine's, and those of Debian's packages, unpacked."""
 
 import os
 import platform

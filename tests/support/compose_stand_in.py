@@ -1,4 +1,4 @@
-"""A database like that of the compose file, and a `docker` for the commands of the pages.
+"""A database like the compose file's, and a `docker` for the pages' commands.
 
 The image's pg_hba.conf trusts clients inside the container, for replication too, and lets others
 in with a password, but to no replication. Here the inside is the socket, and TCP is the others.
@@ -81,7 +81,7 @@ class ComposeStand:
 
 @contextlib.contextmanager
 def compose_stand(server: Server, more: Mapping[str, str]) -> Generator[ComposeStand]:
-    """Have a server as the image's, with the owner's empty database; it ends with the context.
+    """Have a server like the image's, with the owner's empty database, in a context.
 
     Args:
         server: Of the kind of the image's: its programs are used.
@@ -119,7 +119,7 @@ def _control(cluster: Cluster, stand: ComposeStand) -> list[str]:
 
 
 def _prepare(stand: ComposeStand, cluster: Cluster) -> None:
-    """Do what the image does to a new server: the owner, its database, the extension in both."""
+    """Set up a new server as the image does: owner, database, extension in both."""
     password = stand.env["POSTGRES_PASSWORD"]
     socket = f"host={stand.folder / 'socket'} port={stand.port}"
     for database, statement in [
@@ -164,7 +164,7 @@ def _write(stand: ComposeStand, cluster: Cluster, bin_dir: Path, control: list[s
 
 
 def _of_compose(stand: ComposeStand) -> dict[str, object]:
-    """Give what the compose file says of each service, with the database's address of here."""
+    """Give what the compose file says of each service, with the local database URL."""
     (stand.folder / ".env").write_text("".join(f"{k}={v}\n" for k, v in stand.env.items()))
     files = [
         "--file",

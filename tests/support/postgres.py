@@ -45,7 +45,7 @@ class Server:
 
     @property
     def has_timescaledb(self) -> bool:
-        """Whether `candles` is a hypertable there."""
+        """Tell if `candles` is a hypertable there."""
         return self.kind != "plain"
 
     @contextmanager
@@ -60,7 +60,7 @@ class Server:
             self._administer(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
 
     def close_template(self) -> None:
-        """Close the copied database to sessions: TimescaleDB's scheduler would block copies."""
+        """Close the copied database to sessions: TimescaleDB's scheduler blocks copies."""
         name = _database_of(self.url)
         closed = sql.SQL("ALTER DATABASE {} WITH ALLOW_CONNECTIONS false")
         self._administer(closed.format(sql.Identifier(name)))

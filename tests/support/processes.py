@@ -1,4 +1,4 @@
-"""The service as processes of its own, for tests that kill it, load it or let it share the work."""
+"""The service in separate processes, for tests that kill, load or share it."""
 
 import os
 import subprocess

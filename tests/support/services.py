@@ -27,7 +27,7 @@ def checked_out(services: Services) -> int:
 async def opened_services(
     settings: Settings, sandbox: Sandbox, **exchange: float
 ) -> AsyncGenerator[Services]:
-    """Open the services on the sandbox's exchanges; check that they return each connection.
+    """Open the services on the sandbox; check that they return each connection.
 
     Args:
         settings: Of the services.

@@ -1,4 +1,4 @@
-"""Run as a program: `docker` for the commands of the pages, where there is no engine.
+"""Run as a program: `docker` for the pages' commands, where no engine is.
 
 What compose would run in a container is run here, with the environment that the compose file gives
 it. What is not known here ends with an error: the pages use nothing else.
@@ -53,7 +53,7 @@ def _unknown(words: Sequence[str]) -> int:
 
 
 def _in_database(stand: Mapping[str, Any], command: Sequence[str]) -> int:
-    """Run a command as in the database's container: it has the socket and its programs."""
+    """Run a command as in the database's container, with its socket and programs."""
     given = {"PGHOST": stand["socket"], "PGPORT": stand["port"], "PGDATA": stand["data"]}
     path = f"{stand['bin_dir']}:{os.defpath}"
     return _call([word.replace(_DATA, stand["data"]) for word in command], {**given, "PATH": path})

@@ -145,7 +145,7 @@ def a_row(time: int, **changed: float) -> Row:
 
 
 def bits(number: float) -> bytes:
-    """Give the eight bytes of a float64: NaN equals NaN, and zero differs from minus zero."""
+    """Give the bytes of a float64: NaN equals NaN, zero differs from minus zero."""
     return struct.pack(">d", number)
 
 

@@ -19,7 +19,7 @@ async def eventually(holds: Callable[[], bool], *, seconds: float = _PATIENCE_SE
 
 
 def wait_until(holds: Callable[[], bool], *, or_tell: Callable[[], str] | None = None) -> None:
-    """Wait as `eventually`, outside an event loop; a failure ends with the text of `or_tell`."""
+    """Wait as `eventually`, outside an event loop; a failure ends with `or_tell`."""
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while not holds():
         assert time.monotonic() < deadline, _never(holds) + (or_tell() if or_tell else "")

@@ -174,7 +174,7 @@ def test_time_is_real_by_default() -> None:
 def test_secret_that_anybody_could_guess_is_refused(
     monkeypatch: pytest.MonkeyPatch, name: str, secret: str
 ) -> None:
-    """Short ones, placeholders, and what only looks long; the error names the variable."""
+    """Short ones, placeholders, and seemingly long ones; the error names the variable."""
     monkeypatch.setenv(name, secret)
 
     with pytest.raises(ValidationError, match=rf"(?i){name.removeprefix('MDP_')}"):

@@ -69,7 +69,7 @@ async def test_token_that_proves_nothing_is_refused(
     sandbox: Sandbox,
     subtests: pytest.Subtests,
 ) -> None:
-    """401 with a code and WWW-Authenticate, whatever is wrong; nothing is asked of an exchange."""
+    """401 with a code and WWW-Authenticate for each fault; no exchange is asked."""
     for name, token in _bad_tokens(claims, settings).items():
         with subtests.test(name):
             answer = await _ask(stranger, token)
@@ -143,7 +143,7 @@ async def test_token_in_the_query_is_no_token(
 async def test_wrong_scope_is_forbidden(
     stranger: httpx.AsyncClient, token: Callable[..., str], subtests: pytest.Subtests
 ) -> None:
-    """A good token for something else: 403, and the text names the scope that it lacks."""
+    """A good token for something else: 403, and the text names the missing scope."""
     for scope in ("meta:read", "admin", "candles:write", "candles:reader", "CANDLES:READ"):
         with subtests.test(scope):
             answer = await _ask(stranger, token(scope))
@@ -204,7 +204,7 @@ async def test_every_route_but_the_public_ones_refuses_strangers(
 
 
 async def test_documentation_needs_nobody_else(client: httpx.AsyncClient) -> None:
-    """`/docs` loads its script and style from here, and they are there without a token."""
+    """`/docs` loads its script and style from here; they need no token."""
     page = await client.get("/docs", headers={"Authorization": ""})
     assets = re.findall(r'(?:src|href)="([^"]+)"', page.text)
 
@@ -220,7 +220,7 @@ def test_public_paths_are_three() -> None:
 
 
 async def test_public_paths_answer_strangers(stranger: httpx.AsyncClient) -> None:
-    """A load balancer and a reader of the documentation need no token, nor can one hurt."""
+    """A load balancer and a reader of the documentation need no token."""
     for path in sorted(PUBLIC_PATHS):
         assert (await stranger.get(path)).status_code == 200
         answer = await stranger.get(path, headers={"Authorization": "Bearer nonsense"})
@@ -237,7 +237,7 @@ async def test_unknown_path_is_not_found(stranger: httpx.AsyncClient) -> None:
 async def test_both_secrets_are_good_during_a_rotation_and_a_retired_one_is_not(
     settings: Settings, sandbox: Sandbox, claims: dict[str, Any]
 ) -> None:
-    """Tokens of the new and of the previous secret are let in, those of an older one are not."""
+    """Tokens of the new and the previous secret are let in, older ones are not."""
     new, previous, retired = (secrets.token_hex(32) for _ in range(3))
     changes = {"jwt_secret": SecretStr(new), "jwt_previous_secret": SecretStr(previous)}
     rotated = settings.model_copy(update=changes)
@@ -288,14 +288,14 @@ async def test_rs256_token_is_refused_where_a_secret_is_set(
 
 
 def test_serving_without_a_key_is_refused(settings: Settings) -> None:
-    """No secret, or no public key for the algorithm that is set: it does not even start."""
+    """No secret, or no public key for the algorithm that is set: no start."""
     for changes in ({"jwt_secret": None}, {"jwt_algorithm": "RS256", "jwt_public_key": None}):
         with pytest.raises(MissingKey):
             TokenVerifier(settings.model_copy(update=changes))
 
 
 def _routes(routes: Sequence[BaseRoute]) -> Iterator[tuple[str, str]]:
-    """Give the path and method of every route, whether or not the interface describes it."""
+    """Give path and method of every route, described by the interface or not."""
     for route in routes:
         inner: APIRouter | None = getattr(route, "original_router", None)
         if inner is not None:
@@ -307,7 +307,7 @@ def _routes(routes: Sequence[BaseRoute]) -> Iterator[tuple[str, str]]:
 
 
 def _is_of_documentation(route: BaseRoute) -> bool:
-    """Tell the script and the style of `/docs`, which come with a library, without a token."""
+    """Load the script and the style of `/docs`, files of a library, without a token."""
     return (
         isinstance(route, Mount)
         and isinstance(route.app, StaticFiles)

@@ -1,4 +1,4 @@
-"""Clients of every kind: slow, leaving, broken off; and nothing that makes others wait."""
+"""Clients of all kinds: slow, leaving, broken off; none makes the others wait."""
 
 import asyncio
 import logging
@@ -110,7 +110,7 @@ async def test_answer_that_fails_on_its_way_does_not_end_cleanly(
     database: psycopg.Connection,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Half of it is sent when the rest is replaced: no client must take that for the whole.
+    """Half of it is sent when the rest is replaced: no client may take it for whole.
 
     It happens as it should: the log warns of it, in one line, and speaks of no mistake.
     """
@@ -155,7 +155,7 @@ async def test_head_of_a_long_answer_is_not_written(services: Services, settings
 
 @contextmanager
 def _watchdog() -> Generator[list[tuple[float, str]]]:
-    """List the CPU seconds of every callback of the event loop that took much, and which it was.
+    """List the CPU seconds of each costly callback of the event loop, by callback.
 
     CPU time, since on a busy machine any callback may be kept waiting.
     """
@@ -203,7 +203,7 @@ async def test_nothing_blocks_the_event_loop(settings: Settings, services: Servi
 async def test_nothing_else_blocks_the_event_loop(
     settings: Settings, services: Services, database: psycopg.Connection
 ) -> None:
-    """Coverage whose every slot is another window than the next, long lists, a plan for all."""
+    """Coverage that changes at every slot, long lists, a plan for all."""
     window = bounds_of(await fill(services, 100_000))
     database.execute("DELETE FROM candles WHERE extract(minute FROM time)::int % 2 = 0")
     every = {"exchange": "binance", "market_type": "perp", "symbols": ["*"], "intervals": ["1h"]}

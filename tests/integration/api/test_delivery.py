@@ -1,4 +1,4 @@
-"""Answers on their way: in every form, from every cache, before and after a repair."""
+"""Answers on their way: in each form, from each cache, before and after a repair."""
 
 import asyncio
 import logging
@@ -150,7 +150,7 @@ async def test_answer_at_the_live_edge_must_be_asked_for_again(client: httpx.Asy
 async def test_repair_elsewhere_shows_in_the_next_answer_from_every_cache(
     settings: Settings, sandbox: Sandbox, database: psycopg.Connection
 ) -> None:
-    """One process has wrong numbers in its memory and its client a tag; another one repairs."""
+    """One process caches wrong numbers, its client a tag; another process repairs."""
     async with (
         opened_services(settings, sandbox) as one,
         opened_services(settings, sandbox) as other,
@@ -184,7 +184,7 @@ async def test_repair_elsewhere_shows_in_the_next_answer_from_every_cache(
 async def test_repair_of_the_newest_candle_shows_in_latest(
     services: Services, client: httpx.AsyncClient, sandbox: Sandbox, database: psycopg.Connection
 ) -> None:
-    """While it is in hand the exchange isn't asked; what was repaired is not in hand any more."""
+    """While cached the exchange isn't asked; repaired rows are cached no more."""
     first = (await client.get(_LATEST)).json()
     sandbox.clear()
     again = (await client.get(_LATEST)).json()
@@ -214,7 +214,7 @@ async def test_repair_replaces_nothing_where_the_exchange_says_the_same(
 async def test_repair_between_look_and_rows_costs_no_error(
     client: httpx.AsyncClient, database: psycopg.Connection
 ) -> None:
-    """The rows wait for a lock while the epoch rises: one more look finds what is there now."""
+    """The rows wait for a lock while the epoch rises: one more read finds new ones."""
     await client.get(BTC, params=DAY)
     with database.transaction():
         database.execute("LOCK TABLE candles IN ACCESS EXCLUSIVE MODE")

@@ -43,7 +43,7 @@ def _is_query(line: str) -> bool:
 def _counted(
     services: Services, folder: Path, counts: Callable[[str], bool]
 ) -> Generator[list[int]]:
-    """Count what goes to Postgres on the connections that there are; with others, nothing fits."""
+    """Count statements on the connections in use; no other connection is needed."""
     pool: Any = services.database._pool  # noqa: SLF001 - there is no other way in
     filler: Any = services.markets["binance", "perp"].filler
     claims = filler._claims._connection._connection  # noqa: SLF001 - there is no other way in
@@ -70,7 +70,7 @@ def _round_trips(services: Services, folder: Path) -> AbstractContextManager[lis
 async def _cheapest(
     services: Services, folder: Path, ask: Callable[[], Awaitable[httpx.Response]]
 ) -> tuple[int, httpx.Response]:
-    """Ask three times and count the round trips of the cheapest: timers use the database too."""
+    """Ask three times, count the round trips of the cheapest: timers use the database."""
     asked: list[tuple[int, httpx.Response]] = []
     for _ in range(3):
         with _round_trips(services, folder) as counted:

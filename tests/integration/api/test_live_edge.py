@@ -82,7 +82,7 @@ async def test_candle_is_returned_once_closed_and_stored_once_settled(
     newest: int,
     settled_until: int,
 ) -> None:
-    """Minutes from noon: the newest candle returned, where finality ends, and what is stored."""
+    """Minutes from noon: the newest candle, where finality ends, the stored rows."""
     async with _at(_standing(clock_ms), settings) as (client, sandbox):
         body = (await client.get(PATH, params={"limit": 5})).json()
         settled = (await client.get(PATH, params={"limit": 5, "settled": True})).json()
@@ -145,7 +145,7 @@ async def test_window_that_begins_inside_a_kept_tail_holds_its_own_rows_only(
 async def test_tail_is_asked_for_every_two_seconds_at_most_whoever_asks(
     settings: Settings,
 ) -> None:
-    """While the newest candle is provisional, many clients cost one request in two seconds."""
+    """While the newest candle is provisional, clients cost one request in two seconds."""
     async with _at(_standing(500), settings) as (client, sandbox):
         await client.get(PATH, params={"limit": 1})
         sandbox.clear()
@@ -161,7 +161,7 @@ async def test_tail_is_asked_for_every_two_seconds_at_most_whoever_asks(
 async def test_late_candle_is_not_taken_for_no_candle(
     settings: Settings, database: psycopg.Connection
 ) -> None:
-    """A settled slot without a row may only be late: it stays uncovered, and comes in time."""
+    """A settled slot without a row may be late: it stays uncovered, and comes in time."""
     async with _at(_standing(10_000), settings) as (client, sandbox):
         sandbox.fault("late_candle", seconds=1, endTime=NOON_MS - 1)
         early = (await client.get(PATH, params={"limit": 3})).json()
@@ -179,7 +179,7 @@ async def test_late_candle_is_not_taken_for_no_candle(
 async def test_forming_candle_is_never_returned_and_never_stored(
     settings: Settings, database: psycopg.Connection
 ) -> None:
-    """At every second of three minutes: only closed candles, first provisional, then settled."""
+    """At each second of three minutes: only closed candles, provisional, then settled."""
     clock = Clock.starting_at(NOON, _SPEED)
     async with _at(clock, settings, settle_seconds=_SETTLE_MS / 1000) as (client, sandbox):
         looks = [look async for look in _looks(client, database, clock)]
@@ -203,7 +203,7 @@ async def test_forming_candle_is_never_returned_and_never_stored(
 
 
 def _assert_provisional_then_settled(looks: list[Look]) -> None:
-    """Each candle that closed meanwhile was first to be had provisionally, then for good."""
+    """Each candle that closed meanwhile came provisionally first, then for good."""
     closed = {int(look.rows[-1][0]) for look in looks if look.rows[-1][0] >= NOON_MS}
     for open_ms in sorted(closed)[:-1]:
         shown = [look for look in looks if any(row[0] == open_ms for row in look.rows)]
@@ -238,7 +238,7 @@ def _floor(ms: int) -> int:
 async def test_forming_candle_that_can_not_be_had_is_asked_for_once(
     settings: Settings, sandbox: Sandbox
 ) -> None:
-    """Whoever asks within the seconds that it is shared for is told the same; then all is well."""
+    """Requests in the seconds that it is shared get the same error; then all is well."""
     path = PATH.replace("/candles", "/latest")
     async with serving(settings, sandbox) as client:
         await client.get(PATH, params={"limit": 1})

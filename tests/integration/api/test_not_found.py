@@ -71,7 +71,7 @@ def _transport_errors(kind: type[httpx.RequestError]) -> list[type[httpx.Request
 async def test_every_transport_error_becomes_one_of_ours(
     services: Services, subtests: pytest.Subtests
 ) -> None:
-    """However a connection breaks, callers see that the exchange is unavailable, and the cause."""
+    """However a connection breaks, the answer names the exchange and the cause."""
     for kind in [*_transport_errors(httpx.TransportError), httpx.DecodingError]:
         with subtests.test(kind.__name__):
             with stamina.set_testing(True), pytest.raises(ExchangeUnavailable) as caught:

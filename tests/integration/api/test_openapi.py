@@ -1,4 +1,4 @@
-"""The description of the API against the API: generated requests, every answer checked."""
+"""The description of the API against the API: generated requests, checked answers."""
 
 import os
 import secrets
@@ -74,7 +74,7 @@ def test_every_answer_is_one_that_the_description_tells_of(
     sandbox: Sandbox,
     is_known: bool,  # noqa: FBT001
 ) -> None:
-    """No 500, no status, header, type or body that is not described, whatever is asked."""
+    """No 500, and no status, header, type or body that is not described."""
     secret = secrets.token_hex(32)
     settings = Settings(database_url=database_url, jwt_secret=SecretStr(secret))
     token = issue_token(settings, "tester", frozenset(SCOPES), timedelta(hours=1))
@@ -127,7 +127,7 @@ def operations() -> list[tuple[str, dict[str, Any]]]:
 def test_every_answer_has_a_schema_and_an_example_that_keeps_it(
     name: str, operation: dict[str, Any]
 ) -> None:
-    """Of every status and of every format that has a text; each parameter is explained."""
+    """For every status and each format with a text; each parameter is explained."""
     components = create_app().openapi()["components"]
     assert operation["description"]
     assert all(parameter["description"] for parameter in operation.get("parameters", []))
@@ -151,7 +151,7 @@ def test_formats_that_are_described_are_those_that_are_written() -> None:
 
 
 def test_errors_that_a_stranger_can_meet_are_described_everywhere() -> None:
-    """Whatever a route does, it can be asked wrongly or without a token; most need the store."""
+    """Any route can be asked wrongly or without a token; most need the store."""
     storeless = {"/meta/exchanges", "/meta/intervals"}
     for name, operation in operations():
         path = name.partition(" ")[2]
@@ -168,7 +168,7 @@ def test_every_answer_is_described_with_its_request_id() -> None:
 
 
 def test_only_what_is_public_needs_no_token() -> None:
-    """Programs made from the description send one everywhere else, with the scope that is named."""
+    """Programs made from the description send the token, with the named scope."""
     needed = {name: operation["security"] for name, operation in operations()}
 
     assert needed.pop("get /health") == []

@@ -129,7 +129,7 @@ async def test_late_candle_is_served_when_it_comes_and_settles_by_itself(
 
 
 async def test_request_that_begins_inside_a_tail_shares_it(settings: Settings) -> None:
-    """Two windows within two seconds, the second inside the first one's tail: one request."""
+    """Two windows in two seconds, the second inside the first's provisional part."""
     clock = standing(1)
     told = settings.model_copy(update={"clock": clock})
     path = f"/candles/{SERIES['coinbase']}"

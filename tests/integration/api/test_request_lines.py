@@ -31,7 +31,7 @@ YEAR_WINDOW = "2023-01-01T00:00:00Z/2024-01-01T00:00:00Z"
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A request that fails, perhaps for a fault of the exchange, and what its line says."""
+    """A request that fails, perhaps by a fault of the exchange, and its log line."""
 
     path: str
     code: str
@@ -51,7 +51,7 @@ async def services(settings: Settings, sandbox: Sandbox) -> AsyncGenerator[Servi
 async def client(
     services: Services, caplog: pytest.LogCaptureFixture
 ) -> AsyncGenerator[httpx.AsyncClient]:
-    """A client of services that know the series; its lines are kept, attempts follow at once."""
+    """A client of services that know the series; keeps log lines, retries at once."""
     async with connected(app_of(services), token_of(services.settings)) as connected_client:
         for path in (PATH, "hyperliquid/perp/BTC/1m"):
             await connected_client.get(f"/candles/{path}?limit=1")
@@ -144,7 +144,7 @@ async def test_line_about_the_newest_candle_says_of_what(
 async def test_retry_is_one_warning_that_says_of_what_and_why(
     client: httpx.AsyncClient, sandbox: Sandbox, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Exchange, path without its query, which attempt comes next and when, and the reason."""
+    """Exchange, path without query, number and delay of the attempt, and the reason."""
     sandbox.fault("server_error")
     answer = await client.get(f"/candles/{PATH}?{PAGE}")
     (line,) = lines_about(caplog, "asking the exchange again")

@@ -1,4 +1,4 @@
-"""Versions of windows: a change shows in every answer that holds it, and in no other."""
+"""Versions of windows: a change shows in the answers that hold it, in no other."""
 
 import itertools
 import re
@@ -69,7 +69,7 @@ async def test_version_is_told_by_get_and_head(
 async def test_change_leaves_other_windows_alone(
     client: httpx.AsyncClient, repair: Repair, database: psycopg.Connection
 ) -> None:
-    """The window with the candle gets a new tag; another month's tag and cached rows stay good."""
+    """The window of the candle gets a new tag; another month's tag and rows stay good."""
     april, may = await _get(client, _APRIL), await _get(client, _MAY)
     database.execute(_DIFFER)
     await repair.repair(_QUERY)
@@ -136,7 +136,7 @@ async def test_change_before_the_history_shows(
 async def test_changes_of_neighbours_merge(
     settings: Settings, sandbox: Sandbox, database: psycopg.Connection
 ) -> None:
-    """Rows never touch, and each slot has at least the epoch of its last change, or no row."""
+    """Rows never touch; each slot has its last change's epoch or later, or no row."""
     random = np.random.default_rng(15)
     last = np.zeros(60, np.int64)
     async with opened_services(settings, sandbox) as services:

@@ -29,7 +29,7 @@ XRP = "/candles/binance/perp/XRP-USDT/1m"
 async def test_window_holds_what_the_exchange_has(
     client: httpx.AsyncClient, sandbox: Sandbox
 ) -> None:
-    """Each candle that opens in `[start, end)`, ascending, with the exchange's numbers."""
+    """Each candle that opens in `[start, end)`, ascending, with exchange numbers."""
     end = DAY_MS + 1000 * MINUTE_MS
     body = (await client.get(BTC, params={"start": DAY_MS, "end": end})).json()
 
@@ -44,7 +44,7 @@ async def test_window_holds_what_the_exchange_has(
 async def test_overlapping_window_fetches_only_the_missing_pages(
     client: httpx.AsyncClient, sandbox: Sandbox
 ) -> None:
-    """Of a window of which half is stored only the other half's pages are asked for, once each."""
+    """Of a window half stored only the other half's pages are asked for, once each."""
     first = DAY_MS // PAGE_MS
     half = {"start": first * PAGE_MS + 7 * MINUTE_MS, "end": (first + 4) * PAGE_MS}
     whole = {"start": (first + 2) * PAGE_MS, "end": (first + 7) * PAGE_MS - 9 * MINUTE_MS}
@@ -62,7 +62,7 @@ async def test_overlapping_window_fetches_only_the_missing_pages(
 async def test_stored_islands_are_not_asked_for_again(
     client: httpx.AsyncClient, sandbox: Sandbox
 ) -> None:
-    """Between and around stored pages only the gaps are asked for; the answer is whole."""
+    """Between and around stored pages only gaps are asked for; the answer is whole."""
     first = DAY_MS // PAGE_MS
     for page in (1, 3):
         start = (first + page) * PAGE_MS
@@ -148,7 +148,7 @@ async def test_bounds_off_the_grid_round_up(client: httpx.AsyncClient) -> None:
 
 
 async def test_weeks_and_months_open_on_the_exchange_s_grid(client: httpx.AsyncClient) -> None:
-    """Weeks open on Monday, months on the first, three days where this series has them."""
+    """Weeks open on Monday, months on the first, three days by this series' grid."""
     opens: dict[str, list[int]] = {}
     for interval in ("3d", "1w", "1M"):
         path = f"/candles/binance/perp/BTC-USDT/{interval}"
@@ -185,7 +185,7 @@ _MALFORMED: list[tuple[dict[str, str | int], str, str]] = [
 async def test_malformed_request_is_refused_with_the_reason(
     client: httpx.AsyncClient, sandbox: Sandbox, subtests: pytest.Subtests
 ) -> None:
-    """422 with a stable code and a text that names what is wrong; no exchange is asked."""
+    """422 with a stable code and a text that names the fault; no exchange is asked."""
     for parameters, code, hint in _MALFORMED:
         with subtests.test(str(parameters)[:60]):
             answer = await client.get(BTC, params=parameters)
@@ -231,7 +231,7 @@ _SAME_DAY = [
 async def test_every_way_to_write_a_time_means_the_same(
     client: httpx.AsyncClient, subtests: pytest.Subtests
 ) -> None:
-    """Milliseconds, ISO-8601 with and without a zone, a date alone, a `+` that was not escaped."""
+    """Milliseconds, ISO-8601 with or without a zone, a date, a `+` not escaped."""
     hour = 60 * MINUTE_MS
     for query in _SAME_DAY:
         with subtests.test(query):
@@ -256,7 +256,7 @@ async def test_symbol_is_found_under_each_of_its_names(
 async def test_without_start_the_newest_candles_before_end_are_meant(
     client: httpx.AsyncClient, sandbox: Sandbox, subtests: pytest.Subtests
 ) -> None:
-    """As many as `limit`, 500 by default, ascending up to `end`; only their pages are fetched."""
+    """As many as `limit`, by default 500, ascending up to `end`; only their pages."""
     known: set[int] = set()
     for limit, rows in ((1, 1), (7, 7), (None, 500), (1200, 1200)):
         with subtests.test(limit=limit):
@@ -306,7 +306,7 @@ async def test_following_next_forward_gives_the_whole_once(client: httpx.AsyncCl
 async def test_following_next_backward_gives_the_whole_once(
     client: httpx.AsyncClient, sandbox: Sandbox
 ) -> None:
-    """Without `start` the pages lead back to the very first candle, and there `next` ends."""
+    """Without `start` the pages lead back to the first candle; there `next` ends."""
     born = int(sandbox.candles("BTCUSDT", "1d", 0, IN_HISTORY_MS)[0][0])
     end = born + 400 * 86_400_000
     path = "/candles/binance/perp/BTC-USDT/1d"
@@ -320,7 +320,7 @@ async def test_following_next_backward_gives_the_whole_once(
 async def test_next_keeps_what_was_asked_and_has_an_absolute_end(
     client: httpx.AsyncClient,
 ) -> None:
-    """`next` and the Link header are one absolute path: same fields, bounds that no clock moves."""
+    """`next` and the Link header are one absolute path: same fields, fixed bounds."""
     parameters = {"start": DAY_MS, "limit": 3, "fields": "close"}
     answer = await client.get(BTC, params=parameters)
     path = urlsplit(answer.json()["next"])
@@ -356,7 +356,7 @@ async def test_too_long_a_window_is_refused_before_anything_is_fetched(
 
 
 async def test_fields_choose_columns(client: httpx.AsyncClient) -> None:
-    """Time comes first whatever is asked; the others follow in the order asked, each once."""
+    """Time comes first; other columns follow in the order asked, each once."""
     window = {"start": DAY_MS, "end": DAY_MS + 2 * MINUTE_MS}
     whole = (await client.get(BTC, params=window)).json()
     asked = {**window, "fields": "trades,close,quote_volume,close,time"}
@@ -386,7 +386,7 @@ def _times(body: dict[str, Any]) -> list[int]:
 async def test_coverage_in_detail_is_told_page_by_page(
     services: Services, client: httpx.AsyncClient, database: psycopg.Connection
 ) -> None:
-    """All pages together are the whole window, without holes and without an end amid a slot."""
+    """All pages together are the whole window; no hole, no end amid a slot."""
     window = bounds_of(await fill(services, 25_000))
     database.execute("DELETE FROM candles WHERE extract(minute FROM time)::int % 2 = 0")
     bounds = f"start={window['start']}&end={window['end']}&detail=true"

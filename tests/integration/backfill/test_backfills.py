@@ -72,7 +72,7 @@ def job_request(**changes: object) -> dict[str, object]:
 async def test_large_cold_window_becomes_a_job_and_then_an_answer(
     services: Services, client: httpx.AsyncClient, sandbox: Sandbox
 ) -> None:
-    """202 with an estimate that comes true; at the job's end the same question gets its 200."""
+    """202 with an estimate that comes true; after the job the same request gets 200."""
     async with running_syncer(services):
         accepted = await client.get(PATH, params=WINDOW)
         again = await client.get(PATH, params=WINDOW)
@@ -96,7 +96,7 @@ async def test_large_cold_window_becomes_a_job_and_then_an_answer(
 
 
 async def test_without_a_syncer_nobody_is_promised_anything(client: httpx.AsyncClient) -> None:
-    """503 that says so, for both ways to ask for a job; an estimate can be had all the same."""
+    """503 says so, for both ways to ask for a job; an estimate can be had anyway."""
     asked = await client.get(PATH, params=WINDOW)
     posted = await client.post("/backfills", json=job_request())
     estimated = await client.post("/backfills", json=job_request(dry_run=True))
@@ -110,7 +110,7 @@ async def test_without_a_syncer_nobody_is_promised_anything(client: httpx.AsyncC
 
 
 async def test_health_tells_who_lives(services: Services, client: httpx.AsyncClient) -> None:
-    """The heartbeat while a syncer runs, but not on which machine; none after it has stopped."""
+    """The heartbeat while a syncer runs, without its machine; none after it stopped."""
     async with running_syncer(services) as name:
         answer = await client.get("/health")
         alive = answer.json()["syncer"]
@@ -268,7 +268,7 @@ async def test_what_can_not_be_had_does_not_hold_a_job_up(
 async def test_series_that_the_exchange_refuses_is_given_up_soon(
     services: Services, client: httpx.AsyncClient, sandbox: Sandbox
 ) -> None:
-    """A market that it knows no more: the job fails with its words, after a few chunks of many."""
+    """A market that is gone: the job fails with its words, after a few chunks of many."""
     await services.metadata.directory.refresh(
         services.metadata.directory.adapter("binance", "perp")
     )
@@ -287,7 +287,7 @@ async def test_series_that_the_exchange_refuses_is_given_up_soon(
 async def test_what_the_exchange_forgot_is_named_and_holds_nobody_up(
     services: Services, client: httpx.AsyncClient
 ) -> None:
-    """Hyperliquid: 5,000 candles come and the job is done; what lies before is told apart."""
+    """Hyperliquid: 5,000 candles come and the job is done; older ones are told apart."""
     wanted = {"exchange": "hyperliquid", "symbols": ["ETH"], "intervals": ["1h"]}
     estimated = (await client.post("/backfills", json={**wanted, "dry_run": True})).json()
     async with running_syncer(services):
@@ -358,7 +358,7 @@ HOUR_MS = 60 * MINUTE_MS
 async def test_dry_run_tells_what_is_then_spent(
     services: Services, sandbox: Sandbox, exchange: str
 ) -> None:
-    """Requests and weight of the candles that are then asked for, with some there already."""
+    """Requests and weight of the candles asked for later, with some stored already."""
     market, symbol = {
         "binance": ("perp", "ETH-USDT"),
         "coinbase": ("spot", "BTC-USD"),
@@ -388,7 +388,7 @@ async def test_dry_run_tells_what_is_then_spent(
 
 
 def _slots(entry: dict[str, Any]) -> int | None:
-    """Tell for how many hours' candles a request asked, if for candles; ends are inclusive."""
+    """Tell the hours of candles a request asked for, if any; ends are inclusive."""
     params = entry["params"].get("req", entry["params"])
     if "startTime" in params:
         return (int(params["endTime"]) + 1 - int(params["startTime"])) // HOUR_MS

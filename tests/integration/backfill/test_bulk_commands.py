@@ -1,4 +1,4 @@
-"""`mdp backfill` and `mdp coverage` as they are used: what they print, and how they end."""
+"""`mdp backfill` and `mdp coverage` from outside: output and exit codes."""
 
 import asyncio
 import json
@@ -86,7 +86,7 @@ def run(environment: Mapping[str, str], *arguments: str) -> subprocess.Completed
 
 
 def run_on_terminal(environment: Mapping[str, str], *arguments: str) -> str:
-    """Run a command on a terminal of its own; give all that it wrote there, on any stream."""
+    """Run a command on a terminal of its own; give all its output, on any stream."""
     ours, its = pty.openpty()
     termios.tcsetwinsize(ours, (40, 140))
     with subprocess.Popen(  # noqa: S603 - our own program
@@ -114,7 +114,7 @@ def backfill(*more: str, symbols: str = "ETH-USDT,1000*PEPE*") -> list[str]:
 def test_backfill_plans_fills_and_is_done(
     environment: Mapping[str, str], sandbox: Sandbox, database: psycopg.Connection
 ) -> None:
-    """A dry run asks for no candle; the run gets all and says so; then coverage shows it."""
+    """A dry run asks for no candle; the run gets all and says so; coverage shows it."""
     planned = run(environment, *backfill("--dry-run"))
     asked = sandbox.candle_requests()
     filled = run(environment, *backfill("--json", "--newest-first"))
@@ -167,7 +167,7 @@ def _form(line: str) -> str:
 def test_backfill_that_did_not_get_all_says_so(
     environment: Mapping[str, str], sandbox: Sandbox
 ) -> None:
-    """A wrong row and a history that was forgotten: exit code 1, and what is missing by name."""
+    """A wrong row and a forgotten history: exit code 1, the missing windows by name."""
     sandbox.fault("ohlc_violation", times=1000, startTime=str(START_MS))
     wrong = run(environment, *backfill(symbols="ETH-USDT"))
     since = ["hyperliquid", "perp", "ETH", "1h", "--start", "2024-01-01", "--dry-run"]
@@ -202,7 +202,7 @@ def test_all_that_the_exchange_still_has_is_all(environment: Mapping[str, str]) 
 def test_series_that_fails_does_not_keep_the_others_back(
     environment: Mapping[str, str], sandbox: Sandbox
 ) -> None:
-    """One can't be asked where it begins: the other is filled, the code is 1, and it is said."""
+    """One history start can't be found: the other is filled, the code is 1."""
     sandbox.fault("server_error", times=100, symbol="ETHUSDT")
     got = run(environment, *backfill("--json"))
     plan, *_, end = [json.loads(line) for line in got.stdout.splitlines()]
@@ -230,7 +230,7 @@ INSERT INTO series (symbol_id, interval, history_begins) SELECT id, '1m', '2020-
 def test_series_that_the_exchange_refuses_is_given_up_soon(
     environment: Mapping[str, str], sandbox: Sandbox, database: psycopg.Connection
 ) -> None:
-    """After a few chunks of many; all that was asked for is named, with the code of an answer."""
+    """After a few chunks of many; all that was asked for is named, with the code."""
     database.execute(_GONE)
     year = ["--start", "2024-01-01", "--end", "2025-01-01", "--json"]
     got = run(environment, "backfill", "binance", "perp", "GONE-USDT", "1m", *year)
@@ -270,7 +270,7 @@ def test_series_that_was_never_traded_is_named_and_nothing_is_fetched(
 def test_beginning_is_searched_for_no_closer_than_is_asked(
     environment: Mapping[str, str], sandbox: Sandbox
 ) -> None:
-    """A late start: the first day will do, and is asked for once. Without it, to the slot."""
+    """A late start: the first day will do, asked for once. Without it, to the slot."""
     late = ["coinbase", "spot", "AERO-USD", "1m", "--start", "2024-06-01", "--end", "2024-06-02"]
     first = run(environment, "backfill", *late, "--dry-run", "--json")
     days = [entry["params"].get("granularity") for entry in sandbox.requests()]
@@ -342,7 +342,7 @@ async def _planned(services: Services, pages: int) -> PlannedFill:
 async def test_what_is_given_up_while_the_database_is_away_is_named(
     settings: Settings, sandbox: Sandbox, database: psycopg.Connection
 ) -> None:
-    """By what was known last: not what had come by then, and nothing beside the window."""
+    """By the last known state: not by later rows, nothing beside the window."""
     async with opened_services(settings, sandbox) as services:
         planned = await _planned(services, 100)
         filling = _filling(services, planned)
@@ -381,7 +381,7 @@ def _away(database: psycopg.Connection, url: str) -> Generator[None]:
 @pytest.mark.parametrize("server", ["plain"], indirect=True)
 @pytest.mark.usefixtures("sandbox")
 async def test_step_that_brought_something_is_not_fruitless(services: Services) -> None:
-    """Though something was in its way: what it brought shows in what is left to the next."""
+    """Despite an obstacle: its rows show in the remainder of the next."""
     planned = await _planned(services, 30)
     filling, grid = _filling(services, planned), planned.series.grid
     away, end = StoreUnavailable("PoolTimeout"), planned.window.end
@@ -454,7 +454,7 @@ async def test_coverage_counts_the_slots_of_every_interval_in_one_order(
 async def test_coverage_of_a_billion_candles_is_told_at_once(
     services: Services, database: psycopg.Connection
 ) -> None:
-    """Five thousand series of two hundred thousand slots in ten parts, read from coverage."""
+    """Five thousand series of two hundred thousand slots in ten parts, by coverage."""
     database.execute("INSERT INTO exchanges (code, name) VALUES ('binance', 'Binance')")
     database.execute(_FILL, {"series": SERIES})
     begun = time.monotonic()

@@ -78,7 +78,7 @@ async def idle(services: Services) -> AsyncGenerator[None]:
 async def test_window_without_a_closed_candle_is_refused(
     client: httpx.AsyncClient, bounds: dict[str, object]
 ) -> None:
-    """As often as it is asked for, and for a dry run too; what is asked for after it is done."""
+    """As often as asked for, and for a dry run too; later requests come after it."""
     now = {"start": to_ms(Clock()())} if bounds["start"] == "now" else {}
     asked = job_request(**{**bounds, **now})  # type: ignore[arg-type]
     answers = [
@@ -127,7 +127,7 @@ async def test_job_that_is_not_understood_fails_and_the_next_goes_on(
 async def test_job_that_can_not_go_on_lets_others_go_first(
     services: Services, client: httpx.AsyncClient, sandbox: Sandbox
 ) -> None:
-    """The exchange fails for one symbol only: the one queued behind it is done meanwhile."""
+    """The exchange fails for one symbol only: the job behind it is done meanwhile."""
     jobs = [await _made(services, client, symbol) for symbol in ("ETH-USDT", "BTC-USDT")]
     sandbox.fault("server_error", times=100_000, symbol="ETHUSDT")
     async with running_syncer(services):
@@ -149,7 +149,7 @@ async def _made(services: Services, client: httpx.AsyncClient, symbol: str) -> d
 async def test_jobs_are_told_and_cancelled_while_the_exchange_is_away(
     settings: Settings, sandbox: Sandbox, database: psycopg.Connection
 ) -> None:
-    """By a process that never reached it; of a series that is no more all but progress is told."""
+    """By a process that never reached it; of a vanished series all but progress."""
     async with _client_of(settings, sandbox.url) as client:
         jobs = [await posted(client), await posted(client, symbol="BTC-USDT", end=None)]
         strange = await posted(client, symbol="SOL-USDT")
@@ -233,7 +233,7 @@ async def test_series_that_has_no_candle_is_named_beside_the_jobs(
 
 @pytest.mark.usefixtures("idle")
 async def test_what_a_plan_takes_counts_what_is_queued_ahead(client: httpx.AsyncClient) -> None:
-    """Of each series and of all, planned or opened; an open job does not wait for itself."""
+    """Of each series and of all, planned or opened; no job waits for itself."""
     await posted(client, symbol="BTC-USDT", end=START_MS + 100 * PAGE_MS)
     both = job_request(symbols=["ETH-USDT", "SOL-USDT"])
     planned = (await client.post("/backfills", json={**both, "dry_run": True})).json()
@@ -263,7 +263,7 @@ async def test_interval_that_is_named_twice_counts_once(client: httpx.AsyncClien
 async def test_wait_behind_a_job_counts_what_the_exchange_still_has(
     client: httpx.AsyncClient,
 ) -> None:
-    """Hyperliquid: the job ahead asks for years, and takes what five thousand candles take."""
+    """Hyperliquid: the job ahead asks for years, and takes as long as 5,000 candles."""
     asked = {"exchange": "hyperliquid", "market_type": "perp", "intervals": ["1m"]}
     first = await client.post("/backfills", json={**asked, "symbols": ["BTC"]})
     second = await client.post("/backfills", json={**asked, "symbols": ["ETH"]})
@@ -307,7 +307,7 @@ async def test_planning_leaves_users_their_tokens_and_waits_for_its_own(
 async def test_answer_does_not_wait_for_a_limit_that_is_used_up_for_long(
     services: Services, client: httpx.AsyncClient, database: psycopg.Connection
 ) -> None:
-    """Every series is planned: none fails for it, and what was known already is told as ever."""
+    """Every series is planned, none fails for it; known facts are told as ever."""
     await services.metadata.series("hyperliquid", "perp", "ETH", "1h")
     database.execute(_SCARCE.replace("50", "-5000"))
     begun = time.monotonic()
@@ -404,7 +404,7 @@ async def test_wait_behind_a_job_reckons_with_what_is_known_of_its_beginning(
 async def test_job_that_was_narrowed_is_still_the_same_job(
     services: Services, database: psycopg.Connection
 ) -> None:
-    """For who asks again from before the beginning; and of two jobs none gets another's window."""
+    """For a request from before the start; neither job gets the other's window."""
     series = await services.metadata.series("coinbase", "spot", "AERO-USD", "6h")
     now = series.grid.floor(services.settings.clock())
     whole = Window(EARLIEST, now)

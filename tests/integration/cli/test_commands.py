@@ -1,4 +1,4 @@
-"""Commands that can't work say why in a line and end with an exit code; whether a syncer lives."""
+"""Commands that can't work say why in a line, with an exit code; a syncer's life."""
 
 import asyncio
 import os
@@ -111,7 +111,7 @@ def test_bad_selection_stops_the_syncer_alone(database_url: str) -> None:
 
 @one_kind_of_database
 def test_older_schema_is_refused_and_a_later_one_is_not(database_url: str) -> None:
-    """An upgrade begins with the database; the services of the version before go on with it."""
+    """An upgrade begins with the database; services of the old version go on with it."""
     environment = environment_of(database_url)
     revise(database_url, "0001")
     older = mdp(["check"], environment)
@@ -141,7 +141,7 @@ def test_old_code_does_not_upgrade_what_is_newer(database_url: str) -> None:
 async def test_syncer_of_this_host_lives_while_it_runs(
     settings: Settings, sandbox: Sandbox, database: psycopg.Connection
 ) -> None:
-    """By its heartbeat: one that hangs, has left, or is of another host does not count."""
+    """By its heartbeat: a syncer that hangs, has left, or is elsewhere doesn't count."""
     environment = {"DATABASE_URL": settings.database_url}
     before = await asyncio.to_thread(mdp, ["alive"], environment)
     async with opened_services(settings, sandbox) as services:

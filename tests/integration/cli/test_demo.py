@@ -45,7 +45,7 @@ JOIN candles ON series_id = series.id
 
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """A running `mdp demo`, what it says of itself, and the processes that belong to it."""
+    """A running `mdp demo`, its output, and the processes that belong to it."""
 
     process: subprocess.Popen[bytes]
     folder: Path
@@ -137,7 +137,7 @@ def test_another_api_joins_with_the_environment_of_the_first(demo: Demo) -> None
 
 @pytest.mark.parametrize("part", ["syncer", "api"])
 def test_part_that_dies_is_replaced_and_takes_nothing_with_it(demo: Demo, part: str) -> None:
-    """SIGKILL for the syncer, or the API: the others go on, and there is a new one soon."""
+    """SIGKILL for syncer or API: the others go on, and there is a new one soon."""
     (killed,) = _parts(demo, part)
     killed.kill()
 
@@ -158,7 +158,7 @@ def _parts(demo: Demo, command: str) -> list[psutil.Process]:
 
 
 def test_second_demo_of_one_folder_is_refused(demo: Demo, kind: str) -> None:
-    """A folder has one owner: the second one says so, ends, and leaves the first alone."""
+    """A folder has one owner: a second one says so, ends, leaves the first alone."""
     with _mdp(_arguments(demo.folder), {"MDP_LOCAL_DATABASE": kind}) as second:
         assert second.wait(60) == 1
 
@@ -198,7 +198,7 @@ def restarted(demo: Demo, killed: Killed, kind: str) -> Generator[Demo]:
 
 
 def test_killed_demo_starts_again_and_has_lost_nothing(killed: Killed, restarted: Demo) -> None:
-    """After SIGKILL during a fill: what is covered is there, and the rest comes when asked for."""
+    """After SIGKILL amid a fill: covered rows are there, the rest comes on request."""
     window = _window(2, PAGES)
     with psycopg.connect(restarted.ready["database_url"]) as database:
         covered = _number(database)
@@ -220,7 +220,7 @@ def test_killed_demo_leaves_no_process(killed: Killed, restarted: Demo) -> None:
 
 
 def test_sigterm_ends_everything(restarted: Demo) -> None:
-    """A polite end within seconds: exit code 0, no process, no ready.json; the data stay."""
+    """A polite end in seconds: exit code 0, no process, no ready.json; data stay."""
     family = restarted.family()
     assert len(family) >= 4
     restarted.process.send_signal(signal.SIGTERM)
@@ -232,7 +232,7 @@ def test_sigterm_ends_everything(restarted: Demo) -> None:
 
 @contextmanager
 def _demo(folder: Path, kind: str, port: int | None = None) -> Generator[Demo]:
-    """Run `mdp demo` and wait until it serves; on leaving it is stopped, if it still runs."""
+    """Run `mdp demo` and wait until it serves; on leaving stop it, if it still runs."""
     if not DATA.is_dir():
         pytest.skip(f"{DATA} is not there")
     folder.mkdir(exist_ok=True)

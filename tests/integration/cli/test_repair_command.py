@@ -1,4 +1,4 @@
-"""`mdp repair` from outside: what it prints, its exit codes, and the time between two answers."""
+"""`mdp repair` from outside: output, exit codes, the time between two answers."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -104,7 +104,7 @@ async def test_bad_input_is_one_line(repair: Command, arguments: tuple[str, ...]
 
 
 def _told(done: Result) -> list[str]:
-    """Return the lines of the command; the sandbox of the tests logs into the same stream."""
+    """Return the command's lines; the tests' sandbox logs into the same stream."""
     return [line for line in done.stderr.splitlines() if "HTTP/1.1" not in line]
 
 

@@ -1,4 +1,4 @@
-"""`mdp run`: the demo's service without the demo's sandbox, on what `MDP_*_URL` name."""
+"""`mdp run`: the demo's service without its sandbox, on the `MDP_*_URL` variables."""
 
 import json
 import os
@@ -68,7 +68,7 @@ def running(sandbox: Sandbox) -> Generator[Running]:
 def test_run_serves_what_the_exchanges_have_and_ends_politely(
     running: Running, sandbox: Sandbox
 ) -> None:
-    """Candles come from where the environment says, the syncer works; no sandbox is started."""
+    """Candles come from the environment's URLs, the syncer works; no sandbox starts."""
     first, again = running.ask(PATH), running.ask(PATH)
     rows = sandbox.ask(
         "/coinbase/products/BTC-USD/candles",

@@ -1,4 +1,4 @@
-"""`mdp verify` from outside: a month of one-minute candles, spoiled by SQL and mended."""
+"""`mdp verify` from outside: a month of 1m candles, spoiled by SQL and mended."""
 
 import asyncio
 import json
@@ -111,7 +111,7 @@ async def test_sample_compares_so_many_pages(verify: Command, month: int, sandbo
 async def test_silent_exchange_contradicts_nothing(
     verify: Command, month: int, database: psycopg.Connection, sandbox: Sandbox
 ) -> None:
-    """Pages that were answered with nothing are not compared, and nothing is lost to --repair."""
+    """Pages with an empty answer are not compared; --repair loses nothing of them."""
     sandbox.fault("empty_page", times=1000)
     done = await verify(*_SERIES, "--start", "2024-05-12", "--end", "2024-05-13", "--repair")
 
@@ -144,7 +144,7 @@ async def test_bad_input_is_one_line(verify: Command, arguments: tuple[str, ...]
 async def test_history_that_began_too_late_begins_anew(
     verify: Command, month: int, services: Services, database: psycopg.Connection
 ) -> None:
-    """What an earlier version believed for ever: candles before it are fetched like any other."""
+    """A start that an earlier version believed: candles before it are fetched."""
     early = CandleQuery(*_SERIES, start=datetime(2023, 5, 1, tzinfo=UTC), limit=10)
     database.execute("UPDATE series SET history_begins = '2024-05-01Z'")
     done = await verify(*_SERIES, "--repair")

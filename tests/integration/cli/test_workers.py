@@ -1,4 +1,4 @@
-"""`mdp api --workers`: several processes behind one port, over one store and one budget."""
+"""`mdp api --workers`: processes behind one port, over one store and one budget."""
 
 import asyncio
 import signal
@@ -23,7 +23,7 @@ _ASKED_AT_ONCE = 12
 
 
 async def _answers_of(url: str, settings: Settings) -> set[bytes]:
-    """Ask at once on connections of their own, which the workers share out; give what differs."""
+    """Ask at once on separate connections, shared by the workers; give what differs."""
     headers = {"Authorization": f"Bearer {token_of(settings)}"}
 
     async def ask() -> bytes:
@@ -41,7 +41,7 @@ def _runs(process: psutil.Process) -> bool:
 async def test_two_workers_answer_alike_and_leave_nothing_behind(
     settings: Settings, sandbox: Sandbox, services: Services, database: psycopg.Connection
 ) -> None:
-    """Each fetched page is fetched once; what a repair elsewhere replaced, neither tells again."""
+    """Each page is fetched once; rows that a repair replaced are never told again."""
     with running_api(environment_of(settings, sandbox), "--workers", "2") as (process, url):
         children = psutil.Process(process.pid).children(recursive=True)
         workers = [child for child in children if "--multiprocessing-fork" in child.cmdline()]

@@ -1,4 +1,4 @@
-"""Backups as docs/backup.md describes them: taken, the database dropped, brought back, compared."""
+"""Backups as docs/backup.md describes: taken, dropped, restored, compared."""
 
 import os
 import subprocess
@@ -41,7 +41,7 @@ async def test_dump_brings_everything_back(
     *,
     has_extension: bool,
 ) -> None:
-    """The same rows in every table, coverage among them; what was asked for is a hit again.
+    """The same rows in every table, coverage too; a stored window is a hit again.
 
     A new database has the extension where template1 has it, as that of the image.
     """
@@ -69,7 +69,7 @@ async def test_dump_brings_everything_back(
 async def test_base_backup_brings_everything_back(
     settings: Settings, sandbox: Sandbox, server: Server, tmp_path: Path
 ) -> None:
-    """A server that runs on the files of the backup has what the first one had at the time."""
+    """A server on the backup's files has the rows of the first one at the time."""
     url = settings.database_url
     before = await _fill(settings, sandbox)
     content, number = content_of(url), store_number(url)

@@ -1,4 +1,4 @@
-"""The compose file, the image's recipe and `.env.example`, against the specification and the code.
+"""Compose file, image recipe and `.env.example`, against specification and code.
 
 The compose programs are the machine's and those of Debian's packages, the one of 1.29 among them;
 nothing here needs an engine.
@@ -48,7 +48,7 @@ def compose(request: pytest.FixtureRequest) -> Sequence[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the compose file and a `.env` made from the example as it tells to."""
+    """A folder with the compose file and a `.env` made from the example as told."""
     folder = tmp_path_factory.mktemp("compose")
     shutil.copy(COMPOSE, folder)
     text = EXAMPLE.read_text()
@@ -106,7 +106,7 @@ def test_database_is_pinned_private_and_kept(services: Mapping[str, Any]) -> Non
 
 
 def test_services_can_write_nowhere_and_are_limited(services: Mapping[str, Any]) -> None:
-    """Read-only root, no capability, bounds on what is used; all on the one bridge network."""
+    """Read-only root, no capability, bounded use; all on the one bridge network."""
     for name, service in services.items():
         assert set(service["networks"]) == {"mdp_network"}
         assert {"cpus", "mem_limit", "pids_limit"} <= set(service)
@@ -162,14 +162,14 @@ def test_nothing_starts_with_an_empty_password(
 
 
 def test_example_names_what_is_used_and_nothing_else() -> None:
-    """Every variable of the settings, of the rest of the code and of compose; no other."""
+    """Every variable of the settings, of other code and of compose; no other."""
     named = re.findall(r"(?m)^(?:# )?([A-Z_]+)=", EXAMPLE.read_text())
 
     assert sorted(named) == sorted(_settings() | _constants() | _of_compose())
 
 
 def test_containers_get_every_setting() -> None:
-    """None of `.env` is without effect because the compose file forgot to hand it over."""
+    """The compose file hands over all of `.env`: no variable is without effect."""
     of_machines = {"MDP_LOCAL_DATABASE", "MDP_CACHE_DIR", "MDP_APT_SOURCES"}
 
     assert _settings() - of_machines <= _handed_over() | set(PASSWORDS)

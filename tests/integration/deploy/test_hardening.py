@@ -22,7 +22,7 @@ PATH = "/meta/exchanges"
 
 @pytest.fixture
 async def client(services: Services, settings: Settings) -> AsyncGenerator[httpx.AsyncClient]:
-    """A client of the application, which has one route that breaks and one that reads a body."""
+    """A client of an application with a route that breaks and one that reads a body."""
     app: FastAPI = app_of(services)
 
     async def break_() -> None:

@@ -1,4 +1,4 @@
-"""The commands of docs/backup.md and docs/operations.md that are run inside compose.
+"""The commands of docs/backup.md and docs/operations.md run inside compose.
 
 Without an engine: what would run in a container runs here, on a server that lets in whom the
 image's lets in (`compose_stand_in.py`).

@@ -69,7 +69,7 @@ class Told:
 def told(
     server: Server, tmp_path_factory: pytest.TempPathFactory, _shared_sandbox: tuple[Sandbox, Any]
 ) -> Told:
-    """Run `mdp api` through good, bad and slow requests, and stop it during the slow one."""
+    """Run `mdp api` through good, bad and slow requests; stop it during a slow one."""
     sandbox, secret = _shared_sandbox[0], secrets.token_hex(32)
     sandbox.reset()
     token = issue_token(
@@ -135,7 +135,7 @@ def _stop_during(
 
 
 def test_request_under_way_is_answered_before_the_end(told: Told) -> None:
-    """SIGTERM came while it waited for the exchange; the process ended by that signal, no other."""
+    """SIGTERM came while it waited for the exchange; that signal ended the process."""
     assert told.slow is not None
     assert (told.slow.status_code, told.slow.json()["count"]) == (200, 10)
     assert told.exit_code == -signal.SIGTERM
@@ -189,7 +189,7 @@ def test_health_is_not_logged(told: Told) -> None:
 
 
 def test_no_secret_is_ever_logged(told: Told) -> None:
-    """No key, no token, good or forged, in a header or in a query, and no database password."""
+    """No key, no token, good or forged, in header or query, no database password."""
     assert told.lines
     for secret in told.known_secrets:
         assert secret not in told.output
@@ -342,7 +342,7 @@ def test_check_warns_of_a_replica_that_is_away(
 def test_check_refuses_a_replica_of_another_database(
     server: Server, environment: Callable[[Mapping[str, str | None]], None]
 ) -> None:
-    """It will never be one; the primary itself is as good as one, and services start anyhow."""
+    """It will never be one; the primary itself is as good, and services start anyhow."""
     with server.clone() as url, server.clone() as other:
         environment({"DATABASE_URL": url, "DATABASE_READ_URL": other})
         (mistaken,) = remarks()

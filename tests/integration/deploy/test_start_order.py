@@ -1,4 +1,4 @@
-"""The services as compose starts them, by hand: one `.env`, one process after the other.
+"""The services as compose starts them, by hand: one `.env`, one after the other.
 
 What each process is given is what `docker-compose.yml` gives it; what differs is the database's
 address, which compose makes out of the name of its container.
@@ -50,7 +50,7 @@ class Deployment:
 
 @pytest.fixture(scope="module")
 def deployment(server: Server) -> Generator[Deployment]:
-    """Database, migrate, API, syncer: each waits for the one before, as the conditions say."""
+    """Database, migrate, API, syncer: each waits for the one before, by condition."""
     options = SandboxOptions(limits=False)
     with running_sandbox(options) as sandbox, _empty_database(server) as (owner, database):
         env = _dot_env(sandbox, owner.rpartition(":")[2])
@@ -71,7 +71,7 @@ def deployment(server: Server) -> Generator[Deployment]:
 
 
 def test_request_is_served(deployment: Deployment) -> None:
-    """With a token made from the same `.env`: the exchange is asked, the rows are kept."""
+    """With a token made from the same `.env`: the exchange is asked, rows are stored."""
     token = _run(["token"], {"JWT_SECRET": deployment.env["JWT_SECRET"]}).strip()
     headers = {"Authorization": f"Bearer {token}"}
     first, second = (ask(f"{deployment.url}{PATH}", headers=headers) for _ in range(2))
@@ -122,7 +122,7 @@ def test_service_changes_no_table(deployment: Deployment, statement: str) -> Non
     ],
 )
 def test_analyst_writes_nothing(deployment: Deployment, statement: str) -> None:
-    """Not even where it would make no difference, nor in a transaction that they let write."""
+    """Not even without effect, nor in a transaction that lets them write."""
     with deployment.connect("mdp_analyst") as connection:
         connection.execute("SET default_transaction_read_only = off")
         with pytest.raises(errors.InsufficientPrivilege):
@@ -163,7 +163,7 @@ def _dot_env(sandbox: Sandbox, owner_password: str) -> Mapping[str, str]:
 
 @contextmanager
 def _empty_database(server: Server) -> Generator[tuple[str, str]]:
-    """Make a database and its owner, as the image of compose does; give `user:password`, URL.
+    """Make a database and its owner as compose's image does; give owner and URL.
 
     Roles belong to the server: what is made here is dropped again.
     """

@@ -220,7 +220,7 @@ def test_make_starts_the_commands_that_have_tests() -> None:
 
 
 def test_no_block_escapes() -> None:
-    """None without a language, inside a list, or with another fence: those would not be seen."""
+    """None without a language, in a list, or with another fence: those go unseen."""
     for page in PAGES:
         text = page.read_text()
         fences = re.findall(r"(?m)^[ \t>]*(?:```|~~~)", text)
@@ -382,7 +382,7 @@ def _is_held(block: Block, file: Path) -> bool:
 
 
 def _reads(file: Path, page: str) -> bool:
-    """Tell whether a test names a page in its code; a word in a docstring is no reading."""
+    """Tell whether a test names a page in its code; a docstring doesn't count."""
     names = {page, Path(page).name}
     return file.name.startswith("test_") and any(
         isinstance(node, ast.Constant) and node.value in names

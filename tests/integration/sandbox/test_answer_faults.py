@@ -54,7 +54,7 @@ async def test_wrong_window_gives_the_newest_rows_whatever_was_asked(
 async def test_wrong_window_answers_a_window_without_candles_too(
     client: httpx.AsyncClient, exchange: str
 ) -> None:
-    """Before the first candle there is nothing; the fault gives the newest rows there as well."""
+    """Before the first candle is nothing; there the fault gives the newest rows, too."""
     await order(client, exchange, "wrong_window")
 
     rows = numbers(exchange, await ask(client, exchange, start_ms=0))
@@ -84,7 +84,7 @@ async def test_shifted_window_gives_true_rows_of_an_overlapping_window(
 async def test_wrong_unit_prints_the_right_rows_with_other_times(
     client: httpx.AsyncClient, exchange: str, unit: str, factor: float
 ) -> None:
-    """Only the times change; at Coinbase, which tells seconds, `s` becomes milliseconds."""
+    """Only the times change; at Coinbase, in seconds, `s` becomes milliseconds."""
     if (exchange, unit) == ("coinbase", "s"):
         factor = 1.0
     good = numbers(exchange, await ask(client, exchange))
@@ -118,7 +118,7 @@ async def test_null_field_empties_one_number_of_one_row(
 async def test_null_field_reaches_the_fields_that_only_some_exchanges_have(
     client: httpx.AsyncClient,
 ) -> None:
-    """A quote volume at Binance, a number of trades at Hyperliquid; Coinbase has neither."""
+    """Quote volume at Binance, number of trades at Hyperliquid; none at Coinbase."""
     await order(client, "binance", "null_field", field="quote_volume")
     await order(client, "hyperliquid", "null_field", field="trades")
     refused = await client.post(
@@ -180,7 +180,7 @@ async def test_clock_faults_change_the_time_and_nothing_else(
 async def test_list_faults_change_the_list_and_nothing_else(
     client: httpx.AsyncClient, exchange: str
 ) -> None:
-    """One malformed entry, an empty list, half of it; candle requests don't use them up."""
+    """One malformed entry, an empty list, half; candle requests don't use them up."""
     good = await symbols_of(client, exchange)
     for fault in ("malformed_entry", "empty_list", "half_list"):
         await order(client, exchange, fault, kind="symbols")

@@ -45,7 +45,7 @@ async def klines(
 @pytest.mark.parametrize("interval", list(Interval))
 @pytest.mark.parametrize("month", ["2020-02", "2026-07"])
 async def test_month_holds_the_rows_of_the_interface(interval: str, month: str) -> None:
-    """All twelve columns are equal as numbers, at every interval, in the old and the new form."""
+    """All twelve columns are equal numbers, at each interval, in old and new form."""
     start = datetime.fromisoformat(f"{month}-01T00:00Z")
     end = (start + timedelta(days=31)).replace(day=1)
     async with opened() as client:
@@ -89,7 +89,7 @@ async def test_checksum_names_the_file_and_agrees(date: str) -> None:
 async def test_header_and_unit_are_those_of_the_file_s_era(
     date: str, headers: int, digits: int
 ) -> None:
-    """A header since 2022, microseconds since 2025; each candle closes a unit before the next."""
+    """A header since 2022, microseconds since 2025; closes a unit before the next."""
     async with opened() as client:
         text = text_of((await client.get(path_of(date))).content)
 
@@ -110,7 +110,7 @@ def test_header_is_the_recorded_one() -> None:
 
 @needs_recorded
 async def test_zip_is_like_a_recorded_one() -> None:
-    """One deflated member of the file's name, and no newline after the checksum of a day."""
+    """One deflated member by the file's name; no newline after a day's checksum."""
     (recorded,) = RECORDED.glob("spot-*.zip")
     assert not (recorded.with_name(recorded.name + ".CHECKSUM")).read_text().endswith("\n")
     async with opened() as client:
@@ -160,7 +160,7 @@ async def test_files_are_there_from_their_publication_on(date: str, published: s
     ],
 )
 async def test_other_files_are_not_there(path: str) -> None:
-    """No such symbol, interval, day or market, and nothing before listing or after delisting."""
+    """No such symbol, interval, day, market; none before listing or after delisting."""
     async with opened() as client:
         answer = await client.get(path)
 
@@ -179,7 +179,7 @@ async def test_first_month_begins_with_the_first_candle() -> None:
 
 
 async def test_requests_are_logged_and_cost_no_weight() -> None:
-    """They are the archive's own; the budget of the REST interface does not notice them."""
+    """The archive has its own; the budget of the REST interface does not change."""
     async with opened(limits=True) as client:
         answer = await client.get(path_of("2024-05", interval="1d"))
         await client.get(path_of("2019-08"))

@@ -52,7 +52,7 @@ async def test_wrong_checksum_stays_wrong(client: httpx.AsyncClient) -> None:
 
 
 async def test_file_made_anew_disagrees_once(client: httpx.AsyncClient) -> None:
-    """One checksum is of another edition, the next one agrees; zips use the fault not up."""
+    """One checksum is of another edition, the next agrees; zips don't use it up."""
     await order(client, "archive", "remade")
     content = (await client.get(DAY_FILE)).content
     first, second = [(await client.get(DAY_FILE + ".CHECKSUM")).text for _ in range(2)]
@@ -117,7 +117,7 @@ async def test_conflict_may_be_of_one_field(
 
 
 async def test_rows_are_spoilt_as_in_answers(client: httpx.AsyncClient) -> None:
-    """Doubled equal, doubled different, off the grid, unsound, in disorder, half of them."""
+    """Doubled equal, doubled different, off the grid, unsound, in disorder, half."""
     good = await rows_of(client, DAY_FILE)
     found: dict[str, list[list[float]]] = {}
     for fault in (
@@ -192,7 +192,7 @@ async def test_bomb_is_small_and_inflates_to_gigabytes(client: httpx.AsyncClient
 
 
 async def test_faults_hit_as_many_files_as_ordered(client: httpx.AsyncClient) -> None:
-    """Each file that is asked for takes one and keeps it, until the faults are cleared."""
+    """Each requested file takes one and keeps it, until the faults are cleared."""
     days = [path_of(f"2024-05-0{day}") for day in (1, 2, 3)]
     good = [await rows_of(client, day) for day in days]
     await order(client, "archive", "hole", times=2)
@@ -241,7 +241,7 @@ async def test_faults_hit_only_the_files_that_they_name(client: httpx.AsyncClien
 async def test_transfer_fails_once(
     client: httpx.AsyncClient, fault: str, status: int, media_type: str
 ) -> None:
-    """The next zip is not given, the one after it is; with `part` it is the checksum's turn."""
+    """The next zip is refused, the one after is there; with `part`: the checksum."""
     await order(client, "archive", fault)
     checksum = await client.get(DAY_FILE + ".CHECKSUM")
     failed, again = [await client.get(DAY_FILE) for _ in range(2)]

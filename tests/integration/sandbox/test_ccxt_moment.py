@@ -1,4 +1,4 @@
-"""A client that others wrote asks the sandbox for everything public beside candles."""
+"""A third-party client asks the sandbox for all public data beside candles."""
 
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager

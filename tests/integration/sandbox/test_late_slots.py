@@ -20,7 +20,7 @@ SLOT = START_MS + 4 * MINUTE
 
 @each_exchange
 async def test_named_slot_is_withheld_and_its_neighbours_are_not(exchange: str) -> None:
-    """It is absent from every answer until the faults are cleared; then all rows are there."""
+    """It is absent from all answers until faults are cleared; then all rows are there."""
     async with opened() as client:
         good = numbers(exchange, await ask(client, exchange))
         await order(client, exchange, "late_candle", slot=SLOT, seconds=7200)

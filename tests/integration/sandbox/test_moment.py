@@ -1,4 +1,4 @@
-"""Public endpoints beside candles, asked over HTTP: books, tickers, funding, trades, lists."""
+"""Public endpoints beside candles: books, tickers, funding, trades, lists."""
 
 from collections.abc import AsyncIterator
 from itertools import pairwise
@@ -215,7 +215,7 @@ async def test_hyperliquid_s_book_has_twenty_levels(client: httpx.AsyncClient) -
 
 
 async def test_hyperliquid_s_funding_is_hourly(client: httpx.AsyncClient) -> None:
-    """The first 500 rates of the window, none from before trading; without an end up to now."""
+    """The window's first 500 rates, none before trading; without an end up to now."""
     history = await info(client, "fundingHistory", coin="BTC", startTime=0)
     newest = await info(client, "fundingHistory", coin="ETH", startTime=NOW_MS - 3 * HOUR)
     bounded = await info(
@@ -272,7 +272,7 @@ async def test_hyperliquid_s_lists_fit_one_another(client: httpx.AsyncClient) ->
 
 
 async def test_coinbase_s_ticker_and_book_agree(client: httpx.AsyncClient) -> None:
-    """Level 1 has the best offers, which the ticker repeats; 2 has fifty; 3 has single orders."""
+    """Level 1: best offers, as in the ticker; level 2: fifty; level 3: single orders."""
     ticker = (await client.get("/coinbase/products/ETH-USD/ticker")).json()
     best, levels, orders = [
         (await client.get(f"/coinbase/products/ETH-USD/book?level={level}")).json()

@@ -1,10 +1,10 @@
-"""The headers of requests in the log: proof of what did and did not reach the exchange."""
+"""The headers of requests in the log: proof of what reached the exchange."""
 
 from support.sandbox_exchanges import EXCHANGES, ask, log, opened
 
 
 async def test_headers_are_logged_as_an_object_with_lower_case_names() -> None:
-    """A header that a client sent is there with its value, one that it didn't send is not."""
+    """A header that a client sent is there with its value, any other is not."""
     async with opened() as client:
         await client.get("/binance/fapi/v1/time", headers={"X-MBX-APIKEY": "k1"})
         for exchange in EXCHANGES:

@@ -49,7 +49,7 @@ def opens(answer: list[Row]) -> list[int]:
 
 
 async def test_row_has_twelve_fields_of_the_exchange_s_types(client: httpx.AsyncClient) -> None:
-    """Times and trades are integers, prices and volumes strings, the close a millisecond early."""
+    """Times and trades are integers, prices and volumes strings; closes a ms early."""
     (row,) = await rows(client, startTime=NOW_MS - DAY, limit=1)
 
     assert [type(field) for field in row] == [int] + [str] * 5 + [int, str, int, str, str, str]
@@ -60,7 +60,7 @@ async def test_row_has_twelve_fields_of_the_exchange_s_types(client: httpx.Async
 async def test_both_bounds_are_inclusive_and_hold_for_the_open_time(
     client: httpx.AsyncClient,
 ) -> None:
-    """A row that opens exactly at either bound is there; unaligned bounds round inwards."""
+    """A row that opens at either bound is there; unaligned bounds round inwards."""
     start = NOW_MS - NOW_MS % HOUR - DAY
 
     exact = await rows(client, startTime=start, endTime=start + 5 * MINUTE)
@@ -123,7 +123,7 @@ async def test_before_listing_the_first_real_row_comes_first(client: httpx.Async
 async def test_long_candles_open_where_the_exchange_s_do(
     client: httpx.AsyncClient, interval: str, opening: str
 ) -> None:
-    """Three days lie one day after the epoch's multiples, weeks on Mondays, months on the first."""
+    """3d opens a day after the epoch's multiples, weeks on Mondays, months on the 1st."""
     start = to_ms(datetime.fromisoformat(opening).replace(tzinfo=UTC))
 
     first = await rows(client, interval=interval, startTime=start, limit=2)
@@ -140,7 +140,7 @@ async def test_all_fifteen_intervals_are_served(client: httpx.AsyncClient) -> No
 
 
 async def test_downtime_is_a_hole_and_quiet_minutes_are_flat(client: httpx.AsyncClient) -> None:
-    """Rows are absent for two hours of XRPUSDT; DEFIUSDT has rows without volume instead."""
+    """Rows are absent for two hours of XRPUSDT; DEFIUSDT has rows without volume."""
     hole = await rows(client, symbol="XRPUSDT", startTime=XRP_DOWN - MINUTE, limit=2)
     quiet = await rows(client, symbol="DEFIUSDT", startTime=NOW_MS - DAY, limit=100)
 
@@ -230,7 +230,7 @@ async def test_every_response_costs_and_tells_the_weight(client: httpx.AsyncClie
 
 
 async def test_exceeding_the_limit_is_refused_then_banned(client: httpx.AsyncClient) -> None:
-    """Past 2400 in a clock minute: 429 with -1003 and Retry-After, and 418 for going on."""
+    """Past 2400 in a minute: 429 with -1003 and Retry-After, and 418 on repetition."""
     answers = [await klines(client, limit=1500)]
     while answers[-1].status_code != 418 and len(answers) < 600:  # a minute may end in between
         answers.append(await klines(client, limit=1500))

@@ -1,4 +1,4 @@
-"""The sandbox as a server: clients that others wrote work against it, and it can be stopped."""
+"""The sandbox as a server: third-party clients work against it; it can be stopped."""
 
 import socket
 import threading
@@ -47,7 +47,7 @@ def url() -> Iterator[str]:
 
 @contextmanager
 def loaded(exchange: ccxt.Exchange, found: str, to: str) -> Generator[ccxt.Exchange]:
-    """Point a ccxt exchange at the sandbox, nothing else changed, and load its markets."""
+    """Point a ccxt exchange at the sandbox and load its markets; nothing else changes."""
     assert exchange.urls is not None
     known: dict[str, str] = exchange.urls["api"]
     exchange.urls["api"] = {name: known[name].replace(found, to) for name in known}
@@ -76,7 +76,7 @@ def test_ccxt_loads_binance_and_fetches_its_rows(url: str) -> None:
 
 
 def test_ccxt_loads_hyperliquid_and_fetches_its_rows(url: str) -> None:
-    """`hyperliquid` finds perpetuals, spot and builders' coins, and gives the wire's rows."""
+    """`hyperliquid` finds perpetuals, spot, builders' coins, and the wire's rows."""
     known = "https://api.{hostname}"
     with loaded(ccxt.hyperliquid(), known, f"{url}/hyperliquid") as exchange:
         markets = exchange.markets
@@ -111,7 +111,7 @@ def test_ccxt_loads_coinbase_and_fetches_its_rows(url: str) -> None:
 
 
 def test_hanging_request_ends_when_its_client_leaves(url: str) -> None:
-    """A hang never answers; its log entry stays without status, and the next request works."""
+    """A hang never answers; its log entry has no status, and the next request works."""
     httpx.delete(f"{url}/_sandbox/requests")
     httpx.post(f"{url}/_sandbox/faults", json=[{"exchange": "binance", "fault": "hang"}])
     asked = f"{url}/binance/fapi/v1/klines?symbol=BTCUSDT&interval=1m&limit=1"

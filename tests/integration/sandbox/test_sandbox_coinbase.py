@@ -132,7 +132,7 @@ async def test_minutes_without_trades_have_no_row(client: httpx.AsyncClient) -> 
 
 
 async def test_just_closed_row_may_still_be_missing(client: httpx.AsyncClient) -> None:
-    """DASH's rows appear 45 seconds after their close; then they don't change any more."""
+    """DASH's rows appear 45 seconds after their close; then they never change."""
     start = NOW - timedelta(minutes=10)
     early = await rows(client, "DASH-USD", 60, start, NOW)
     async with await open_client(NOW + timedelta(minutes=2)) as later:
@@ -227,7 +227,7 @@ async def test_time_is_the_clock_s(client: httpx.AsyncClient) -> None:
 
 
 async def test_burst_is_fifteen_requests(client: httpx.AsyncClient) -> None:
-    """The sixteenth request at once is refused, with a message and no rate-limit headers."""
+    """The sixteenth request at once is refused, with a message, without limit headers."""
     await client.post("/_sandbox/settings", json={"limits": "on"})
     answers = [await client.get("/coinbase/time")]
     while answers[-1].status_code == 200 and len(answers) < 200:

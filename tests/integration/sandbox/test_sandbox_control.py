@@ -54,7 +54,7 @@ async def ask(client: httpx.AsyncClient, exchange: str, **changes: object) -> ht
 
 
 def numbers(exchange: str, response: httpx.Response) -> list[Row]:
-    """Give the rows as time, open, high, low, close, volume, in the order of the answer."""
+    """Give rows as time, open, high, low, close, volume, in the answer's order."""
     return [[float(row[place]) for place in PLACES[exchange]] for row in response.json()]
 
 
@@ -70,7 +70,7 @@ async def log(client: httpx.AsyncClient) -> list[Mapping[str, Any]]:
 
 
 async def test_every_request_is_logged_in_order(client: httpx.AsyncClient) -> None:
-    """Path without prefix, query or body as an object, status, no fault, real time in ms."""
+    """Path without prefix, query or body as object, status, no fault, real ms."""
     before = time.time_ns() // 1_000_000
     await client.get("/binance/fapi/v1/time")
     await ask(client, "binance", symbol="NOPE")
@@ -199,7 +199,7 @@ async def test_late_candle_comes_after_its_seconds(
 async def test_faults_hit_as_often_as_ordered_and_only_what_they_select(
     client: httpx.AsyncClient,
 ) -> None:
-    """Selectors compare with the request, native or canonical; other requests stay whole."""
+    """Selectors match native or canonical requests; other requests stay whole."""
     await order(client, "binance", "server_error", times=2, symbol="ETHUSDT")
     await order(client, "binance", "banned", limit=7)
     await order(client, "coinbase", "banned", symbol="ETH-EUR", interval="1m")

@@ -1,4 +1,4 @@
-"""The sandbox's Hyperliquid, asked over HTTP, against what is known of the real one."""
+"""The sandbox's Hyperliquid, by HTTP, against known facts of the real one."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -51,7 +51,7 @@ def opens(answer: list[Row]) -> list[int]:
 
 
 async def test_row_is_an_object_of_the_exchange_s_types(client: httpx.AsyncClient) -> None:
-    """Times and trades are integers, prices and volume strings; coin and interval are named."""
+    """Times and trades are integers, prices and volumes strings; coin and interval."""
     row = (await rows(client, startTime=NOW_MS - 2 * HOUR))[0]
 
     assert {key: type(value) for key, value in row.items()} == {
@@ -81,7 +81,7 @@ async def test_end_may_be_left_out(client: httpx.AsyncClient) -> None:
 
 
 async def test_only_the_newest_5000_candles_exist(client: httpx.AsyncClient) -> None:
-    """A wide window gives the most recent 5000; what is older is forgotten, without an error."""
+    """A wide window gives the latest 5000; older ones are forgotten, without an error."""
     answer = await rows(client, interval="1m")
 
     edge = int(answer[0]["t"])
@@ -93,7 +93,7 @@ async def test_only_the_newest_5000_candles_exist(client: httpx.AsyncClient) -> 
 
 
 async def test_rows_from_before_trading_have_no_volume(client: httpx.AsyncClient) -> None:
-    """BTC's daily rows begin in 2020; the first with trades are those that reality has."""
+    """BTC's daily rows begin in 2020; the first with trades are those of reality."""
     daily = await rows(client, coin="BTC", interval="1d")
     traded = {}
     for interval in ("4h", "8h", "12h", "1d", "3d", "1w"):

@@ -1,4 +1,4 @@
-"""Replayed series: the file's rows, all of them, to the last decimal, and nothing else."""
+"""Replayed series: the file's rows, all, to the last decimal, and nothing else."""
 
 import csv
 import gzip
@@ -80,7 +80,7 @@ async def test_binance_gives_its_file_back(interval: str) -> None:
     [*(("BTC", i) for i in ("1m", "1h", "1d", "3d", "1w")), ("PURR", "1m")],
 )
 async def test_hyperliquid_gives_the_newest_5000_of_its_file_back(coin: str, interval: str) -> None:
-    """Just after the file's end its last 5000 rows come back, flat and early ones included."""
+    """After the file's end its last 5000 rows come back, flat and early ones too."""
     rows = read(SHARED / f"hyperliquid__perp__{coin}__{interval}.csv.gz")
     async with opened(SHARED, from_ms(int(rows[-1][0]) + 31 * DAY)) as client:
         got = await snapshot(client, coin=coin, interval=interval)
@@ -91,7 +91,7 @@ async def test_hyperliquid_gives_the_newest_5000_of_its_file_back(coin: str, int
 
 @needs_shared
 async def test_coinbase_gives_its_file_back_with_its_gaps() -> None:
-    """Stepping by 300 minutes finds every row, and none in the 104 minutes without one."""
+    """Stepping by 300 minutes finds all rows, and none in 104 minutes without one."""
     rows = read(SHARED / "coinbase__spot__BTC-USD__1m.csv.gz")
     got: list[Row] = []
     async with opened(SHARED, datetime(2026, 1, 1, tzinfo=UTC)) as client:
@@ -106,7 +106,7 @@ async def test_coinbase_gives_its_file_back_with_its_gaps() -> None:
 
 @needs_shared
 async def test_replayed_symbol_trades_since_its_first_traded_day() -> None:
-    """Metadata and invented series begin on the day of the first traded row of any file."""
+    """Metadata and invented series begin on the first traded row's day of any file."""
     first_day = 1_741_219_200_000  # 2025-03-06
     async with opened(SHARED, datetime(2026, 1, 1, tzinfo=UTC)) as client:
         info = (await client.get("/binance/fapi/v1/exchangeInfo")).json()
@@ -121,7 +121,7 @@ async def test_replayed_symbol_trades_since_its_first_traded_day() -> None:
 
 
 async def test_only_files_of_known_series_are_replayed(tmp_path: Path) -> None:
-    """Unknown symbols join the metadata; other exchanges, types and intervals are ignored."""
+    """Unknown symbols join the metadata; other exchanges and intervals are ignored."""
     start = 1_700_000_040_000
     rows = [[str(start + i * MINUTE), "1.5", "2", "1", "1.25", "0"] for i in range(3)]
     rows[2][5] = "8"

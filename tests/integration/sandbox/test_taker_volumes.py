@@ -26,7 +26,7 @@ def decimals(text: str) -> int:
 
 
 async def test_takers_buy_a_share_of_each_candle() -> None:
-    """Between a third and two thirds, never the same share, quote and base in proportion."""
+    """Between a third and two thirds, never equal, quote and base in proportion."""
     start = NOW_MS - NOW_MS % DAY - DAY
     async with opened() as client:
         rows = await klines(client, symbol="BTCUSDT", interval="1m", startTime=start, limit=500)
@@ -71,7 +71,7 @@ async def test_untraded_candles_have_no_takers() -> None:
 
 
 async def test_replayed_candles_have_takers_too(tmp_path: Path) -> None:
-    """A file has none, so they are a share of its volume, with as many decimals at most."""
+    """A file has none, so they are a share of its volume, with its decimals at most."""
     start = NOW_MS - NOW_MS % DAY - DAY
     rows = "".join(f"{start + i * MINUTE},5,6,4,5.5,{i * 7}.25\n" for i in range(1, 50))
     text = f"time_ms,open,high,low,close,volume\n{start},5,6,4,5.5,0\n{rows}"

@@ -112,7 +112,7 @@ async def test_one_probe_tells_where_every_interval_begins_and_its_days_are_stor
 async def test_forming_day_of_the_probe_is_not_stored(
     told: Settings, database: psycopg.Connection
 ) -> None:
-    """Of what the question brought, only what is final counts: yesterday, but not today."""
+    """Only final rows of the answer count: yesterday's, but not today's."""
     with standing_sandbox(told) as sandbox:
         assert from_ms(daily(sandbox)[-1]["t"]) == MIDNIGHT
         async with serving(told, sandbox) as client:
@@ -178,7 +178,7 @@ _SCARCE = "UPDATE rate_budgets SET tokens = 50, refilled_at = now() WHERE exchan
 async def test_question_of_somebody_in_no_haste_is_hurried_by_who_waits_for_it(
     settings: Settings, sandbox: Sandbox, database: psycopg.Connection, interval: str
 ) -> None:
-    """The same series, another that needs the same answer, or the one that answers for both."""
+    """The same series, one that needs the same answer, or the one answering for both."""
     async with opened_services(settings, sandbox) as services:
         metadata = services.metadata
         await metadata.directory.refresh(metadata.directory.adapter("hyperliquid", "perp"))

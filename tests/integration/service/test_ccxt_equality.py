@@ -1,4 +1,4 @@
-"""A client that others wrote, pointed at the same exchanges, gets the rows that the API gives."""
+"""A third-party client, pointed at the same exchanges, gets the API's rows."""
 
 import asyncio
 
@@ -12,7 +12,7 @@ START_MS = 1_788_220_800_000  # 2026-09-01
 
 
 def fetch(exchange: ccxt.Exchange, known: str, to: str, market: str) -> list[list[float]]:
-    """Have ccxt load the markets and fetch a day of hours; nothing but its URLs is changed."""
+    """Have ccxt load the markets and fetch a day of hours; only its URLs change."""
     assert exchange.urls is not None
     urls: dict[str, str] = exchange.urls["api"]
     exchange.urls["api"] = {name: urls[name].replace(known, to) for name in urls}
@@ -56,7 +56,7 @@ async def test_rows_of_ccxt_equal_those_of_the_api(  # noqa: PLR0913, PLR0917 - 
     name: str,
     series: str,
 ) -> None:
-    """The same day, number for number; the market goes by the name that `ccxt_symbol` says."""
+    """The same day, number for number; the market's name is that of `ccxt_symbol`."""
     base = series.partition("/")[2].partition("-")[0]
     listed = await client.get("/meta/symbols", params={"exchange": name, "base": base})
     of_ours = {each["symbol"]: each["ccxt_symbol"] for each in listed.json()["symbols"]}

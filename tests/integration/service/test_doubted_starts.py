@@ -1,4 +1,4 @@
-"""History starts in doubt: told once, contradicted, asked for again; on injected time."""
+"""Doubted history starts: told once, contradicted, asked again; injected time."""
 
 from collections.abc import AsyncGenerator, Generator
 from datetime import UTC, datetime, timedelta
@@ -63,7 +63,7 @@ async def asking(opened: Services) -> AsyncGenerator[httpx.AsyncClient]:
 async def test_probe_that_contradicts_the_listing_date_is_asked_again(
     asking: httpx.AsyncClient, market: Sandbox, database: psycopg.Connection
 ) -> None:
-    """The newest candle comes for the first one: it is not believed, and nothing is hidden."""
+    """The newest candle comes as the first: it is not believed, nothing is hidden."""
     market.fault("wrong_window", symbol="BTCUSDT", startTime=0)
 
     answer = await asking.get(PATH, params=WINDOW)
@@ -77,7 +77,7 @@ async def test_probe_that_contradicts_the_listing_date_is_asked_again(
 async def test_the_same_wrong_answer_twice_is_no_second_witness(
     asking: httpx.AsyncClient, market: Sandbox, database: psycopg.Connection
 ) -> None:
-    """Whatever is asked, the newest candles come: no beginning is believed, and none is kept."""
+    """The newest candles come for any window: no start is believed or stored."""
     market.fault("wrong_window", times=9, symbol="BTCUSDT", startTime=0)
 
     answer = await asking.get(PATH, params=WINDOW)
@@ -144,7 +144,7 @@ async def test_repair_and_syncer_ask_for_the_beginning_anew(
 async def test_beginning_is_never_after_a_stored_candle(
     opened: Services, asking: httpx.AsyncClient, market: Sandbox, database: psycopg.Connection
 ) -> None:
-    """The statement that sets it sees to that, however often the exchange tells another one."""
+    """The setting statement sees to that, however often the exchange tells another."""
     await asking.get(PATH, params=WINDOW)
     market.fault("wrong_window", times=3, symbol="BTCUSDT", startTime=0)
 

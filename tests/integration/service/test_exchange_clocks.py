@@ -128,7 +128,7 @@ async def test_wrong_clock_of_an_exchange_makes_no_facts(
     sandbox: Sandbox,
     database: psycopg.Connection,
 ) -> None:
-    """What is old by both clocks is served, the rest is told as skew, and healed by itself."""
+    """Candles old by both clocks are served, others told as skew, and healed."""
     now, old = now_ms(), now_ms() - 3 * DAY_MS
     sandbox.fault(**fault, exchange=exchange)
     async with bench(settings, sandbox, exchange) as service:
@@ -158,7 +158,7 @@ async def test_wrong_clock_of_an_exchange_makes_no_facts(
 async def test_wrong_clock_of_ours_makes_no_facts(
     exchange: str, days: int, settings: Settings, sandbox: Sandbox, database: psycopg.Connection
 ) -> None:
-    """Nothing is covered beyond the exchange's clock, and the newest is not what it was."""
+    """Nothing is covered beyond the exchange's clock; the newest candle is another."""
     wrong = Clock(EPOCH + timedelta(days=days))
     now = now_ms()
     window = {"start": now - HOUR_MS, "end": now + DAY_MS}
@@ -204,7 +204,7 @@ async def test_process_that_starts_while_an_exchange_is_away_serves_what_is_stor
 async def test_failure_to_read_a_clock_is_shared_for_seconds(
     exchange: str, settings: Settings, sandbox: Sandbox
 ) -> None:
-    """Nothing is known of it: old windows are served, for the others each is told the same."""
+    """Nothing is known of it: old windows are served, others are told the same."""
     now = now_ms()
     old = {"start": now - 3 * DAY_MS, "end": now - 3 * DAY_MS + HOUR_MS}
     sandbox.fault("server_error", exchange=exchange, kind="time", times=1000)
@@ -225,7 +225,7 @@ async def test_failure_to_read_a_clock_is_shared_for_seconds(
 async def test_nothing_is_covered_beyond_the_clock_of_the_database(
     services: Services, database: psycopg.Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever the other clocks told, and not even the rows are kept; others' saves are."""
+    """Despite the other clocks; not even rows are stored; saves of others are."""
     series = await services.metadata.series("binance", "perp", "BTC-USDT", "1h")
     hours, now = epoch_grid(Interval.ONE_HOUR), datetime.now(UTC)
     closed = hours.floor(now)
@@ -266,7 +266,7 @@ async def test_clock_that_is_set_elsewhere_shifts_the_clock_of_the_database_too(
 async def test_clock_that_is_set_is_not_taken_for_the_exchanges(
     settings: Settings, sandbox: Sandbox
 ) -> None:
-    """After a resume or a correction the exchange is asked again before anything is concluded."""
+    """After a resume or a correction the exchange is asked before any conclusion."""
     async with bench(settings, sandbox, "binance") as service:
         assert (await service.ask(limit=5)).status_code == 200
         assert (await service.ask(limit=5)).status_code == 200

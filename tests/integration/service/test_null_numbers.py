@@ -1,4 +1,4 @@
-"""Rows in which a number is null: a fact where none is needed, else it costs its slot."""
+"""Rows with a null number: a fact where none is needed, else it costs the slot."""
 
 import psycopg
 import pytest
@@ -51,7 +51,7 @@ async def test_null_where_no_number_is_needed_is_a_null(
 async def test_null_where_a_number_is_needed_costs_its_slot(
     exchange: str, field: str, settings: Settings, sandbox: Sandbox, database: psycopg.Connection
 ) -> None:
-    """One question, one slot: what lies beside it is stored, and the next request heals it."""
+    """One question, one slot: its neighbours are stored, the next request heals it."""
     page = page_of(settings, exchange)
     async with serving(settings, sandbox) as client:
         await client.get(PATHS[exchange], params={"limit": 1})

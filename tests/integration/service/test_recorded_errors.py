@@ -1,4 +1,4 @@
-"""Recorded refusals, sent by a real server with their status: each becomes the error it is."""
+"""Recorded refusals, sent by a real server: each becomes its error."""
 
 from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import asynccontextmanager
@@ -159,7 +159,7 @@ async def test_recorded_limit_stops_everything_for_as_long_as_it_says(
 async def test_html_of_whoever_stands_before_an_exchange_is_understood(
     settings: Settings, exchange: str
 ) -> None:
-    """Firewalls and content networks answer in their own way; 403 comes last, for it blocks."""
+    """Firewalls and content networks answer in their own way; 403 last, for it blocks."""
     refusal = Refusal(headers={"Content-Type": "text/html"})
     outcomes: list[tuple[int, type[ExchangeError], int]] = []
     async with refusing(refusal, exchange, settings) as adapter:

@@ -1,4 +1,4 @@
-"""Symbols that are listed again: the silence after their history end proves nothing any more."""
+"""Symbols listed again: silence after their history end proves nothing any more."""
 
 import psycopg
 import pytest
@@ -28,7 +28,7 @@ _ENDS = "SELECT history_ends, active FROM symbols WHERE native = %s AND exchange
 async def test_absences_after_the_end_of_a_symbol_are_unconfirmed_once_it_is_listed_again(
     settings: Settings, database: psycopg.Connection, exchange: str
 ) -> None:
-    """Facts while it was inactive; then asked for again, and found. Candles are in no doubt."""
+    """Facts while it was inactive; asked again then, and found. Candles stay facts."""
     name = [NATIVE[exchange], exchange]
     async with standing(settings) as stage:
         directory, adapter = stage.services.metadata.directory, stage.adapter(exchange)

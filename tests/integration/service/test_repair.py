@@ -1,4 +1,4 @@
-"""Repair: what is stored becomes what the exchange says twice; one answer destroys nothing."""
+"""Repair: the store becomes what the exchange says twice; once deletes nothing."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -59,7 +59,7 @@ Stored = Callable[[], list[tuple[Any, ...]]]
 async def test_changed_and_deleted_candles_come_back(
     repair: Repair, stored: Stored, database: psycopg.Connection
 ) -> None:
-    """Each is counted as what it is, its old value is kept, and only its slot has a new version."""
+    """Each is counted by kind, its old value is stored, only its slot gets a version."""
     before = stored()
     database.execute(_DIFFER)
     first = await repair.repair(_EVERYTHING)
@@ -82,7 +82,7 @@ async def test_changed_and_deleted_candles_come_back(
 async def test_candle_that_the_exchange_has_not_goes_after_a_second_look(
     repair: Repair, services: Services, database: psycopg.Connection, sandbox: Sandbox
 ) -> None:
-    """The second question is of another width; the deleted candle is kept as a revision."""
+    """The second question has another width; the deleted candle becomes a revision."""
     await answer_to(services, _COINBASE)
     series = _value(database, "SELECT series_id FROM candles LIMIT 1")
     absent = _value(
@@ -120,7 +120,7 @@ async def test_page_that_would_lose_many_candles_is_kept(
 async def test_force_lets_a_page_lose_many_candles(
     repair: Repair, stored: Stored, database: psycopg.Connection, sandbox: Sandbox
 ) -> None:
-    """What two answers with rows lack goes, however much that is; it stays as revisions."""
+    """Rows that two full answers lack are deleted, all of them, and kept as revisions."""
     before = stored()
     sandbox.fault("short_page", times=100)
     report = await repair.repair(_EVERYTHING, RepairMode(force=True))
@@ -134,7 +134,7 @@ async def test_force_lets_a_page_lose_many_candles(
 async def test_force_does_not_believe_an_answer_that_is_not_live(
     repair: Repair, stored: Stored, sandbox: Sandbox, fault: str
 ) -> None:
-    """Silence, another question's answer and an unreadable body are no evidence of anything."""
+    """Silence, another question's answer and an unreadable body are no evidence."""
     before = stored()
     sandbox.fault(fault, times=100)
     report = await repair.repair(_EVERYTHING, RepairMode(force=True))

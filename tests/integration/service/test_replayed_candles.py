@@ -1,4 +1,4 @@
-"""Real candles, replayed by the sandbox, come back through the API as they stand in their files."""
+"""Real candles, replayed by the sandbox, come through the API as in their files."""
 
 import csv
 import gzip
@@ -37,7 +37,7 @@ async def replayed(
 async def test_whole_file_comes_back_number_for_number_and_again_from_the_store(
     replayed: httpx.AsyncClient, replay_sandbox: Sandbox, interval: str
 ) -> None:
-    """Every number to the last decimal, each page asked for once; then the same bytes, unasked."""
+    """Each number to the last decimal, each page once; then the same bytes, unasked."""
     rows = _file(interval)
     window = _window(rows, interval)
     first = await replayed.get(_path(interval), params=window)
@@ -59,7 +59,7 @@ async def test_whole_file_comes_back_number_for_number_and_again_from_the_store(
 async def test_another_process_serves_what_the_first_has_stored(
     settings: Settings, replay_sandbox: Sandbox
 ) -> None:
-    """The store, and not a process's memory, is what answers: a restart fetches nothing."""
+    """The store, not a process's memory, answers: a restart fetches nothing."""
     window = _window(_file("1h"), "1h")
     async with serving(settings, replay_sandbox) as client:
         first = await client.get(_path("1h"), params=window)
@@ -91,7 +91,7 @@ def _assert_whole(body: dict[str, Any], window: dict[str, int], rows: int) -> No
 def _assert_each_page_once(
     asked: list[dict[str, Any]], window: dict[str, int], interval: str
 ) -> None:
-    """Only in the last page, beyond the file, are there absent slots to ask for once more."""
+    """Absent slots to ask for once more are in the last page only, beyond the file."""
     pages = {int(entry["params"]["startTime"]) // _page_ms(interval) for entry in asked}
     first, last = window["start"], window["end"] - 1
 

@@ -1,4 +1,4 @@
-"""Lists of symbols with something wrong in them, on every exchange; on injected time."""
+"""Faulty lists of symbols, on every exchange; on injected time."""
 
 import asyncio
 from collections.abc import Generator
@@ -95,7 +95,7 @@ async def test_failure_is_told_for_seconds_without_asking_again(
 async def test_list_that_lost_too_much_changes_nothing(
     exchange: str, fault: str, settings: Settings, sandbox: Sandbox, database: psycopg.Connection
 ) -> None:
-    """What was listed is served; the next list is taken."""
+    """Listed symbols are served; the next list is taken."""
     async with serving(settings, sandbox) as client:
         await list_symbols(client, exchange)
     before = database.execute(_ACTIVE, [exchange]).fetchone()

@@ -1,4 +1,4 @@
-"""An exchange of another package: found through its entry point, and served like ours."""
+"""An exchange of another package: found by its entry point, and served like ours."""
 
 import os
 import re
@@ -38,7 +38,7 @@ ROWS = [
 
 @pytest.fixture
 def packages(tmp_path: Path) -> Path:
-    """A folder in which a distribution is installed that names the adapter as the page says."""
+    """A folder with an installed distribution that names the adapter as the page says."""
     page = (PROJECT / "docs" / "add-an-exchange.md").read_text()
     (block,) = re.findall(r"(?s)```toml[^\n]*\n(.*?)```", page)
     points = tomllib.loads(block)["project"]["entry-points"]["mdp.exchanges"]
@@ -88,7 +88,7 @@ def _answers(url: str) -> bool:
 
 
 def test_exchange_of_another_package_is_served_like_ours(database_url: str, packages: Path) -> None:
-    """Its candles, symbols and intervals come through the API; the second time from the store."""
+    """Its candles, symbols and intervals come by the API; then from the store."""
     secret = secrets.token_hex(32)
     settings = Settings(database_url=database_url, jwt_secret=SecretStr(secret))
     token = issue_token(

@@ -1,4 +1,4 @@
-"""Three exchanges behind one model: each answer true to its exchange, none made up."""
+"""Three exchanges, one model: each answer true to its exchange, none made up."""
 
 import csv
 import gzip
@@ -101,7 +101,7 @@ def candle_requests(sandbox: Sandbox, exchange: str) -> list[dict[str, Any]]:
 async def test_coinbase_file_comes_back_and_its_missing_minutes_stay_missing(
     settings: Settings, replay_sandbox: Sandbox
 ) -> None:
-    """104 minutes without trades are no candles: each page is asked for once, and never again.
+    """104 minutes without trades are no candles: each page is asked for once.
 
     Only the first and the last page, which lie partly outside the file, are doubted.
     """
@@ -149,7 +149,7 @@ async def test_hyperliquid_rows_from_before_trading_are_left_out_and_all_others_
 async def test_of_a_long_hyperliquid_series_what_it_remembers_comes_back(
     settings: Settings, coin: str, interval: str
 ) -> None:
-    """The last 5,000 candles less the two at the edge of memory; quiet minutes are flat rows."""
+    """The last 5,000 candles less two at the edge of retention; quiet ones are flat."""
     rows = in_file(f"hyperliquid__perp__{coin}__{interval}")
     remembered = rows[MARGIN - MEMORY :]
     earliest = int(remembered[0][0])
@@ -176,7 +176,7 @@ async def test_of_a_long_hyperliquid_series_what_it_remembers_comes_back(
 async def test_window_older_than_memory_is_refused_with_the_earliest_time_there_is(
     settings: Settings,
 ) -> None:
-    """422 `history_unavailable`; with `partial` what there is, and what is missing by name."""
+    """422 `history_unavailable`; `partial` gives what there is and names the rest."""
     rows = in_file("hyperliquid__perp__BTC__1h")
     earliest = int(rows[MARGIN - MEMORY][0])
     start, end = earliest - 3 * HOUR_MS, earliest + 4 * HOUR_MS
@@ -211,7 +211,7 @@ async def test_newest_candles_go_back_to_the_end_of_memory_and_say_so(settings: 
 async def test_what_the_store_took_is_served_after_the_exchange_forgot_it(
     settings: Settings,
 ) -> None:
-    """An hour that was fetched in time stays; the hour after it, which was not fetched, is gone."""
+    """An hour that was fetched in time stays; the hour after it is gone."""
     rows = in_file("hyperliquid__perp__BTC__1m")
     place = 600
     start = int(rows[place][0])
@@ -272,7 +272,7 @@ async def test_months_are_those_of_the_calendar(
 async def test_three_days_follow_the_phase_of_todays_rows(
     today: tuple[httpx.AsyncClient, Sandbox],
 ) -> None:
-    """Binance's futures open one day after the multiples of three days: 2024-01-01 is an open."""
+    """Binance's futures open a day after the multiples of 3d: 2024-01-01 is an open."""
     client, sandbox = today
     new_year = to_ms(datetime(2024, 1, 1, tzinfo=UTC))
     body = await candles(client, f"{BINANCE}/ETH-USDT/3d", start=new_year - DAY_MS, limit=5)
@@ -286,7 +286,7 @@ async def test_three_days_follow_the_phase_of_todays_rows(
 async def test_three_days_follow_the_phase_of_any_series(
     settings: Settings, tmp_path: Path, phase: int
 ) -> None:
-    """A series that lies elsewhere is served where it lies, whole and from its first row on."""
+    """A series with another phase is served on it, whole and from its first row on."""
     first = (19_000 // 3 * 3 + phase) * DAY_MS
     rows: list[Row] = [
         (first + n * 3 * DAY_MS, *map(Decimal, (10 + n, 12 + n, 9 + n, 11 + n, 5)))
@@ -329,7 +329,7 @@ async def test_interval_that_is_not_published_is_refused_with_those_that_are(
 async def test_intervals_and_grids_are_visible(
     today: tuple[httpx.AsyncClient, Sandbox],
 ) -> None:
-    """`/meta/intervals` tells the intervals of each exchange, and where weeks and months open."""
+    """`/meta/intervals` tells each exchange's intervals, and when weeks, months open."""
     rows = (await today[0].get("/meta/intervals")).json()["intervals"]
     grids = {(row["exchange"], row["interval"]): row["grid"] for row in rows}
     of_coinbase = [row["interval"] for row in rows if row["exchange"] == "coinbase"]
@@ -389,7 +389,7 @@ async def test_window_in_which_nothing_traded_is_asked_for_twice_and_covered_in_
 async def test_delisted_markets_silence_is_known_by_its_history_end(
     settings: Settings, exchange: str, market: str
 ) -> None:
-    """The newest candle that the exchange gives without a window tells where its history ends."""
+    """The newest candle, asked for without a window, tells the history's end."""
     start = (to_ms(NOON) - 30 * DAY_MS) // DAY_MS * DAY_MS
     path, window = f"{exchange}/{market}/1h", {"start": start, "end": start + DAY_MS}
     async with at(NOON, settings) as (client, sandbox):
@@ -473,7 +473,7 @@ async def test_what_is_another_market_or_none_of_ours_is_unknown(
 async def test_delisted_usdc_market_is_not_taken_for_the_dollar_one(
     today: tuple[httpx.AsyncClient, Sandbox],
 ) -> None:
-    """Coinbase's BTC-USDC was a book of its own: its candles end in 2019, and it is inactive."""
+    """Coinbase's BTC-USDC was a book of its own: it ends in 2019, and is inactive."""
     start = to_ms(datetime(2019, 2, 28, tzinfo=UTC))
     window = {"start": start, "end": start + 5 * DAY_MS}
     body = await candles(today[0], f"{COINBASE}/BTC-USDC/1d", **window)
@@ -491,7 +491,7 @@ async def test_delisted_usdc_market_is_not_taken_for_the_dollar_one(
 async def test_lists_hold_what_they_should_and_nothing_else(
     today: tuple[httpx.AsyncClient, Sandbox],
 ) -> None:
-    """Unknown words for a status never become active; other kinds of contract are not there."""
+    """An unknown status never becomes active; other kinds of contract are left out."""
     listed: dict[str, dict[str, bool]] = {}
     for exchange in ("binance", "hyperliquid", "coinbase"):
         answer = await today[0].get("/meta/symbols", params={"exchange": exchange})
@@ -559,7 +559,7 @@ async def test_coin_without_history_is_not_searched_at_every_request(
 async def test_coinbase_candle_that_is_late_comes_when_it_comes_and_then_settles(
     settings: Settings,
 ) -> None:
-    """DASH-USD's rows appear 45 s after their close: until then the answer says what is final."""
+    """DASH-USD rows come 45 s after the close: the answer ends at final ones."""
     noon_ms = to_ms(NOON)
     window = {"start": noon_ms - 30 * MINUTE_MS, "end": noon_ms}
     path = f"{COINBASE}/DASH-USD/1m"
@@ -583,7 +583,7 @@ async def test_coinbase_candle_that_is_late_comes_when_it_comes_and_then_settles
 async def test_hyperliquid_flat_row_that_is_late_stops_finality_until_it_comes(
     settings: Settings,
 ) -> None:
-    """PURR's quiet minutes are published two minutes late, as flat rows: never "no candle"."""
+    """PURR's quiet minutes come two minutes late, as flat rows: never "no candle"."""
     path = f"{HYPERLIQUID}/PURR/1m"
     noon_ms = to_ms(NOON)
     window = {"start": noon_ms - HOUR_MS, "end": noon_ms}

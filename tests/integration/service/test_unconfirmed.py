@@ -1,4 +1,4 @@
-"""Absent candles in doubt: told, asked for again, found or confirmed; on injected time."""
+"""Absent candles in doubt: told, asked again, found or confirmed; injected time."""
 
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ def market(clock: Clock) -> Generator[Sandbox]:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What a test plays on."""
+    """A test's sandbox, clock, services and client."""
 
     client: httpx.AsyncClient
     services: Services
@@ -168,7 +168,7 @@ async def test_recheck_of_a_silent_exchange_is_none(
 async def test_one_odd_answer_is_never_taken_for_all_there_is(
     stage: Stage, fault: str, asked: int
 ) -> None:
-    """What lacks a row says so, or there is no answer; a moment later the truth is served."""
+    """An answer without the row says so, or fails; a moment later the truth is served."""
     window = (LATE_MS - 600 * MINUTE_MS, LATE_MS - 300 * MINUTE_MS)
     await stage.ask(window[1], window[1] + 10 * MINUTE_MS)
     stage.sandbox.fault(fault, times=asked, symbol="SOLUSDT", startTime=window[0])
@@ -219,7 +219,7 @@ async def recheck(stage: Stage) -> None:
 
 
 async def test_unconfirmed_slots_are_told_wherever_coverage_is(stage: Stage) -> None:
-    """By `/coverage`, with and without detail, by the list of series, and by every format."""
+    """By `/coverage`, with and without detail, the series list, and every format."""
     window = (LATE_MS - 10 * MINUTE_MS, NOW_MS - MINUTE_MS)
     stage.withhold(LATE_MS)
     await stage.ask(*window)
@@ -247,7 +247,7 @@ async def test_unconfirmed_slots_are_told_wherever_coverage_is(stage: Stage) -> 
 async def test_found_candle_is_a_change_of_its_own_slot_alone(
     stage: Stage, database: psycopg.Connection
 ) -> None:
-    """What is healed is a change of its own slots and of no others."""
+    """A healed slot is a change of that slot and of no other."""
     window = (LATE_MS - 10 * MINUTE_MS, NOW_MS - MINUTE_MS)
     older = (LATE_MS - 600 * MINUTE_MS, LATE_MS - 500 * MINUTE_MS)
     stage.withhold(LATE_MS)

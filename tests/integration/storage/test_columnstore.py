@@ -1,4 +1,4 @@
-"""Old chunks in columns, where the server's edition has them; elsewhere everything stays in rows.
+"""Old chunks in columns, if the server's edition has them; otherwise rows.
 
 A server with TimescaleDB's community edition is the container's, or whatever `MDP_TEST_SERVER_URL`
 names; Debian's is the Apache edition.
@@ -66,7 +66,7 @@ def has_columnstore(database: psycopg.Connection) -> bool:
 async def test_only_the_community_edition_gets_a_columnstore(
     database: psycopg.Connection, server: Server
 ) -> None:
-    """The Apache edition and plain Postgres are left alone; a second upgrade changes nothing."""
+    """The Apache edition and plain Postgres are left alone; again changes nothing."""
     upgrade(server_url(database))
     if not server.has_timescaledb:
         return
@@ -126,7 +126,7 @@ async def test_real_candles_go_into_columns_and_late_ones_follow(
 async def test_status_counts_candles_and_bytes(
     opened: Database, database: psycopg.Connection, server: Server
 ) -> None:
-    """Every candle once, in its chunk; all chunks together are no bigger than the database."""
+    """Each candle once, in its chunk; all chunks are no bigger than the database."""
     database.execute(
         "INSERT INTO candles SELECT 1, t, 1, 1, 1, 1, 1"
         " FROM generate_series(timestamptz '2020-01-01Z', '2020-12-31Z', '1 hour') AS t"

@@ -1,4 +1,4 @@
-"""Coverage in a real database against sets of slots: months, phases and anchored weeks too."""
+"""Coverage in a real database against sets of slots: months, phases, weeks."""
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
@@ -127,7 +127,7 @@ def series_id(database: psycopg.Connection) -> int:
 async def test_store_agrees_with_sets_of_slots(
     store: CandleStore, database: psycopg.Connection, series_id: int, scene: Scene
 ) -> None:
-    """After each page: what is covered, what is missing, and which page's candle is there."""
+    """After each page: covered windows, gaps, and which page's candle is stored."""
     database.execute("TRUNCATE candles")
     database.execute("UPDATE series SET coverage = '{}'")
     model, grid = Model(), scene.case.grid

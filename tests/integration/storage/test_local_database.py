@@ -1,4 +1,4 @@
-"""The local database on real servers of both kinds: it opens, keeps data, and never lingers."""
+"""The local database on servers of both kinds: opens, keeps data, ends."""
 
 import contextlib
 import functools
@@ -73,7 +73,7 @@ def data_dirs() -> Generator[Callable[[Kind], Path]]:
 
 @pytest.fixture
 def data_dir(data_dirs: Callable[[Kind], Path], request: pytest.FixtureRequest) -> Path:
-    """A data folder with an empty, stopped database; plain where the test asks for no kind."""
+    """A data folder with an empty, stopped database; plain unless a kind is asked for."""
     asks = "kind" in request.fixturenames
     folder = data_dirs(request.getfixturevalue("kind") if asks else "plain")
     kind: Kind = "timescaledb" if folder.name == "timescaledb" else "plain"
@@ -91,7 +91,7 @@ def new_dir() -> Generator[Path]:
 
 
 def test_new_database_answers(new_dir: Path, kind: Kind) -> None:
-    """Any client on this machine gets an answer at the URL, from the kind that was asked for."""
+    """Any client of this machine gets an answer at the URL, from the requested kind."""
     with open_local_database(new_dir, kind=kind, settings=_FAST) as opened:
         psql = [opened.bin_dir / "psql", opened.url, "-Atc", "SELECT current_database()"]
         assert opened.kind == kind
@@ -183,7 +183,7 @@ def test_crashed_server_recovers(data_dir: Path, kind: Kind) -> None:
 
 
 def test_pid_file_naming_another_program_is_no_obstacle(data_dir: Path, kind: Kind) -> None:
-    """A number left by a crash that another program has by now neither blocks nor harms."""
+    """A number left by a crash, by now another program's, neither blocks nor harms."""
     with open_local_database(data_dir, kind=kind, settings=_FAST) as opened:
         pid_file = homes(data_dir)[0] / "data" / "postmaster.pid"
         content = pid_file.read_text(encoding="utf-8")
@@ -249,7 +249,7 @@ def test_kinds_keep_their_files_apart(data_dir: Path) -> None:
 
 
 def test_setting_that_the_server_refuses_is_reported(data_dir: Path) -> None:
-    """A server that does not start says why in the error, and leaves the folder usable."""
+    """A server that does not start says why in the error; the folder stays usable."""
     with pytest.raises(LocalDatabaseError, match="no_such_setting"):
         open_local_database(data_dir, kind="plain", settings={"no_such_setting": "1"}).__enter__()
 
@@ -258,7 +258,7 @@ def test_setting_that_the_server_refuses_is_reported(data_dir: Path) -> None:
 
 
 def test_environment_decides_the_kind(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """MDP_LOCAL_DATABASE holds where the caller says nothing; nonsense in it is refused."""
+    """MDP_LOCAL_DATABASE holds where no argument does; nonsense in it is refused."""
     monkeypatch.setenv("MDP_LOCAL_DATABASE", "plain")
     with open_local_database(data_dir, settings=_FAST) as opened:
         assert opened.kind == "plain"
@@ -271,7 +271,7 @@ def test_environment_decides_the_kind(data_dir: Path, monkeypatch: pytest.Monkey
 def test_without_debian_the_plain_server_is_taken(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The choice left open falls back and says why; TimescaleDB by name is an error instead."""
+    """An open choice falls back and says why; TimescaleDB by name is an error."""
     cache = data_dir.parent / "cache"
     monkeypatch.delenv("MDP_LOCAL_DATABASE", raising=False)
     monkeypatch.setenv(SOURCES_VARIABLE, str(cache / "missing.sources"))
@@ -292,7 +292,7 @@ def test_server_of_root_runs_unprivileged(data_dir: Path, kind: Kind) -> None:
 
 @as_root_only
 def test_private_folder_of_root_keeps_its_mode(tmp_path: Path) -> None:
-    """Files the server's account could not reach are elsewhere; removing removes them too."""
+    """Files out of the server account's reach are elsewhere; removing removes them."""
     private = tmp_path / "private"
     private.mkdir(mode=0o700)
     for _ in range(2):
@@ -310,7 +310,7 @@ def test_private_folder_of_root_keeps_its_mode(tmp_path: Path) -> None:
 
 @as_root_only
 def test_home_of_a_deleted_temporary_folder_is_swept(tmp_path: Path) -> None:
-    """Files elsewhere go with the temporary folder they belonged to, at a later opening."""
+    """Files elsewhere go with their temporary folder, at a later opening."""
     tmp_path.chmod(0o700)
     with open_local_database(tmp_path / "first", kind="plain", settings=_FAST):
         first = homes(tmp_path / "first")[0].resolve()
@@ -377,7 +377,7 @@ Components: main
 
 
 def test_debian_mirror_is_found_in_both_formats() -> None:
-    """Only Debian's main archive is taken, with its keys, rewritten to the suite wanted."""
+    """Only Debian's main archive is taken, with its keys, for the wanted suite."""
     stanzas = [
         *parse_deb822(_DEB822),
         *parse_one_line(
@@ -401,7 +401,7 @@ def test_debian_mirror_is_found_in_both_formats() -> None:
 
 @contextlib.contextmanager
 def _public_folder() -> Generator[Path]:
-    """Give a temporary folder that every account can enter, unlike pytest's own as root."""
+    """Give a temporary folder open to all accounts, unlike pytest's own as root."""
     with tempfile.TemporaryDirectory(prefix="mdp-test-") as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -431,7 +431,7 @@ def _start_owner(data_dir: Path, kind: Kind) -> subprocess.Popen[str]:
 
 @contextlib.contextmanager
 def _owner(data_dir: Path, kind: Kind) -> Generator[tuple[subprocess.Popen[str], str, int]]:
-    """Run another process that owns the database; give it, the URL and the server's pid."""
+    """Run another process that owns the database; give it, its URL and server pid."""
     with _start_owner(data_dir, kind) as owner:
         assert owner.stdout is not None
         url, pid = owner.stdout.readline().split()

@@ -101,7 +101,7 @@ class Pair:
 
 @asynccontextmanager
 async def _serving(settings: Settings, sandbox: Sandbox) -> AsyncGenerator[httpx.AsyncClient]:
-    """Serve, with statements that give up early: one that waits for the primary's lock shows."""
+    """Serve, with statements that give up early: waiting for the primary's lock shows."""
     impatient = settings.model_copy(update={"statement_timeout_seconds": 5.0})
     async with (
         opened_services(impatient, sandbox) as services,
@@ -184,7 +184,7 @@ async def test_repair_is_never_mixed_with_what_was_before(pair: Pair) -> None:
 
 
 async def test_what_a_process_has_seen_repaired_it_never_takes_back(pair: Pair) -> None:
-    """A replica that stands still is not asked about a series whose repair was answered once."""
+    """A replica that stands still is not asked about a series repaired elsewhere."""
     await pair.fill(_OLD)
     await pair.caught_up()
     with pair.paused():
@@ -201,7 +201,7 @@ async def test_replica_that_comes_late_and_goes_costs_no_request(
     settings: Settings, sandbox: Sandbox, database: psycopg.Connection, backup: Cluster,
     server: Server,
 ) -> None:  # fmt: skip
-    """It is not there at first, then used, then stopped amid requests: every one is answered."""
+    """Not there at first, then used, then stopped amid requests: all are answered."""
     with running(backup, server) as replica:
         both = _with_replica(settings, replica)
     answers: list[httpx.Response] = []
@@ -267,7 +267,7 @@ async def test_promoted_replica_is_not_read(
     settings: Settings, sandbox: Sandbox, database: psycopg.Connection, server: Server,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """It has the same files and hears of nothing: a repair is seen; `mdp check` says it."""
+    """Same files, no news: a repair is seen; `mdp check` says it."""
     _, commands = documented_commands("A replica for reading")
     with base_backup(server, commands) as cluster, running(cluster, server) as promoted:
         both = _with_replica(settings, promoted)
@@ -296,7 +296,7 @@ async def test_promoted_replica_is_not_read(
 async def test_the_primary_may_be_named_twice(
     settings: Settings, sandbox: Sandbox, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An address that leads to a replica, or where there is none to the primary, is of use."""
+    """An address leading to a replica, or without one to the primary, is of use."""
     twice = settings.model_copy(update={"database_read_url": settings.database_url})
     with caplog.at_level(logging.INFO, "mdp_core.storage.database.replica"):
         async with _serving(twice, sandbox) as client:
@@ -308,7 +308,7 @@ async def test_the_primary_may_be_named_twice(
 
 
 def _told(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
-    """Give the lines about the replica: other tests may have had other loggers say more."""
+    """Give the lines about the replica: other tests may have made loggers say more."""
     return [
         (record.levelname, record.getMessage())
         for record in caplog.records
@@ -320,7 +320,7 @@ async def test_what_becomes_of_the_replica_is_told_once(
     settings: Settings, sandbox: Sandbox, server: Server, backup: Cluster,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
-    """A line when it can't be had, and one when it is read; health tells it at any time."""
+    """A line when it is unavailable, one when it is read; health tells it any time."""
     with running(backup, server) as replica:
         both = _with_replica(settings, replica)
     with caplog.at_level(logging.INFO, "mdp_core.storage.database.replica"):
@@ -372,7 +372,7 @@ async def test_a_database_that_is_no_replica_is_not_read(
     server: Server,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Its series have other candles: an error in the log, and answers from the primary."""
+    """Its series have other candles: a logged error, and answers of the primary."""
     with (
         server.clone() as other,
         caplog.at_level(logging.ERROR, "mdp_core.storage.database.replica"),

@@ -38,7 +38,7 @@ def _on_the_server(url: str, before: str, after: str) -> Generator[None]:
 async def test_services_fill_and_serve_as_their_role(
     logins: dict[str, str], sandbox: Sandbox, database: psycopg.Connection
 ) -> None:
-    """The catalog, budgets, coverage, and candles of a year: new chunks are made for them."""
+    """The catalog, budgets, coverage, candles of a year: new chunks are made for them."""
     settings = Settings(database_url=logins[SERVICE], jwt_secret=SecretStr(secrets.token_hex(32)))
     async with serving(settings, sandbox) as client:
         miss = await client.get(_CANDLES, params=_FAR_APART)
@@ -156,7 +156,7 @@ def test_upgrade_with_every_right_asks_for_nothing(
 def test_who_may_not_make_roles_upgrades_all_the_same(
     database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An administrator's statements are logged; after them an upgrade grants the rights."""
+    """An administrator's statements are logged; the next upgrade grants the rights."""
     user, password = f"owner_{secrets.token_hex(4)}", secrets.token_hex(16)
     hidden = f"hidden_{secrets.token_hex(4)}"
     made = f"CREATE ROLE {user} LOGIN PASSWORD '{password}'"
@@ -191,7 +191,7 @@ def test_who_may_not_make_roles_upgrades_all_the_same(
 def test_what_had_no_effect_is_told_to_an_administrator(
     database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A right on the database that is not the upgrader's to take away: the server only warns."""
+    """A right on the database that the upgrader can't revoke: the server only warns."""
     user, password = f"owner_{secrets.token_hex(4)}", secrets.token_hex(16)
     made = f"CREATE ROLE {user} LOGIN PASSWORD '{password}'"
     with (

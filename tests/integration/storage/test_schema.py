@@ -1,4 +1,4 @@
-"""The schema on every kind of server: up, down, up again, equal to the code, told by `/health`."""
+"""The schema on each kind of server: up, down, up; equals code and `/health`."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -46,7 +46,7 @@ _TABLES = [
 async def test_health_says_on_what_it_stands(
     client: httpx.AsyncClient, server: Server, subtests: pytest.Subtests
 ) -> None:
-    """Which database, with which extension, at which migration, and the exchanges; no token."""
+    """The database, extension and migration, and the exchanges; needs no token."""
     del client.headers["Authorization"]
     answer = await client.get("/health")
     body = answer.json()
@@ -65,7 +65,7 @@ async def test_health_says_on_what_it_stands(
 async def test_health_without_the_schema_is_503(
     settings: Settings, sandbox: Sandbox, database_url: str
 ) -> None:
-    """A database at another migration can't be served from, and the answer says which it is at."""
+    """A database at another migration is not served from; the answer names both."""
     with _alembic(database_url) as config:
         command.downgrade(config, "base")
     async with serving(settings, sandbox) as client:
@@ -83,7 +83,7 @@ async def test_health_without_the_schema_is_503(
 async def test_health_fails_on_an_older_schema_not_on_a_later_one(
     client: httpx.AsyncClient, database: psycopg.Connection, migration: str, status: int
 ) -> None:
-    """In an upgrade the database goes first: the services of the version before stay in use."""
+    """The database is upgraded first: services of the old version stay in use."""
     database.execute("UPDATE alembic_version SET version_num = %s", [migration])
     answer = await client.get("/health")
 
@@ -94,7 +94,7 @@ async def test_health_fails_on_an_older_schema_not_on_a_later_one(
 def test_candles_is_a_hypertable_where_the_extension_is(
     database: psycopg.Connection, server: Server
 ) -> None:
-    """With TimescaleDB the table is parted by time; on plain Postgres it is an ordinary table."""
+    """With TimescaleDB the table is parted by time; on plain Postgres it isn't."""
     query = "SELECT count(*) FROM pg_extension WHERE extname = 'timescaledb'"
     assert database.execute(query).fetchone() == (int(server.has_timescaledb),)
     if server.has_timescaledb:

@@ -1,4 +1,4 @@
-"""The upgrade of a database that an earlier version has filled, with false facts among the true."""
+"""Upgrade a database that an earlier version filled, with false facts among true."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -52,7 +52,7 @@ def old(database_url: str, database: psycopg.Connection) -> psycopg.Connection:
 def test_coverage_beyond_now_is_cut_at_the_forming_slot(
     database_url: str, old: psycopg.Connection, interval: str, phase: int | None, is_open_time: str
 ) -> None:
-    """The forming candle and all later ones go; the cut is an open time; the change is recorded."""
+    """The forming candle and later ones go; the cut is an open time and is recorded."""
     future = _value(old, "SELECT '{[2024-01-01Z,' || now() + interval '90 days' || ')}'")
     series = _value(old, _SERIES, {"interval": interval, "phase": phase, "coverage": future})
     for time in ("2024-06-01Z", _value(old, "SELECT now() + interval '60 days'")):
@@ -81,7 +81,7 @@ def test_coverage_without_end_is_cut_too(database_url: str, old: psycopg.Connect
 
 
 def test_true_facts_stay(database_url: str, old: psycopg.Connection) -> None:
-    """Settled coverage, candles, rejected rows and absent slots are as they were: confirmed."""
+    """Settled coverage, candles, rejected rows, absent slots are unchanged: confirmed."""
     covered = "{[2024-01-01Z,2024-02-01Z)}"
     series = _value(old, _SERIES, {"interval": "1h", "phase": 0, "coverage": covered})
     old.execute(_CANDLE, [series, "2024-01-05Z"])
@@ -101,7 +101,7 @@ def test_true_facts_stay(database_url: str, old: psycopg.Connection) -> None:
 def test_names_of_errors_become_codes_and_names_again(
     database_url: str, old: psycopg.Connection
 ) -> None:
-    """Jobs keep a stable code, whatever the classes are called; the oldest rows have none."""
+    """Jobs have a stable code, whatever the classes are called; the oldest have none."""
     series = _value(old, _SERIES, {"interval": "1h", "phase": 0, "coverage": "{}"})
     known = '{"start": 1, "end": 2, "error": "ExchangeRejected", "reason": "a"}'
     unnamed = '{"start": 2, "end": 3, "reason": "b"}'

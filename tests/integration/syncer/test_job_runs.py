@@ -1,4 +1,4 @@
-"""Claims of scheduled runs, one statement at a time: who may run what, and who may say so."""
+"""Claims of scheduled runs, one statement at a time: who may run and record."""
 
 import time
 from collections.abc import AsyncGenerator
@@ -57,7 +57,7 @@ async def test_run_of_who_fell_silent_is_taken_over(
 
 
 async def test_run_ends_whatever_its_error_holds(runs: JobRuns) -> None:
-    """An exchange may have sent the text; a run that could not end would be run again for ever."""
+    """The text may be an exchange's; a run that could not end would run for ever."""
     await runs.claim(KEY, "one")
     await runs.end(KEY, "one", RunResult(0, error="refused: \0"))
 

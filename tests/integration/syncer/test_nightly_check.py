@@ -31,7 +31,7 @@ async def test_differences_are_counted_and_left_alone(
     database: psycopg.Connection,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Every candle of the newest page and an older one; an administrator sees the sums."""
+    """Each candle of the newest page and an older one; an administrator sees sums."""
     await answer_to(services, CandleQuery(*_SERIES, limit=1200))
     database.execute("UPDATE candles SET close = high, volume = volume + 1")
     before = database.execute("SELECT * FROM candles ORDER BY time").fetchall()

@@ -71,7 +71,7 @@ async def fast_services(
 async def test_metadata_of_every_exchange_is_there_without_a_request(
     services: Services, rows: Rows
 ) -> None:
-    """Symbols and intervals of three exchanges come by themselves, and the history says so."""
+    """Symbols and intervals of three exchanges come unasked; the job history says so."""
     counted = "SELECT count(DISTINCT exchange) AS n FROM symbols WHERE active"
     runs = "SELECT rows, error FROM job_runs WHERE job LIKE 'refresh%' AND ended_at IS NOT NULL"
     async with running_syncer(services):
@@ -84,7 +84,7 @@ async def test_metadata_of_every_exchange_is_there_without_a_request(
 
 
 async def test_metadata_is_refreshed_at_every_start(services: Services, sandbox: Sandbox) -> None:
-    """Also where the run of these ten minutes is done: the exchange may be another one now."""
+    """Also where these ten minutes' run is done: the exchange may be another by now."""
     for _ in range(2):
         sandbox.clear()
         async with running_syncer(services):
@@ -102,7 +102,7 @@ def _lists_asked_for(sandbox: Sandbox) -> int:
 async def test_series_asked_for_once_is_kept_warm(
     fast_services: Services, fast_sandbox: Sandbox, rows: Rows
 ) -> None:
-    """From one request at the live edge on its candles come, each with one small request."""
+    """After one request at the live edge its candles come, each by a small request."""
     until = "SELECT upper(coverage) AS end FROM series JOIN symbols s ON s.id = symbol_id \
              WHERE s.native = 'ETHUSDT'"
     query = CandleQuery("binance", "perp", "ETH-USDT", "1m", limit=3)

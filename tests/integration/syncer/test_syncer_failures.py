@@ -59,7 +59,7 @@ async def test_syncer_ends_if_what_it_lives_by_ends(
 async def test_run_that_can_not_be_written_down_does_not_end_the_others(
     services: Services, database: psycopg.Connection
 ) -> None:
-    """One's count is more than the database takes; whatever is left later is taken over still."""
+    """One count is too large for the database; later ones are still taken over."""
     jobs = [_job("wrong", 2**70), _job("right", 1), _job("later", 1)]
     runs = services.runs
     ended = "SELECT job FROM job_runs WHERE ended_at IS NOT NULL ORDER BY job"
@@ -95,7 +95,7 @@ async def test_whatever_a_run_asks_waits_behind_interactive_requests(services: S
 
 
 async def test_note_that_can_not_be_kept_does_not_end_the_notes(services: Services) -> None:
-    """A series that doesn't exist was noted; those that are asked for later are hot still."""
+    """A series that doesn't exist was noted; those that are requested later stay hot."""
     services.usage.note(2_000_000_000, at_edge=True)
     await asyncio.sleep(1.5)
     await answer_to(services, CandleQuery("binance", "perp", "ETH-USDT", "1m", limit=2))
@@ -138,7 +138,7 @@ async def test_configuration_that_can_never_work_is_refused(
 
 
 async def test_keeper_tells_what_it_can_not_keep(services: Services, sandbox: Sandbox) -> None:
-    """A row that can't be right is no candle gained, and an error: it will be forgotten."""
+    """An impossible row is no candle gained, and an error: it will be forgotten."""
     kept = parse_selections("hyperliquid:BTC,NOSUCH:1h")
     keeper = Keeper(services, services.metadata.directory.adapter("hyperliquid", "perp"), kept)
     sandbox.fault("ohlc_violation", exchange="hyperliquid", times=1, interval="1h")
@@ -168,7 +168,7 @@ async def test_beginning_is_found_past_rows_that_can_not_be_right(
 
 
 async def test_warming_waits_for_the_exchange_whose_clock_is_behind(settings: Settings) -> None:
-    """Ours says that a candle has settled; a moment later it has there, and not a minute later."""
+    """Settled by our clock; the exchange has it a moment later, within the minute."""
     ours = Clock.starting_at(NOON + timedelta(seconds=2.6))
     theirs = Clock.starting_at(NOON + timedelta(seconds=0.4))
     set_to_ours = settings.model_copy(update={"clock": ours})
@@ -182,7 +182,7 @@ async def test_warming_waits_for_the_exchange_whose_clock_is_behind(settings: Se
 
 
 async def test_warming_gives_up_at_the_end_of_its_minute(services: Services) -> None:
-    """Else a ban of hours has the runs of every syncer hang in it; who waits is counted."""
+    """Otherwise a long ban would hang each syncer's runs in it; waiters are counted."""
     for symbol in ("BTC-USDT", "ETH-USDT"):
         await services.metadata.series("binance", "perp", symbol, "1m")
     await services.markets["binance", "perp"].exchange_clock.now()

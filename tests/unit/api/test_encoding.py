@@ -1,4 +1,4 @@
-"""Answers in every format: what a client reads is what the store holds, bit for bit."""
+"""Answers in every format: a client reads the stored numbers, bit for bit."""
 
 import json
 import math
@@ -91,7 +91,7 @@ def json_rows(candles: Candles, columns: Sequence[str]) -> bytes:
 
 
 def strict_json(text: bytes) -> Any:  # noqa: ANN401 - JSON
-    """Read JSON with two parsers, of which one refuses NaN and the other sees each number."""
+    """Read JSON with two parsers: one refuses NaN, the other sees each number."""
     assert orjson.loads(text) == json.loads(text)
     return json.loads(text)
 
@@ -244,7 +244,7 @@ def test_edge_of_finality_is_told() -> None:
 
 
 def test_after_warming_up_nothing_is_loaded_amid_an_answer() -> None:
-    """In a process of its own: what a library loads with the first candle it has loaded before."""
+    """In a separate process: a library loads nothing new with the first candle."""
     program = """
 import sys, numpy
 from api.responses.formats import FORMATS, warm_up

@@ -78,7 +78,7 @@ def ours() -> list[type[Exception]]:
 
 
 def test_every_error_has_a_kind_on_purpose() -> None:
-    """A new error is not served as an accident: it gets a code, or is named a branch here."""
+    """A new error is not served as an accident: it gets a code, or is a branch here."""
     assert {kind for kind in ours() if kind not in KINDS} == BRANCHES
 
 
@@ -175,7 +175,7 @@ async def test_error_is_answered_with_the_problem_body(error: errors.MdpError) -
 
 @pytest.mark.parametrize("error", OURS, ids=lambda error: type(error).__name__)
 async def test_error_that_may_pass_says_when_to_come_back(error: errors.MdpError) -> None:
-    """503 always has Retry-After, in whole seconds and at least one; nothing else has it."""
+    """503 has Retry-After, whole seconds, at least one; nothing else has it."""
     response = await answer_to(error)
 
     assert ("Retry-After" in response.headers) == (response.status_code == 503)
@@ -283,7 +283,7 @@ def test_documented_problems_are_those_that_are_answered() -> None:
 
 
 def test_route_may_name_the_errors_of_a_status_that_it_can_give() -> None:
-    """An error stands for its code alone, with what its body holds beyond the members of all."""
+    """An error stands for its code alone, with its body's additional members."""
     described = problem_responses(errors.UnknownExchange, errors.StoreUnavailable)
 
     assert set(described) == {404, 414, 431, 500, 503}

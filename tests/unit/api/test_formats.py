@@ -1,4 +1,4 @@
-"""Every format, read by the libraries that its users read it with: the same numbers as in JSON."""
+"""Every format, read by its users' libraries: the same numbers as in JSON."""
 
 import csv
 import io
@@ -37,7 +37,7 @@ Reader = Callable[[bytes, Path], Rows]
 
 
 def _hard_candles() -> Candles:
-    """Numbers that are easily read as others, and both optional columns with and without any."""
+    """Numbers that are easily misread, and both optional columns with and without."""
     rows = [
         a_row(
             _START_MS + n * _MINUTE_MS,
@@ -151,7 +151,7 @@ def _in_bits(rows: Rows) -> list[list[bytes]]:
 def test_every_library_reads_the_numbers_of_json(
     name: str, library: str, cut: int, tmp_path: Path
 ) -> None:
-    """To the last bit, with nulls where there is nothing, however the rows were put together."""
+    """To the last bit, with nulls for nothing, however the rows were put together."""
     candles = _hard_candles()
     blocks = [candles[slice(first, first + cut)] for first in range(0, 100, cut)]
     expected = json.loads(_body("json", blocks))["candles"]
@@ -170,7 +170,7 @@ def test_every_library_reads_an_empty_window(name: str, library: str, tmp_path: 
 
 @pytest.mark.parametrize("name", ["arrow", "parquet"])
 def test_schema_says_what_the_answer_holds(name: str) -> None:
-    """A file on a disk still tells where it is from, and for which window it is complete."""
+    """A file on disk tells its source, and for which window it is complete."""
     body = _body(name, [_hard_candles()])
     read = ipc.open_stream if name == "arrow" else parquet.ParquetFile
     schema = read(io.BytesIO(body)).schema

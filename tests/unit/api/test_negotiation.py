@@ -32,7 +32,7 @@ _CODINGS = ["zstd", "gzip"]
     ],
 )
 def test_media_type_is_that_of_the_highest_quality(accept: str, chosen: str) -> None:
-    """The narrowest range that fits decides; where several are as good, ours comes first."""
+    """The narrowest range that fits decides; of several equals, ours comes first."""
     assert best_media_type(accept, _TYPES) == chosen
 
 

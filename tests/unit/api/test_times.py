@@ -165,7 +165,7 @@ def test_text_of_the_letters_of_times_is_one_or_an_invalid_parameter(text: str) 
 @steady
 @given(times, st.integers(-14 * 60, 14 * 60))
 def test_time_written_in_any_zone_is_read_back(time: datetime, offset: int) -> None:
-    """The same moment, to the microsecond, in the parameter's form and in that of lost pluses."""
+    """The same moment, to the microsecond, as a parameter and with a lost plus."""
     there = time.astimezone(timezone(timedelta(minutes=offset)))
 
     assert parse_time("start", there.isoformat()) == time

@@ -88,7 +88,7 @@ def segment(data: bytes) -> str:
 
 
 def signed(header: object, payload: object, secret: str = SECRET) -> str:
-    """Make what no library would: any header and any payload, signed with HMAC and SHA-256."""
+    """Make tokens no library would: any header and payload, signed by HMAC SHA-256."""
     return signed_bytes(json.dumps(header).encode(), json.dumps(payload).encode(), secret)
 
 

@@ -32,7 +32,7 @@ def slots(first: int, stop: int) -> Window:
 
 
 def watermarks(begins: int, earliest: int, closed: int) -> Watermarks:
-    """Give a reach by slots counted from where a page begins; everything closed is final."""
+    """Give watermarks by slots from a page's start; everything closed is final."""
     base = FIRST_PAGE * PAGE
     closed_at = GRID.at(base + closed)
     return Watermarks(
@@ -84,7 +84,7 @@ def test_pages_and_weight_are_those_of_the_fill(
 
 
 def test_adjacent_pages_share_a_request_where_they_may() -> None:
-    """Eleven pages in a row of an exchange that takes ten at once: two requests, 20 + 1 per 60."""
+    """Eleven adjacent pages, ten a request: two requests, 20 + 1 per 60."""
     window = slots(0, 11 * PAGE)
     found = estimate(window, [window], GRID, FAR, HYPERLIQUID)
 
@@ -133,7 +133,7 @@ def test_estimate_is_what_counting_every_page_gives(
     edges: tuple[int, int, int],
     pages: int,
 ) -> None:
-    """As the planner makes them: each page of what is wanted, in requests of neighbours."""
+    """As the planner makes them: each wanted page, in requests of neighbours."""
     size = PAGE // pages
     terms = replace(terms, page_size=size)
     asked = slots(window[0], sum(window))
@@ -173,7 +173,7 @@ def test_estimate_of_decades_takes_no_time() -> None:
 @pytest.mark.parametrize("kind", [OldestFirst, NewestFirst, Apart])
 @given(gaps=gaps, pages=st.integers(1, 4))
 def test_chunks_cover_every_gap_once(kind: type[Order], gaps: list[Window], pages: int) -> None:
-    """Whatever the order: each chunk is new, lies in a gap, breaks no page, and none is left."""
+    """In any order: each chunk is new, in a gap, of whole pages; none is left."""
     chunks, order, left = ChunkGrid(GRID, PAGE, pages), kind(), gaps
     while left:
         chunk = order.choose(left, chunks)

@@ -1,4 +1,4 @@
-"""Grids against a calendar: which candle a time falls into, and when the next one opens."""
+"""Grids against a calendar: the candle of a time, and when the next one opens."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -97,7 +97,7 @@ def test_interval_without_phase_opens_at_the_epoch(interval: Interval) -> None:
 @steady
 @given(st.data())
 def test_grid_opens_where_the_calendar_says(case: Case, data: st.DataObject) -> None:
-    """Each slot opens at a calendar open, lasts until the next, and has the number it is at."""
+    """Each slot opens at a calendar open, lasts until the next, has its own number."""
     index = data.draw(slots_near(case.grid))
     opened, following = case.grid.at(index), case.grid.at(index + 1)
 
@@ -131,7 +131,7 @@ def test_opens_are_aware_utc_times(case: Case, time: datetime) -> None:
 @steady
 @given(st.data(), cases)
 def test_slots_are_counted_as_if_one_by_one(data: st.DataObject, case: Case) -> None:
-    """`count` is what walking from open to open counts, and windows side by side add up."""
+    """`count` equals stepping from open to open, and adjacent windows add up."""
     first = data.draw(slots_near(case.grid))
     lengths = data.draw(st.tuples(st.integers(0, 40), st.integers(0, 40)))
     start, middle = case.grid.at(first), case.grid.at(first + lengths[0])

@@ -47,7 +47,7 @@ def test_window_cannot_end_before_it_starts() -> None:
 def test_clipped_window_holds_what_both_hold(
     bounds: list[datetime], start: datetime, end: datetime, probe: datetime
 ) -> None:
-    """A time lies in the clipped window iff it lies in the window and between the bounds."""
+    """A time is in the clipped window iff in the window and between the bounds."""
     window = Window(bounds[0], bounds[1])
     clipped = window.clip(start, end)
 

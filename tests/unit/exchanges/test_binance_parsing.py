@@ -126,7 +126,7 @@ def kline(position: int, value: object) -> list[Any]:
 
 @needs_recordings
 def test_recorded_days_of_2019_are_read() -> None:
-    """The answer begins with the first candle there is, and holds the one that opens at its end."""
+    """The answer begins with the first candle, and holds the one opening at its end."""
     candles = parse_candles(recorded("klines_BTCUSDT_1d_2019"))
 
     assert len(candles) == 116
@@ -273,7 +273,7 @@ def test_number_is_read_however_it_is_written(position: int, text: str) -> None:
 
 
 def read_slowly(row: object) -> Row:
-    """Read one row as an oracle: what is missing is NaN, what is no number is infinite."""
+    """Read one row as an oracle: missing is NaN, anything but a number is infinite."""
     values: list[object] = [
         row[at] if isinstance(row, list) and at < len(row) else None  # pyright: ignore[reportUnknownArgumentType]
         for at in (0, 1, 2, 3, 4, 5, 7, 8)
@@ -387,7 +387,7 @@ def test_recorded_delisted_perpetual_is_inactive_since_its_delivery() -> None:
     ],
 )
 def test_multiplier_is_read_from_the_name_and_the_name_stays(base: str, multiplier: int) -> None:
-    """Prices and volumes count in thousands: the name that people know keeps saying so."""
+    """Prices and volumes count in thousands: the familiar name says so."""
     (symbol,) = parse_symbols(exchange_info(perpetual(baseAsset=base)))
 
     assert symbol.name == f"{base}-USDT"

@@ -120,7 +120,7 @@ def test_row_may_have_more_columns() -> None:
     "name", ["error_400_too_many_candles", "error_404_not_found", "error_429_public_rate_limit"]
 )
 def test_recorded_error_body_is_a_bad_payload(name: str) -> None:
-    """An object with a message may come even with a 200: it is no candles and no products."""
+    """An object with a message may come with a 200: no candles and no products."""
     with pytest.raises(BadPayload, match="coinbase answered candles"):
         parse_candles(recorded(name))
     with pytest.raises(BadPayload, match="coinbase answered products"):
@@ -187,7 +187,7 @@ def test_broken_row_costs_no_other(column: int, value: object) -> None:
 
 @needs_recordings
 def test_recorded_products_are_read() -> None:
-    """Nine of them, two delisted; one that takes limit orders only is traded all the same."""
+    """Nine of them, two delisted; one that takes limit orders only is traded, too."""
     payload = recorded("products_9_2026-09-27")
     symbols = {symbol.name: symbol for symbol in parse_symbols(payload)}
     bitcoin = symbols["BTC-USD"]
@@ -202,7 +202,7 @@ def test_recorded_products_are_read() -> None:
 
 
 def test_products_of_2018_are_read() -> None:
-    """No `base_increment`, no `trading_disabled`, a null message, and sizes that are gone since."""
+    """No `base_increment`, `trading_disabled`; a null message, and sizes gone since."""
     old = {
         "id": "BTC-USD",
         "base_currency": "BTC",
@@ -245,14 +245,14 @@ def test_product_is_active_only_where_it_surely_trades(
     changed: dict[str, Any],
     active: bool,  # noqa: FBT001
 ) -> None:
-    """An unknown word never crashes and never becomes active; missing and null flags are off."""
+    """An unknown word never crashes or is active; missing and null flags are off."""
     (symbol,) = parse_symbols([product(**changed)])
 
     assert symbol.active is active
 
 
 def test_name_comes_from_the_id() -> None:
-    """BTCAUCTION-USD once had the base currency BTC; digits and other scripts are names."""
+    """BTCAUCTION-USD had the base currency BTC; digits and other scripts are names."""
     names = ["BTCAUCTION-USD", "1INCH-GBP", "币-USD", "00-USD"]
     symbols = parse_symbols([product(id=name, display_name="X/Y") for name in names])
 

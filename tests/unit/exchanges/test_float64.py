@@ -1,4 +1,4 @@
-"""Numbers of real exchanges survive float64: what is served is the decimal that was sent."""
+"""Numbers of real exchanges survive float64: the sent decimal is served."""
 
 import csv
 import gzip
@@ -67,7 +67,7 @@ def test_there_are_ten_files_of_real_candles() -> None:
 @pytest.mark.skipif(not DATA.is_dir(), reason="the real candles are not beside the project")
 @pytest.mark.parametrize("path", data_files(), ids=lambda path: path.name.removesuffix(".csv.gz"))
 def test_every_number_of_a_real_series_survives(path: Path) -> None:
-    """Every price and volume, in the shortest form of its float64, is the decimal in the file."""
+    """Every price and volume, in its float64's shortest form, is the file's decimal."""
     _times, *columns = columns_of(path)
 
     assert [changed(column) for column in columns] == [[]] * 5

@@ -1,4 +1,4 @@
-"""Hyperliquid's answers: every recorded one, and those that no exchange should send."""
+"""Hyperliquid's answers: every recorded one, and those that should never come."""
 
 import math
 from typing import Any
@@ -80,7 +80,7 @@ def test_recorded_hours_of_2023_are_read_number_for_number() -> None:
 
 @needs_recordings
 def test_recorded_first_row_opens_before_the_start_and_is_sifted_away() -> None:
-    """The parser gives what was sent; a row that only overlaps the window is dropped after it."""
+    """The parser gives all rows; one that only overlaps the window is dropped later."""
     candles = parse_candles(recorded("candles_kPEPE_1h_2023-05-21"), "kPEPE", "1h")
     asked = Window(from_ms(1684702800000), from_ms(1684785600000))
     sifted = sift(candles, epoch_grid(Interval.ONE_HOUR), asked)
@@ -101,7 +101,7 @@ def test_recorded_row_from_before_trading_is_read_and_is_no_beginning() -> None:
 
 
 def test_series_begins_with_the_first_traded_candle_whatever_the_order() -> None:
-    """The earliest with a trade, not the first in the answer; quiet ones after it stay."""
+    """The earliest with a trade, not the answer's first; quiet ones after it stay."""
     quiet = row(t=10_800_000, v="0.0", n=0)
     rows = [quiet, row(t=7_200_000), row(t=3_600_000), row(t=0, v="0.0", n=0)]
     kept = _from_first_traded(parse_candles(rows, "kPEPE", "1h"))

@@ -1,4 +1,4 @@
-"""When an exchange counts as refusing a series, and not only some of what was asked."""
+"""An exchange's refusal of a whole series, against one of a part of the request."""
 
 from datetime import timedelta
 

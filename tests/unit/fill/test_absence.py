@@ -84,7 +84,7 @@ def test_run_at_an_edge_is_at_most_a_tenth_of_the_answer(size: int, longest: int
 
 
 def test_run_at_an_edge_has_closed_more_than_an_hour_ago() -> None:
-    """What closed since may still be published."""
+    """A slot closed since may still be published."""
     first = AN_HOUR_AGO - 300
     assert confirmed(page(range(298, 300), first=first)) == [298, 299]
     assert confirmed(page(range(298, 300), first=first + 1)) == []
@@ -123,7 +123,7 @@ def test_exchange_that_publishes_every_interval_has_no_quiet_slots() -> None:
 
 
 def test_slots_after_the_history_end_are_facts() -> None:
-    """Up to what was closed when the end was asked for; what lies before it is in doubt."""
+    """Up to what was closed at the request for the end; earlier slots are in doubt."""
     ended = window_of(MINUTES, LONG_AGO + 100, LONG_AGO + 290)
 
     facts = confirmed(page(range(50, 300)), publishes_every_interval=True, ended=ended)
@@ -156,7 +156,7 @@ def test_slots_that_a_believed_archive_lacks_too_are_facts() -> None:
 def test_second_look_has_another_width(
     doubtful: tuple[int, int], width: int, looks: list[tuple[int, int]]
 ) -> None:
-    """Spurious empties depend on the width, and a known row beside the slots tells of life."""
+    """Spurious empties depend on width; a known row beside the slots tells of life."""
     reach = Reach(window_of(MINUTES, LONG_AGO - 1000, LONG_AGO + 1000), most=499)
 
     windows = second_looks(np.arange(*doubtful) + LONG_AGO, width, MINUTES, reach)
@@ -175,7 +175,7 @@ def test_second_look_stays_within_what_can_be_asked_for() -> None:
 
 
 def test_only_live_looks_witness() -> None:
-    """What a silent exchange does not answer proves nothing."""
+    """A silent exchange's missing answer proves nothing."""
     absent = np.arange(LONG_AGO, LONG_AGO + 20)
     looks = [
         observed(LONG_AGO, LONG_AGO + 5, []),
@@ -214,7 +214,7 @@ def next_due(passed: int, *, slot: int = 0, memory: int | None = None) -> int | 
     [(0, 30), (29, 30), (30, 600), (31, 600), (599, 600), (600, None), (86_400, None)],
 )
 def test_recheck_stands_for_all_that_were_due_before_it(passed: int, due: int | None) -> None:
-    """A syncer that was away for an hour asks once, and goes on with what is due after that."""
+    """A syncer away for an hour asks once, and goes on with what is due after."""
     assert next_due(passed) == due
 
 

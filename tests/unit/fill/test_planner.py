@@ -1,4 +1,4 @@
-"""Planning against sets of slots: what is asked of an exchange, and what its answer proves."""
+"""Planning against sets of slots: what is asked for, and what an answer proves."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -59,7 +59,7 @@ def runs(draw: st.DrawFn, origin: int) -> list[tuple[int, int]]:
 
 @st.composite
 def scenes(draw: st.DrawFn) -> Scene:
-    """Draw gaps near the anchor or near today on any grid, and a reach that may cut them."""
+    """Draw gaps near the anchor or today on any grid, and watermarks to cut them."""
     grid = draw(grids)
     origin = draw(slots_near(grid))
     earliest = origin + draw(st.integers(-20, 100))
@@ -105,7 +105,7 @@ def test_pages_ascend_are_disjoint_and_never_empty(scene: Scene) -> None:
 @steady
 @given(scenes(), st.data())
 def test_overlapping_windows_ask_for_the_same_pages(scene: Scene, data: st.DataObject) -> None:
-    """The pages of a part of the gaps are among the pages of all of them: they can be shared."""
+    """Pages of a part of the gaps are among the pages of all of them: shareable."""
     part = data.draw(st.lists(st.sampled_from(scene.gaps), unique=True)) if scene.gaps else []
     some = Scene(scene.grid, sorted(part), scene.earliest, scene.closed, scene.page_size)
 

@@ -29,7 +29,7 @@ def _candles(count: int) -> Candles:
 
 
 def test_straggler_does_not_take_the_edge_back() -> None:
-    """A candle that was served stays served: an older answer for the same page is not kept."""
+    """A candle that was served stays served: an older answer is not taken."""
     ranges = ProvisionalCache(10)
     ranges.keep(SERIES, 0, Window(START, START + 4 * MINUTE), _candles(4), at_edge=True)
     ranges.keep(SERIES, 0, Window(START, START + 3 * MINUTE), _candles(3), at_edge=True)
@@ -40,7 +40,7 @@ def test_straggler_does_not_take_the_edge_back() -> None:
 
 
 def test_two_tails_of_one_window_are_two() -> None:
-    """They are told apart without comparing their columns, which have no single truth value."""
+    """They are told apart without comparing columns, which have no one truth value."""
     ranges, window = ProvisionalCache(10), Window(START, START + 2 * MINUTE)
     ranges.keep(SERIES, 0, window, _candles(2), at_edge=True)
     (first,) = ranges.fresh(SERIES, window)

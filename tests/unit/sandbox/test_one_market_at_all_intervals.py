@@ -36,7 +36,7 @@ def rows(market: Market, interval: Interval, start: int, end: int) -> Columns:
 def test_candles_of_a_day_make_the_day_s_candle(
     market: Market, day: int, interval: Interval
 ) -> None:
-    """First open, highest high, lowest low, last close, and all the volume, to the last lot."""
+    """First open, highest high, lowest low, last close, all volume, to the last lot."""
     start = BORN + day * DAY
     parts = rows(market, interval, start, start + DAY)
     whole = rows(market, Interval.ONE_DAY, start, start + DAY)

@@ -1,4 +1,4 @@
-"""The sandbox's candles: what an exchange could have published, the same at every asking."""
+"""The sandbox's candles: publishable by an exchange, the same at every request."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -88,7 +88,7 @@ def test_first_and_last_rows_are_full_pages_of_the_same_series(limit: int, quiet
 
 @pytest.mark.parametrize("interval", list(Interval))
 def test_rows_are_sound_at_every_interval(interval: Interval) -> None:
-    """Rows lie on the grid, hold low <= open, close <= high, and open where the last one closed."""
+    """Rows lie on the grid, low <= open, close <= high, open at the last close."""
     grid = epoch_grid(interval)
     rows = series(interval=interval).last(EVER, 300, NOW)
 
@@ -151,7 +151,7 @@ def test_nothing_is_shown_from_the_future() -> None:
 
 
 def test_quiet_minutes_are_flat_rows_where_they_are_published() -> None:
-    """A minute without trades repeats the last close four times, with no volume and no trades."""
+    """A minute without trades repeats the last close four times; volume 0, trades 0."""
     rows = series(replace(MARKET, quiet=0.5)).last(TimeSpan(0, NOW - NOW % MINUTE), 1_000, NOW)
     quiet = rows.volume == 0
 
@@ -173,7 +173,7 @@ def test_quiet_minutes_have_no_row_where_they_are_not_published() -> None:
 
 
 def test_late_rows_come_after_a_while() -> None:
-    """Within `late_ms` of its close a row may miss; the rows around it don't change afterwards."""
+    """Within `late_ms` of its close a row may be absent; its neighbours stay equal."""
     market = replace(MARKET, quiet=0.5, late_ms=10 * MINUTE)
     window = TimeSpan(NOW - 60 * MINUTE, NOW - NOW % MINUTE)
     early = series(market).first(window, 100, NOW)
@@ -198,7 +198,7 @@ def test_rows_from_before_trading_move_without_volume() -> None:
 
 
 def test_replayed_series_shows_rows_once_they_have_opened() -> None:
-    """A replayed series has its file's rows up to now, the newest in part while it forms."""
+    """A replayed series has its file's rows up to now; the forming one in part."""
     final = series().first(TimeSpan(BORN, DISTANT_FUTURE_MS), 10, NOW)
     replayed = ReplayedSeries(final, Decimals(2, 3), FixedGrid(timedelta(minutes=1)))
     now = int(final.time[4]) + 30_000

@@ -18,7 +18,7 @@ class Watch:
 
 
 def test_budget_refuses_what_exceeds_the_minute_and_starts_anew_at_the_next() -> None:
-    """The limit itself is allowed; the next request waits for :00, however late it comes."""
+    """The limit itself is allowed; the next request waits for :00, however late."""
     watch = Watch(now=645.0)
     budget = ClockMinuteBudget(100, watch, bans=True)
 

@@ -27,7 +27,7 @@ def late(slot: int, seconds: float = 150) -> Fault:
 
 
 def test_forming_slot_is_hit_at_its_close() -> None:
-    """While the named candle forms it is shown; the first answer that has it closed is hit."""
+    """While the named candle forms it is shown; the first answer with it closed, hit."""
     faults = Faults()
     faults.order([late(FORMING)])
     hits = [

@@ -1,4 +1,4 @@
-"""Packed candles against a small parser of PostgreSQL's binary COPY, written from its manual."""
+"""Packed candles against a small parser of binary COPY, by PostgreSQL's manual."""
 
 import math
 import struct

@@ -1,4 +1,4 @@
-"""Gathering: one batch at a time, nothing delayed, nothing lost, nothing done in vain."""
+"""Batching: one batch at a time; nothing delayed, lost, or done in vain."""
 
 import asyncio
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ async def _settle() -> None:
 
 
 async def test_what_comes_during_a_batch_makes_the_next_one() -> None:
-    """The first is begun at once, alone; the others together, when it has ended; each in order."""
+    """The first at once, alone; the others together, when it has ended; in order."""
     doubling = Doubling()
     gathering = BatchingQueue(doubling.do)
     first = gathering.submit(1)
@@ -66,7 +66,7 @@ async def test_error_for_one_is_raised_to_that_one() -> None:
         return [ValueError(n) if n % 2 else n // 2 for n in numbers]
 
     gathering = BatchingQueue[int, int](halve)
-    results = await asyncio.gather(*map(gathering.ask, (4, 3, 8)), return_exceptions=True)
+    results = await asyncio.gather(*map(gathering.submit, (4, 3, 8)), return_exceptions=True)
     assert results[0] == 2
     assert isinstance(results[1], ValueError)
     assert results[2] == 4

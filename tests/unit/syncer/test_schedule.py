@@ -50,7 +50,7 @@ def test_run_is_due_at_the_minute_and_started_after_the_delay(
 
 
 def test_trigger_does_not_drift_and_adds_the_jitter_alone() -> None:
-    """A start that was late by the jitter is followed by one in the next minute, never sooner."""
+    """A start late by the jitter is followed by one in the next minute, never sooner."""
     trigger, start = ScheduleTrigger(Schedule(MINUTE, REAL, SETTLE), 0.5), noon(0, 2)
     starts = [start]
     for _ in range(20):
@@ -71,7 +71,7 @@ def test_clock_that_was_set_elsewhere_makes_runs_due_by_its_own_time() -> None:
 
 
 def test_fast_clock_makes_nothing_due_more_often_than_every_second() -> None:
-    """At ten thousand times the speed a minute lasts 6 ms: runs still come a second apart."""
+    """At ten thousand times the speed a minute lasts 6 ms; runs are a second apart."""
     schedule = Schedule(MINUTE, Clock(shown=utc(2020), since=noon(), speed=10_000.0))
     now = noon(1)
 
@@ -120,7 +120,7 @@ def test_page_that_has_just_been_completed_is_the_newest_one() -> None:
 def test_what_was_merely_late_is_asked_for_in_the_next_page_too(
     covered_until: datetime | None, expected_start: datetime
 ) -> None:
-    """A sparse series' coverage stops at an absent slot, and a page's end may come meanwhile."""
+    """A sparse series' coverage stops at an absent slot, or at a page's end."""
     end = GRID.at(50_000 * PAGE + 1)
     watermarks = Watermarks(utc(2015), utc(2015), end, end, end - 5 * MINUTE)
 

@@ -1,4 +1,4 @@
-"""Lantern spot: an exchange that does not exist, and the whole of what makes it one of ours."""
+"""Lantern spot: an exchange that does not exist, with all that an adapter needs."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime

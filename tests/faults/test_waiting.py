@@ -62,7 +62,7 @@ async def test_each_caller_of_a_batch_gets_an_error_of_its_own() -> None:
         raise error
 
     queue = BatchingQueue[int, int](fail)
-    failed = await asyncio.gather(*(queue.ask(n) for n in range(3)), return_exceptions=True)
+    failed = await asyncio.gather(*(queue.submit(n) for n in range(3)), return_exceptions=True)
 
     assert {type(each) for each in failed} == {UnknownSymbol}
     assert {str(each) for each in failed} == {str(error)}

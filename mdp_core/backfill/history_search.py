@@ -1,10 +1,13 @@
-"""Find history starts by bisection, for exchanges that can't be asked for them.
+"""Where a history begins, of exchanges that can't be asked: found by looking.
 
 The days come first: all pages of daily candles, which are few, tell when the symbol was traded
-first. The series' own pages are then bisected up to that day. Sparse candles may lie far before
-the dense ones, and even before the first daily one (seen), so the pages before what was found are
-sampled too, at doubling distances, until nothing turns up any more. Every page that is looked at
-goes through the service: it is stored, and an empty one was asked for twice.
+first. Lone candles may lie before the first daily one (seen: up to 181 days), so the hours before
+it are looked through, 200 days at a time, until such a stretch holds none. Of a finer interval only
+the pages around the first hour are looked at, and a few before it at doubling distances.
+
+What lies up to 200 days before the first candle that was found is not taken for empty
+(`Series.believed_start`). Every page that is looked at goes through the service: it is stored, and
+an empty one was asked for twice.
 """
 
 import asyncio
@@ -14,7 +17,7 @@ from datetime import datetime
 from mdp_core.domain.clock import from_ms
 from mdp_core.domain.intervals import Interval
 from mdp_core.domain.queries import Bounds
-from mdp_core.domain.series import Series
+from mdp_core.domain.series import DOUBTED_BEFORE, Series
 from mdp_core.domain.windows import Window
 from mdp_core.errors import BadRows
 from mdp_core.exchanges.clock import EARLIEST
@@ -25,10 +28,12 @@ from mdp_core.series.resolver import SeriesResolver
 from mdp_core.service.candles import CandleService
 from mdp_core.storage.candles.candle_store import CandleStore
 
-_ROUNDS = 64
 # Each look takes seconds where it finds nothing, since that is asked for twice: so into so many
 # parts at once, which takes half as long as two and one and a half times the requests.
 _PARTS = 4
+# Finer intervals are looked for only around what this one shows.
+_COARSE = Interval.ONE_HOUR
+_FINER = frozenset(list(Interval)[: list(Interval).index(_COARSE)])
 
 
 class HistorySearch:
@@ -62,22 +67,40 @@ class HistorySearch:
             return begins
         if since is not None and begins <= since:
             return begins
-        begins = await self._bisect(series, begins)
+        begins = await self._first_of(series, begins)
         if begins is not None:
             await self._metadata.learn_history_start(series, begins)
         return begins
 
+    async def _first_of(self, series: Series, first_day: datetime) -> datetime | None:
+        offered = self._market(series).adapter.facts.intervals
+        if series.interval in _FINER and _COARSE in offered:
+            hour = await self._first_hour(series, first_day)
+            return None if hour is None else await self._around(series, hour)
+        return await self._stretch_by_stretch(series, first_day)
+
+    async def _first_hour(self, series: Series, first_day: datetime) -> datetime | None:
+        """Give when the symbol's first hourly candle opens; it is looked for only once."""
+        hourly = await self._sibling(series, _COARSE)
+        if hourly.history_start is not None:
+            return hourly.history_start
+        begins = await self._stretch_by_stretch(hourly, first_day)
+        if begins is not None:
+            await self._metadata.learn_history_start(hourly, begins)
+        return begins
+
     async def _first_daily(self, series: Series) -> datetime | None:
         """Give when the symbol's first daily candle opens; it is looked for only once."""
-        symbol, day = series.symbol, Interval.ONE_DAY.value
-        context = RequestContext.at(Priority.BACKFILL)
-        daily = await self._metadata.series(
-            symbol.exchange, symbol.market_type, symbol.name, day, context
-        )
+        daily = await self._sibling(series, Interval.ONE_DAY)
         if daily.history_start is None and (begins := await self._search_days(daily)):
             await self._metadata.learn_history_start(daily, begins)
             return begins
         return daily.history_start
+
+    async def _sibling(self, series: Series, interval: Interval) -> Series:
+        symbol, context = series.symbol, RequestContext.at(Priority.BACKFILL)
+        words = (symbol.exchange, symbol.market_type, symbol.name, interval.value)
+        return await self._metadata.series(*words, context)
 
     async def _search_days(self, daily: Series) -> datetime | None:
         first, stop = await self._pages(daily)
@@ -85,24 +108,36 @@ class HistorySearch:
         found = await asyncio.gather(*(self._first_candle(daily, page) for page in pages))
         return next(filter(None, found), None)
 
-    async def _bisect(self, series: Series, first_day: datetime) -> datetime | None:
-        """Search the series' own pages, from the earliest that can be to the first day's."""
-        lowest, stop = await self._pages(series)
-        page = self._index(series, first_day)
-        while page < stop and await self._first_in(series, page) is None:
-            page += 1
-        if page == stop:
+    async def _stretch_by_stretch(self, series: Series, first_day: datetime) -> datetime | None:
+        """Look through the pages before the first day, until a long stretch of them is empty."""
+        lowest, page = await self._first_found(series, first_day)
+        if page is None:
             return None
-        for _ in range(_ROUNDS):
-            page = await self._lowest_found(series, lowest - 1, page)
-            earlier = await self._sampled(series, lowest, page)
-            if earlier is None:
-                return await self._first_in(series, page)
-            page = earlier
-        return None
+        stretch = self._index(series, first_day) - self._index(series, first_day - DOUBTED_BEFORE)
+        while pages := range(max(page - stretch, lowest), page):
+            firsts = await asyncio.gather(*(self._first_in(series, each) for each in pages))
+            full = [each for each, first in zip(pages, firsts, strict=True) if first is not None]
+            if not full:
+                break
+            page = full[0]
+        return await self._first_in(series, page)
+
+    async def _around(self, series: Series, hour: datetime) -> datetime | None:
+        """Look where a coarser interval begins; before it pages are sampled.
+
+        Where one of those has a candle (seen: minutes of half a year before the first hour) the
+        search goes on there.
+        """
+        lowest, page = await self._first_found(series, hour)
+        if page is None:
+            return None
+        lowest = max(lowest, self._index(series, hour - DOUBTED_BEFORE))
+        while (earlier := await self._sampled(series, lowest, page)) is not None:
+            page = await self._lowest_found(series, lowest - 1, earlier)
+        return await self._first_in(series, page)
 
     async def _lowest_found(self, series: Series, empty: int, found: int) -> int:
-        """Search between a page that counts as empty and one that isn't, in equal parts."""
+        """Search between a page that counts as empty and one that isn't, in parts of equal size."""
         while found - empty > 1:
             parts = {empty + (found - empty) * part // _PARTS for part in range(1, _PARTS)}
             pages: list[int] = sorted(parts - {empty})
@@ -115,18 +150,26 @@ class HistorySearch:
         return found
 
     async def _sampled(self, series: Series, lowest: int, page: int) -> int | None:
-        """Probe before `page` at doubling distances; return the first page with a candle."""
+        """Look before `page` at doubling distances; return the first page with a candle, if any."""
         distances = (1 << power for power in range(max(page - lowest, 0).bit_length()))
         pages = [page - distance for distance in distances]
         firsts = await asyncio.gather(*(self._first_in(series, each) for each in pages))
         full = [each for each, first in zip(pages, firsts, strict=True) if first is not None]
         return min(full, default=None)
 
+    async def _first_found(self, series: Series, time: datetime) -> tuple[int, int | None]:
+        """Number the first page that can have candles, and the first from `time` on with one."""
+        lowest, stop = await self._pages(series)
+        for page in range(self._index(series, time), stop):
+            if await self._first_in(series, page) is not None:
+                return lowest, page
+        return lowest, None
+
     async def _first_in(self, series: Series, page: int) -> datetime | None:
         return await self._first_candle(series, self._page(series, page))
 
     async def _first_candle(self, series: Series, window: Window) -> datetime | None:
-        """Return when the first candle opens; a wrong one counts: it was traded then.
+        """Give when the first candle opens, one that can't be right included: it was traded then.
 
         Raises:
             MdpError: A part of `window` could not be had.

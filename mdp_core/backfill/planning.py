@@ -17,6 +17,7 @@ from mdp_core.domain.queries import Bounds
 from mdp_core.domain.series import Series
 from mdp_core.domain.windows import Window
 from mdp_core.errors import (
+    ExchangeError,
     MdpError,
     NeverTraded,
     NothingClosed,
@@ -153,7 +154,7 @@ class Planning:
 
         async def plan_one(name: SeriesName) -> PlannedFill | RejectedFill:
             try:
-                series = await self._begun(name, until)
+                series = await self._begun(name, start, until)
                 plan = partial(self.plan_series, series, start, end)
                 return await patiently(plan, until)
             except StoreUnavailable:
@@ -201,8 +202,11 @@ class Planning:
         is_known = first_day is not None and start is not None and first_day <= start
         return replace(series, history_start=begins), is_known
 
-    async def _begun(self, name: SeriesName, until: float | None) -> Series:
+    async def _begun(self, name: SeriesName, start: datetime | None, until: float | None) -> Series:
         """Give a series; where it begins has been asked, unless that took too long.
+
+        A beginning that is known is asked for anew where it bounds the window: a false one would
+        leave out years, and the plan would say that nothing is to be done.
 
         Raises:
             NeverTraded: It has not begun yet.
@@ -211,16 +215,21 @@ class Planning:
         words = (name.exchange, name.market_type, name.symbol, name.interval)
         context = RequestContext.at(Priority.BACKFILL)
         kept = await self._metadata.kept(*words, context)
-        probes = self._metadata.directory.adapter(
-            name.exchange, name.market_type
-        ).facts.supports_first_candle
-        if kept.history_start is not None or not probes:
+        adapter = self._metadata.directory.adapter(name.exchange, name.market_type)
+        known, ask = kept.history_start, partial(self._metadata.series, *words, context)
+        if not adapter.facts.supports_first_candle or (known and start and start >= known):
             return kept
+        if known is not None:
+            ask = partial(self._metadata.ask_history_start, kept, context)
         try:
             async with asyncio.timeout_at(until):
-                series = await patiently(partial(self._metadata.series, *words, context))
+                series = await patiently(ask)
         except TimeoutError:
             return kept
+        except ExchangeError:
+            if known is None:
+                raise
+            return kept  # the exchange contradicts itself, or is away: its pages will tell
         if series.history_start is None:
             raise NeverTraded
         return series

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from weakref import WeakValueDictionary
 
-from cachetools import TLRUCache
+from cachetools import TLRUCache, TTLCache
 
 from mdp_core.domain.intervals import Interval
 from mdp_core.domain.series import Series
@@ -23,6 +23,8 @@ from mdp_core.storage.catalog.catalog import Catalog
 
 # How long this process believes what it read from the catalog.
 _BELIEVED_SECONDS = 60.0
+# How long one answer tells where all intervals of a symbol begin.
+_TOLD_SECONDS = 30.0
 # How many series it remembers: one has many names, in other letter cases.
 _MOST_KNOWN = 20_000
 
@@ -49,6 +51,8 @@ class SeriesResolver:
         self._history_starts = history_starts
         self.directory = directory
         self._known = TLRUCache[SeriesKey, _Known](_MOST_KNOWN, _expires, time.monotonic)
+        self._told_lately = TTLCache[int, Series](_MOST_KNOWN, _TOLD_SECONDS)
+        self._telling = WeakValueDictionary[int, asyncio.Lock]()
         self._resolving = WeakValueDictionary[tuple[SeriesKey, Priority], asyncio.Lock]()
 
     async def without_history_start(
@@ -85,14 +89,21 @@ class SeriesResolver:
         if telling is None or telling is series.interval or series.history_start is None:
             await self._history_starts.rechecks.ask_again(adapter, series, context)
         else:
-            told = await self.ask_history_start(
-                await self._sibling(series, telling, context), context
-            )
+            told = await self._told(await self._sibling(series, telling, context), context)
             begins = await self._history_starts.derived(
                 adapter, series.symbol, series.interval, told, context
             )
             await self._history_starts.rechecks.keep(series, begins, 2)
         return await self._again(series, context)
+
+    async def _told(self, telling: Series, context: RequestContext) -> Series:
+        """Ask for the beginning that tells for all intervals of a symbol, once for all of them."""
+        async with self._telling.setdefault(telling.id, asyncio.Lock()):
+            told = self._told_lately.get(telling.id)
+            if told is None:
+                told = await self.ask_history_start(telling, context)
+                self._told_lately[telling.id] = told
+            return told
 
     async def put_off_history_start(self, series: Series) -> None:
         """Ask for the history start of a series again only in a day."""

@@ -1,4 +1,4 @@
-"""Where a history begins, of exchanges that can't be asked: found by looking.
+"""Search for history starts, for exchanges that can't be asked for them.
 
 The days come first: all pages of daily candles, which are few, tell when the symbol was traded
 first. Lone candles may lie before the first daily one (seen: up to 181 days), so the hours before
@@ -109,7 +109,7 @@ class HistorySearch:
         return next(filter(None, found), None)
 
     async def _stretch_by_stretch(self, series: Series, first_day: datetime) -> datetime | None:
-        """Look through the pages before the first day, until a long stretch of them is empty."""
+        """Look through the pages before the first day, until a long stretch is empty."""
         lowest, page = await self._first_found(series, first_day)
         if page is None:
             return None
@@ -137,7 +137,7 @@ class HistorySearch:
         return await self._first_in(series, page)
 
     async def _lowest_found(self, series: Series, empty: int, found: int) -> int:
-        """Search between a page that counts as empty and one that isn't, in parts of equal size."""
+        """Search between a page that counts as empty and one that isn't, in equal parts."""
         while found - empty > 1:
             parts = {empty + (found - empty) * part // _PARTS for part in range(1, _PARTS)}
             pages: list[int] = sorted(parts - {empty})
@@ -150,7 +150,7 @@ class HistorySearch:
         return found
 
     async def _sampled(self, series: Series, lowest: int, page: int) -> int | None:
-        """Look before `page` at doubling distances; return the first page with a candle, if any."""
+        """Probe before `page` at doubling distances; return the first page with a candle."""
         distances = (1 << power for power in range(max(page - lowest, 0).bit_length()))
         pages = [page - distance for distance in distances]
         firsts = await asyncio.gather(*(self._first_in(series, each) for each in pages))
@@ -158,7 +158,7 @@ class HistorySearch:
         return min(full, default=None)
 
     async def _first_found(self, series: Series, time: datetime) -> tuple[int, int | None]:
-        """Number the first page that can have candles, and the first from `time` on with one."""
+        """Number the first possible page, and the first from `time` on with a candle."""
         lowest, stop = await self._pages(series)
         for page in range(self._index(series, time), stop):
             if await self._first_in(series, page) is not None:
@@ -169,7 +169,7 @@ class HistorySearch:
         return await self._first_candle(series, self._page(series, page))
 
     async def _first_candle(self, series: Series, window: Window) -> datetime | None:
-        """Give when the first candle opens, one that can't be right included: it was traded then.
+        """Return when the first candle opens; a wrong one counts: it was traded then.
 
         Raises:
             MdpError: A part of `window` could not be had.

@@ -1,4 +1,4 @@
-"""Where histories begin: searched for by the hour at Coinbase, asked anew by each backfill."""
+"""History starts: searched for by the hour at Coinbase, asked anew by backfills."""
 
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -33,7 +33,7 @@ _PAGES_OF_200_DAYS = 16
 async def test_minutes_are_looked_for_only_around_the_first_hour(
     services: Services, sandbox: Sandbox, symbol: str, first: datetime | None, most: int
 ) -> None:
-    """After the days and 200 days of hours; Bitcoin's minutes are older than its hours.
+    """After days and 200 days of hours; Bitcoin's minutes are older than its hours.
 
     Some more pages of minutes are looked at where a sample before the first hour has a candle.
     """
@@ -64,7 +64,7 @@ async def test_minutes_are_looked_for_only_around_the_first_hour(
 async def test_backfill_asks_anew_where_a_history_begins(
     settings: Settings, sandbox: Sandbox, database: psycopg.Connection, exchange: str, interval: str
 ) -> None:
-    """A false beginning would have it say that all is done; both plan from the true one."""
+    """A false beginning would mean that all is done: the plan is from the true one."""
     name, market, symbol = exchange.split()
     query = CandleQuery(name, market, symbol, interval, limit=1)
     body = {"exchange": name, "symbols": [symbol], "intervals": [interval], "dry_run": True}
@@ -86,7 +86,7 @@ async def test_backfill_asks_anew_where_a_history_begins(
 async def test_backfill_from_after_the_beginning_asks_for_none(
     services: Services, sandbox: Sandbox
 ) -> None:
-    """Where it begins is of no interest there."""
+    """The beginning is of no interest there."""
     query = CandleQuery("binance", "perp", "BTC-USDT", "1h", limit=1)
     await answer_to(services, query)
     names = await services.planning.names(Selection("binance", "perp", ("BTC-USDT",), ("1h",)))

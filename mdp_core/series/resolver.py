@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from weakref import WeakValueDictionary
 
@@ -11,9 +12,7 @@ from cachetools import TLRUCache, TTLCache
 
 from mdp_core.domain.intervals import Interval
 from mdp_core.domain.series import Series
-from mdp_core.errors import (
-    UnsupportedInterval,
-)
+from mdp_core.errors import ExchangeError, UnsupportedInterval, copied
 from mdp_core.exchanges.base import ExchangeAdapter
 from mdp_core.ratelimit.context import DEFAULT_CONTEXT, RequestContext
 from mdp_core.ratelimit.priority import Priority
@@ -38,6 +37,14 @@ def _expires(_key: SeriesKey, known: _Known, _now: float) -> float:
     return known[1]
 
 
+@dataclass(slots=True, weakref_slot=True)
+class _Resolution:
+    """The resolving of a name; callers that wait for it share its failure."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    failure: ExchangeError | None = None
+
+
 class SeriesResolver:
     """Resolves the names of series, and remembers what it has resolved."""
 
@@ -53,7 +60,7 @@ class SeriesResolver:
         self._known = TLRUCache[SeriesKey, _Known](_MOST_KNOWN, _expires, time.monotonic)
         self._told_lately = TTLCache[int, Series](_MOST_KNOWN, _TOLD_SECONDS)
         self._telling = WeakValueDictionary[int, asyncio.Lock]()
-        self._resolving = WeakValueDictionary[tuple[SeriesKey, Priority], asyncio.Lock]()
+        self._resolving = WeakValueDictionary[tuple[SeriesKey, Priority], _Resolution]()
 
     async def without_history_start(
         self, adapter: ExchangeAdapter, context: RequestContext
@@ -151,9 +158,17 @@ class SeriesResolver:
         if known := self._believed_series(key):
             return known
         # One lock per priority: an interactive request never queues behind a backfill.
-        resolving = (key, context.priority)
-        async with self._resolving.setdefault(resolving, asyncio.Lock()):
-            return self._believed_series(key) or await self._resolve(key, context)
+        resolution = self._resolving.setdefault((key, context.priority), _Resolution())
+        async with resolution.lock:
+            if known := self._believed_series(key):
+                return known
+            if resolution.failure:
+                raise copied(resolution.failure)
+            try:
+                return await self._resolve(key, context)
+            except ExchangeError as error:
+                resolution.failure = error
+                raise
 
     async def kept(
         self,

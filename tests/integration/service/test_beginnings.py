@@ -245,3 +245,25 @@ async def test_series_that_has_not_begun_is_never_taken_for_an_empty_one(
     ]
     assert after["csv"].text.count("\n") == 3
     assert "ETag" in after["json"].headers
+
+
+async def test_failure_of_a_new_series_is_shared_by_all_that_wait(
+    settings: Settings, sandbox: Sandbox
+) -> None:
+    """Eight requests cost what one costs, attempts included, and each is told why."""
+    path, window = "/candles/binance/perp/ETH-USDT/5m", {"start": "2024-05-01", "limit": 1}
+    asked: list[int] = []
+    async with serving(settings, sandbox) as client:
+        for callers in (1, 8):
+            sandbox.fault("server_error", times=100)
+            sandbox.clear()
+            answers = await asyncio.gather(
+                *(client.get(path, params=window) for _ in range(callers))
+            )
+            asked.append(len(sandbox.candle_requests()) + len(sandbox.probes()))
+            sandbox.clear_faults()
+            codes = {(answer.status_code, answer.json()["code"]) for answer in answers}
+            assert codes == {(503, "upstream_unavailable")}
+        assert (await client.get(path, params=window)).status_code == 200
+
+    assert asked[0] == asked[1] > 0

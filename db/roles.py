@@ -96,8 +96,8 @@ def ensure_roles(connection: Connection[TupleRow], passwords: Mapping[str, str])
     for role in passwords.keys() & set(roles):
         _let_log_in(connection, role, passwords[role])
     if roles:
-        _let_in(connection, roles)
-        _take_away(connection)
+        _grant_use(connection, roles)
+        _revoke_public(connection)
     if SERVICE in roles:
         _grant(connection, _LET_WRITE, [table.name for table in metadata.sorted_tables], SERVICE)
         _grant(connection, _LET_READ, ["alembic_version", "candle_rows"], SERVICE)
@@ -115,18 +115,18 @@ def _let_log_in(connection: Connection[TupleRow], role: str, password: str) -> N
     verifier = connection.pgconn.encrypt_password(
         password.encode(), role.encode(), b"scram-sha-256"
     )
-    what = {"role": sql.Identifier(role), "verifier": sql.Literal(verifier.decode())}
-    _try(connection, _LET_LOGIN.format(**what), f"ALTER ROLE {role} LOGIN PASSWORD ...")
+    params = {"role": sql.Identifier(role), "verifier": sql.Literal(verifier.decode())}
+    _try(connection, _LET_LOGIN.format(**params), f"ALTER ROLE {role} LOGIN PASSWORD ...")
 
 
-def _let_in(connection: Connection[TupleRow], roles: list[str]) -> None:
+def _grant_use(connection: Connection[TupleRow], roles: list[str]) -> None:
     names, where = sql.SQL(", ").join(map(sql.Identifier, roles)), _place(connection)
     for pattern in _GRANTS:
         statement = pattern.format(roles=names, **where)
         _try(connection, statement, statement.as_string(connection))
 
 
-def _take_away(connection: Connection[TupleRow]) -> None:
+def _revoke_public(connection: Connection[TupleRow]) -> None:
     """Revoke from PUBLIC the rights that are not for these roles."""
     where = _place(connection)
     for question, pattern in _REVOKES:
@@ -158,15 +158,15 @@ def _grant(
     _try(connection, statement, statement.as_string(connection))
 
 
-def _try(connection: Connection[TupleRow], statement: sql.Composed, what: str) -> None:
+def _try(connection: Connection[TupleRow], statement: sql.Composed, action: str) -> None:
     """Execute a statement; where it is not allowed, log what an operator must run."""
     refused: list[str | None] = []
 
-    def heed(notice: errors.Diagnostic) -> None:
+    def collect(notice: errors.Diagnostic) -> None:
         if notice.sqlstate in _WITHOUT_EFFECT:
             refused.append(notice.message_primary)
 
-    connection.add_notice_handler(heed)
+    connection.add_notice_handler(collect)
     try:
         with connection.transaction():  # a savepoint, so that the rest goes on
             connection.execute(statement)
@@ -175,6 +175,8 @@ def _try(connection: Connection[TupleRow], statement: sql.Composed, what: str) -
     except (errors.DuplicateObject, errors.UniqueViolation):
         pass  # made by another database's upgrade at the same moment
     finally:
-        connection.remove_notice_handler(heed)
+        connection.remove_notice_handler(collect)
     if refused:
-        _log.warning("let an administrator do this, then upgrade again: %s (%s)", what, refused[0])
+        _log.warning(
+            "let an administrator do this, then upgrade again: %s (%s)", action, refused[0]
+        )

@@ -20,7 +20,7 @@ from mdp_core.errors import MdpError
 
 # Libraries that tell more than an operator wants to know.
 _QUIET = ("httpx", "httpcore", "apscheduler", "alembic")
-_OF_EVERY_RECORD = {*RESERVED_ATTRS, "taskName", "color_message"}
+_STANDARD_FIELDS = {*RESERVED_ATTRS, "taskName", "color_message"}
 
 _fields: ContextVar[dict[str, Any] | None] = ContextVar("mdp_log_fields", default=None)
 
@@ -108,10 +108,10 @@ def _json_formatter() -> logging.Formatter:
     return OrjsonFormatter(
         ["levelname", "name", "message"],
         rename_fields={"levelname": "level", "name": "logger", "message": "event"},
-        reserved_attrs=sorted(_OF_EVERY_RECORD),
+        reserved_attrs=sorted(_STANDARD_FIELDS),
         timestamp="time",
     )
 
 
 def _extra(record: logging.LogRecord) -> dict[str, Any]:
-    return {name: it for name, it in vars(record).items() if name not in _OF_EVERY_RECORD}
+    return {name: it for name, it in vars(record).items() if name not in _STANDARD_FIELDS}

@@ -79,7 +79,7 @@ class Services:
     absences: AbsenceStore
     history_starts: HistoryStartStore
     candles: CandleService
-    metadata: SeriesResolver
+    resolver: SeriesResolver
     edge: LatestCandles
     coverage: Coverage
     markets: Mapping[tuple[str, str], MarketContext]
@@ -141,21 +141,21 @@ async def open_services(
             for key, kind in installed_adapters().items()
         }
         starts = HistoryStartStore(shared.database)
-        metadata = await stack.enter_async_context(_open_resolver(shared, markets, starts))
+        resolver = await stack.enter_async_context(_open_resolver(shared, markets, starts))
         usage = Usage(shared.database)
         await stack.enter_async_context(usage.flushing())
         servers = await stack.enter_async_context(
             _open_read_servers(shared.database, settings, name)
         )
         service = CandleService(
-            CandleReader(servers), metadata, markets=markets, limits=settings.limits, usage=usage
+            CandleReader(servers), resolver, markets=markets, limits=settings.limits, usage=usage
         )
-        yield _services(shared, metadata, service, starts, servers)
+        yield _services(shared, resolver, service, starts, servers)
 
 
 def _services(
     shared: _Shared,
-    metadata: SeriesResolver,
+    resolver: SeriesResolver,
     service: CandleService,
     starts: HistoryStartStore,
     servers: ReadServers,
@@ -164,8 +164,8 @@ def _services(
     markets, usage = service.markets, service.usage
     runs, jobs = JobRuns(database), BackfillStore(database)
     bulk = BulkFill(service, store, markets)
-    planning = Planning(bulk, metadata)
-    comparer, mender = PageComparer(store, metadata, markets), Mender(store)
+    planning = Planning(bulk, resolver)
+    comparer, mender = PageComparer(store, resolver, markets), Mender(store)
     return Services(
         settings,
         database,
@@ -173,17 +173,17 @@ def _services(
         shared.absences,
         starts,
         service,
-        metadata,
+        resolver,
         LatestCandles(service, markets, usage),
-        Coverage(store, shared.absences, metadata, markets),
+        Coverage(store, shared.absences, resolver, markets),
         markets,
         usage,
         runs,
         jobs,
         bulk,
         planning,
-        Backfills(jobs, bulk, planning, metadata, runs, settings.clock, shared.absences),
-        HistorySearch(service, store, metadata, markets),
+        Backfills(jobs, bulk, planning, resolver, runs, settings.clock, shared.absences),
+        HistorySearch(service, store, resolver, markets),
         Repair(comparer, mender),
         Verify(comparer, mender),
         servers,

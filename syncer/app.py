@@ -86,7 +86,7 @@ def _begin(
 ) -> list[asyncio.Task[None]]:
     """Begin what goes on as long as the syncer: it ends if any of that does."""
     workers = [
-        JobWorker(services, adapter) for adapter in services.metadata.directory.markets(None, None)
+        JobWorker(services, adapter) for adapter in services.resolver.directory.markets(None, None)
     ]
     working = [group.create_task(worker.run()) for worker in workers]
     return [

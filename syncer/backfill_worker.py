@@ -143,7 +143,7 @@ class JobWorker:
     async def _asked_again(self, series: Series, context: RequestContext) -> Series:
         """Return a series whose history start was asked for anew, if that gave an answer."""
         try:
-            return await self._services.metadata.ask_history_start(series, context)
+            return await self._services.resolver.ask_history_start(series, context)
         except BadPayload as error:
             _log.warning("history start of %s: %s", series, error)
             return series
@@ -152,7 +152,7 @@ class JobWorker:
         bulk, order, refusals = self._services.bulk, Apart(), Refusals()
         before: Sequence[Window] = []
         while (job := await self._services.jobs.get(job_id)) and job.state.is_open:
-            left = await bulk.left(series, job.window, [loss.window for loss in job.losses])
+            left = await bulk.left(series, job.window, [loss.window for loss in job.unavailable])
             if not left.gaps:
                 await self._services.jobs.end(job_id, *_verdict(job))
                 return
@@ -173,7 +173,7 @@ class JobWorker:
         """
         filled = await self._services.bulk.fill(series, chunk, Priority.BACKFILL)
         if losses := _losses(filled.lost, chunk):
-            await self._services.jobs.lose(job_id, losses)
+            await self._services.jobs.record_unavailable(job_id, losses)
         return filled
 
 
@@ -191,7 +191,7 @@ def _losses(lost: Sequence[Missing], within: Window) -> list[UnavailableWindow]:
 
 
 def _verdict(job: Job) -> tuple[JobState, str | None]:
-    if not job.losses:
+    if not job.unavailable:
         return JobState.DONE, None
-    first = job.losses[0]
-    return JobState.FAILED, f"{len(job.losses)} window(s) could not be had: {first.detail}"
+    first = job.unavailable[0]
+    return JobState.FAILED, f"{len(job.unavailable)} window(s) could not be had: {first.detail}"

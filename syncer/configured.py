@@ -84,12 +84,12 @@ class Configured:
 
     def __init__(
         self,
-        metadata: SeriesResolver,
+        resolver: SeriesResolver,
         adapter: ExchangeAdapter,
         configured: Sequence[Selection],
         context: RequestContext,
     ) -> None:
-        self._selector = Selector(metadata, context)
+        self._selector = Selector(resolver, context)
         name, market_type = adapter.facts.name, adapter.facts.market_type
         self._parts = [
             replace(each, market_type=market_type, symbols=(symbol,))

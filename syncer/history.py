@@ -26,7 +26,7 @@ class HistoryStartSearch:
         """Find what is not known; what fails is tried again by the next run."""
         found, context = 0, RequestContext.at(Priority.BACKFILL)
         errors: list[MdpError] = []
-        resolver = self._services.metadata
+        resolver = self._services.resolver
         for series in await resolver.without_history_start(self._adapter, context):
             if time.monotonic() < self._in_vain_until.get(series.id, 0.0):
                 continue

@@ -28,7 +28,9 @@ class HistoryStartRechecks:
         due = await self._services.history_starts.due(*self._words, now, _MOST_SERIES)
         for symbol, interval in due:
             try:
-                series = await self._services.metadata.kept(*self._words, symbol, interval, context)
+                series = await self._services.resolver.stored(
+                    *self._words, symbol, interval, context
+                )
                 changed += await self._recheck(series, context)
             except MdpError as error:
                 errors.append(error)
@@ -36,8 +38,8 @@ class HistoryStartRechecks:
 
     async def _recheck(self, series: Series, context: RequestContext) -> bool:
         try:
-            asked = await self._services.metadata.ask_history_start(series, context)
+            asked = await self._services.resolver.ask_history_start(series, context)
         except MdpError:
-            await self._services.metadata.put_off_history_start(series)
+            await self._services.resolver.put_off_history_start(series)
             raise
         return asked.history_start != series.history_start

@@ -41,7 +41,7 @@ class Keeper:
         self._adapter = adapter
         facts = adapter.facts
         self._context = RequestContext.at(Priority.BACKFILL)
-        self._configured = Configured(services.metadata, adapter, configured, self._context)
+        self._configured = Configured(services.resolver, adapter, configured, self._context)
         self._market = services.markets[facts.name, facts.market_type]
 
     async def run(self) -> RunResult:

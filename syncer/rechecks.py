@@ -38,4 +38,4 @@ class Rechecks:
         return RunResult(found, error=describe(errors))
 
     async def _series(self, symbol: str, interval: str) -> Series:
-        return await self._services.metadata.kept(*self._words, symbol, interval)
+        return await self._services.resolver.stored(*self._words, symbol, interval)

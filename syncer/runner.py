@@ -60,7 +60,7 @@ class Runner:
             while True:
                 await asyncio.sleep(_LOOK_SECONDS)
                 with suppress(MdpError):
-                    for key in await self._runs.left():
+                    for key in await self._runs.abandoned():
                         if key.job in known and key.job not in self._running:
                             group.create_task(self._run(known[key.job], key.due_at))
 

@@ -48,7 +48,7 @@ def scheduled_jobs(services: Services) -> list[ScheduledJob]:
     Raises:
         InvalidParameter: `MDP_HOT` or `MDP_KEEP` makes no sense.
     """
-    settings, adapters = services.settings, services.metadata.directory.markets(None, None)
+    settings, adapters = services.settings, services.resolver.directory.markets(None, None)
     markets = [adapter.facts for adapter in adapters]
     hot, keep = read_hot(settings.hot, markets), read_keep(settings.keep, markets)
     jobs = [_forgetting(services)]
@@ -66,14 +66,14 @@ def scheduled_jobs(services: Services) -> list[ScheduledJob]:
 def _refreshing(services: Services, adapter: ExchangeAdapter) -> ScheduledJob:
     async def run() -> RunResult:
         context = RequestContext.at(Priority.WARMING)
-        symbols = await patiently(lambda: services.metadata.directory.refresh(adapter, context))
+        symbols = await retry_refresh(lambda: services.resolver.directory.refresh(adapter, context))
         return RunResult(symbols)
 
     schedule = Schedule(_REFRESH_EVERY, services.settings.clock)
     return ScheduledJob(_name("refresh", adapter), schedule, 10.0, run, at_start=True)
 
 
-async def patiently(
+async def retry_refresh(
     ask: Callable[[], Awaitable[_Result]], waits: Sequence[float] = _RETRY_SECONDS
 ) -> _Result:
     """Refresh symbols, again and again until it succeeds.

@@ -73,7 +73,7 @@ class Warming:
         self._adapter = adapter
         self._patience_seconds = patience_seconds
         facts = adapter.facts
-        self._configured = Configured(services.metadata, adapter, configured, _context())
+        self._configured = Configured(services.resolver, adapter, configured, _context())
         self._market = services.markets[facts.name, facts.market_type]
 
     async def run(self) -> RunResult:
@@ -82,7 +82,7 @@ class Warming:
         async with asyncio.timeout_at(until):
             await self._wait_until_settled()
             names, unknown = await self._names()
-            await self._services.metadata.look_up(self._adapter, names)
+            await self._services.resolver.look_up(self._adapter, names)
         found = await _all_at_once(self._series, names, until)
         due = await self._lacking(found.results)
         capacity = self._market.weight_per_second * _MINUTE_SECONDS * _LARGEST_SHARE
@@ -102,7 +102,7 @@ class Warming:
 
     async def _series(self, name: tuple[str, str]) -> Series:
         facts = self._adapter.facts
-        return await self._services.metadata.series(
+        return await self._services.resolver.series(
             facts.name, facts.market_type, *name, _context()
         )
 

@@ -74,12 +74,12 @@ _CONTENT: dict[str, dict[str, Any]] = {
     "arrow": {"schema": _BYTES},
     "parquet": {"schema": _BYTES},
 }
-_OF_CACHES: dict[str, Any] = {
+_CACHE_HEADERS: dict[str, Any] = {
     "ETag": {"description": "Where no candle can change and none is unconfirmed.", "schema": _TEXT},
     "Cache-Control": {"required": True, "schema": _TEXT},
     "Vary": {"required": True, "schema": _TEXT},
 }
-_OF_ANSWERS: dict[str, Any] = {
+_ANSWER_HEADERS: dict[str, Any] = {
     "X-Window-Start": {**_MS, "description": "As `start` in JSON, epoch ms."},
     "X-Window-End": {**_MS, "description": "As `end`."},
     "X-Settled-Until": {**_MS, "description": "As `settled_until`."},
@@ -113,8 +113,8 @@ CANDLE_RESPONSES: dict[int | str, dict[str, Any]] = {
         "model": CandlesBody,
         "description": "Every closed candle of the window, in the format that was chosen.",
         "headers": {
-            **_OF_ANSWERS,
-            **_OF_CACHES,
+            **_ANSWER_HEADERS,
+            **_CACHE_HEADERS,
             "Server-Timing": {
                 "required": True,
                 "description": "Milliseconds of each step.",
@@ -133,6 +133,6 @@ CANDLE_RESPONSES: dict[int | str, dict[str, Any]] = {
     },
     304: {
         "description": "`If-None-Match` names what the client has, and that is still right.",
-        "headers": {**_OF_ANSWERS, **_OF_CACHES},
+        "headers": {**_ANSWER_HEADERS, **_CACHE_HEADERS},
     },
 }

@@ -142,11 +142,11 @@ def _schema(kinds: Sequence[ProblemKind]) -> dict[str, Any]:
 
 def _examples(kinds: Sequence[ProblemKind]) -> dict[str, Any]:
     """Return an example body for every code, also for those that no error has."""
-    said = {kind_of(error): (str(error), details_of(error)) for error in reversed(EXAMPLES)}
+    examples = {kind_of(error): (str(error), details_of(error)) for error in reversed(EXAMPLES)}
     bodies = {
         kind.code: problem_body(kind, detail, "b4d2c1") | details
         for kind in kinds
-        for detail, details in [said.get(kind, (kind.code.replace("_", " "), {}))]
+        for detail, details in [examples.get(kind, (kind.code.replace("_", " "), {}))]
     }
     return {code: {"value": body} for code, body in bodies.items()}
 

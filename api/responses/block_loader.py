@@ -96,7 +96,7 @@ class Blocks:
         self._shared: dict[_ReadingKey, Reading] = {}
         self._readings = set[Reading]()
 
-    def kept(self, wanted: Wanted, piece: Piece) -> Rows | None:
+    def cached(self, wanted: Wanted, piece: Piece) -> Rows | None:
         """Return the rows of a piece if they are in memory."""
         part = self._memory.get(wanted.key(piece))
         return wanted.cut(part, piece.window) if part and part.holds(piece.window) else None

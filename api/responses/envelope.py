@@ -39,9 +39,9 @@ class AnswerMetadata:
 
     def completeness(self) -> dict[str, Any]:
         """Return whether the answer is complete, and the path of the rest."""
-        said: dict[str, Any] = {"complete": not self.answer.missing, "next": self.following}
+        fields: dict[str, Any] = {"complete": not self.answer.missing, "next": self.following}
         if self.answer.missing:
-            said["missing"] = [
+            fields["missing"] = [
                 {
                     "start": to_ms(missing.window.start),
                     "end": to_ms(missing.window.end),
@@ -49,7 +49,7 @@ class AnswerMetadata:
                 }
                 for missing in self.answer.missing
             ]
-        return said
+        return fields
 
     def headers(self) -> dict[str, str]:
         """Return the metadata as headers, for formats without a JSON body."""
@@ -67,10 +67,10 @@ class AnswerMetadata:
 
     def metadata(self) -> dict[str, str]:
         """Return the metadata for a schema: texts as they are, the rest as JSON."""
-        said = {**self.window(), **self.completeness()}
+        fields = {**self.window(), **self.completeness()}
         return {
             name: value if isinstance(value, str) else orjson.dumps(value).decode()
-            for name, value in said.items()
+            for name, value in fields.items()
         }
 
 

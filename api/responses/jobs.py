@@ -68,7 +68,7 @@ def describe_job(followed: JobStatus) -> job_bodies.JobBody:
         "started_at": _ms(job.started_at),
         "ended_at": _ms(job.ended_at),
         "error": job.error,
-        "missing": [_lost(loss) for loss in job.losses],
+        "missing": [_lost(loss) for loss in job.unavailable],
     }
 
 

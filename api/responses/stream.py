@@ -62,7 +62,7 @@ class Delivery:
             return None
         count, length = 0, len(body.head())
         for piece in self._pieces:
-            rows = self._blocks.kept(self._wanted, piece)
+            rows = self._blocks.cached(self._wanted, piece)
             if rows is None:
                 return None
             count, length = count + len(rows), length + len(rows.data)
@@ -102,7 +102,7 @@ class Delivery:
             yield await encoded(edge, self._wanted)
 
     def _begun(self, piece: Piece) -> Reading | Rows:
-        kept = self._blocks.kept(self._wanted, piece)
+        kept = self._blocks.cached(self._wanted, piece)
         return self._blocks.reading(self._wanted, piece) if kept is None else kept
 
     async def _first(self, waiting: deque[Reading | Rows]) -> Rows:

@@ -134,7 +134,7 @@ async def get_health(request: Request) -> Response:
     body = {
         "status": "unavailable" if problem else "ok",
         "database": _describe(health, problem, replica),
-        "exchanges": _exchanges(health, services.metadata.directory.exchanges()),
+        "exchanges": _exchanges(health, services.resolver.directory.exchanges()),
         "syncer": syncer,
     }
     if counters:

@@ -116,9 +116,9 @@ async def get_exchanges(
     request: Request, markets: Annotated[MarketFilter, Query()]
 ) -> ExchangesBody:
     """List the exchanges that are installed."""
-    metadata: SeriesResolver = request.state.services.metadata
+    resolver: SeriesResolver = request.state.services.resolver
     found: dict[str, ExchangeBody] = {}
-    for adapter in metadata.directory.markets(markets.exchange, markets.market_type):
+    for adapter in resolver.directory.markets(markets.exchange, markets.market_type):
         facts = adapter.facts
         new = ExchangeBody(exchange=facts.name, name=facts.title, market_types=[])
         entry = found.setdefault(facts.name, new)
@@ -135,11 +135,11 @@ async def get_exchanges(
 )
 async def get_symbols(request: Request, wanted: Annotated[SymbolFilter, Query()]) -> SymbolsBody:
     """List symbols by market and name; a catalog that is empty is filled first."""
-    metadata: SeriesResolver = request.state.services.metadata
+    resolver: SeriesResolver = request.state.services.resolver
     symbols: list[Symbol] = []
-    for adapter in metadata.directory.markets(wanted.exchange, wanted.market_type):
+    for adapter in resolver.directory.markets(wanted.exchange, wanted.market_type):
         symbols += [
-            each for each in await metadata.directory.symbols(adapter) if _matches(each, wanted)
+            each for each in await resolver.directory.symbols(adapter) if _matches(each, wanted)
         ]
     page = islice(symbols, wanted.offset, wanted.offset + wanted.limit)
     end = wanted.offset + wanted.limit
@@ -155,8 +155,8 @@ async def get_intervals(
     request: Request, markets: Annotated[MarketFilter, Query()]
 ) -> IntervalsBody:
     """List what each market offers, with the exchange's own spelling and the grid."""
-    metadata: SeriesResolver = request.state.services.metadata
-    found = metadata.directory.markets(markets.exchange, markets.market_type)
+    resolver: SeriesResolver = request.state.services.resolver
+    found = resolver.directory.markets(markets.exchange, markets.market_type)
     return {"intervals": [row for adapter in found for row in _intervals(adapter)], "next": None}
 
 

@@ -150,5 +150,5 @@ class Candles:
         return frames.to_nautilus(self._table, self.interval, bar_type, instrument)
 
     def _said(self, name: str) -> str:
-        said: dict[bytes, bytes] = self._summary.schema.metadata or {}
-        return said.get(name.encode(), b"").decode()
+        fields: dict[bytes, bytes] = self._summary.schema.metadata or {}
+        return fields.get(name.encode(), b"").decode()

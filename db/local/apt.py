@@ -113,8 +113,8 @@ def download(work: Path, packages: Sequence[str], what: str, *, suite: str = SUI
     if install.returncode != 0:
         # The index says first what the network or a key lacks; it does so as a warning.
         lines = (update.stdout + install.stdout).splitlines()
-        said = [line for line in lines if line.startswith(("W: Failed", "W: GPG", "E:"))]
-        message = f"apt could not download {packages[0]}: {' '.join(said[:3]) or 'see apt'}"
+        complaints = [line for line in lines if line.startswith(("W: Failed", "W: GPG", "E:"))]
+        message = f"apt could not download {packages[0]}: {' '.join(complaints[:3]) or 'see apt'}"
         raise LocalDatabaseError(message)
     return sorted((work / "cache/archives").glob("*.deb"))
 

@@ -156,11 +156,11 @@ def _locked(path: Path) -> Generator[None]:
 def _checked(kind: Kind, bin_dir: Path, account: Account | None) -> Programs:
     """Return the programs, having run one."""
     try:
-        said = run_as(account, [bin_dir / "postgres", "--version"]).stdout
+        output = run_as(account, [bin_dir / "postgres", "--version"]).stdout
     except OSError as error:
-        said = str(error)
-    version = re.search(r"\(PostgreSQL\) (\d+)", said)
+        output = str(error)
+    version = re.search(r"\(PostgreSQL\) (\d+)", output)
     if version is None:
-        message = f"{bin_dir} has no working server ({said.strip()}): delete it, to have it anew"
+        message = f"{bin_dir} has no working server ({output.strip()}): delete it, to have it anew"
         raise LocalDatabaseError(message)
     return Programs(kind, bin_dir, int(version[1]))

@@ -194,7 +194,7 @@ def _start(
     Tried more than once where waiting helps: another program can take the port between choosing
     and using it, and processes of a killed predecessor need a moment to notice and go.
     """
-    said = ""
+    output = ""
     if log.exists() and log.stat().st_size > _LOG_BYTES:
         log.replace(log.with_suffix(".log.1"))
     for _ in range(_START_ATTEMPTS):
@@ -209,11 +209,11 @@ def _start(
             stop_server(process)
             raise
         stop_server(process)
-        said = log.read_bytes()[log_bytes:].decode(errors="replace")
-        if not any(sign in said for sign in _SIGNS_OF_PASSING_TROUBLE):
+        output = log.read_bytes()[log_bytes:].decode(errors="replace")
+        if not any(sign in output for sign in _SIGNS_OF_PASSING_TROUBLE):
             break
         time.sleep(_PAUSE_SECONDS)
-    message = f"the server in {cluster.home} does not start; {log} says:\n{said[-_LOG_TAIL:]}"
+    message = f"the server in {cluster.home} does not start; {log} says:\n{output[-_LOG_TAIL:]}"
     raise LocalDatabaseError(message)
 
 

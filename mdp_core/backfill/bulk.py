@@ -143,7 +143,7 @@ class BulkFill:
         terms = self.terms(series)
         known = window.clip(watermarks.history_start, watermarks.closed_until)
         pages = page_hull(known, series.grid, terms.page_size, watermarks)
-        missing = await self._store.missing(series.id, _enclosing(known, pages))
+        missing = await self._store.uncovered(series.id, _enclosing(known, pages))
         forgotten = intersect(
             missing, known.clip(watermarks.history_start, watermarks.retention_start)
         )
@@ -208,7 +208,7 @@ class BulkFill:
         context = RequestContext.at(Priority.BACKFILL)
         watermarks = await self._market(series).watermarks(series, window.end, context)
         known = window.clip(watermarks.history_start, watermarks.closed_until)
-        missing = subtract(await self._store.missing(series.id, known), given_up)
+        missing = subtract(await self._store.uncovered(series.id, known), given_up)
         forgotten = intersect(
             missing, known.clip(watermarks.history_start, watermarks.retention_start)
         )

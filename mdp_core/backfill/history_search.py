@@ -43,12 +43,12 @@ class HistorySearch:
         self,
         candles: CandleService,
         store: CandleStore,
-        metadata: SeriesResolver,
+        resolver: SeriesResolver,
         markets: Mapping[tuple[str, str], MarketContext],
     ) -> None:
         self._candles = candles
         self._store = store
-        self._metadata = metadata
+        self._resolver = resolver
         self._markets = markets
 
     async def find(self, series: Series, since: datetime | None = None) -> datetime | None:
@@ -69,7 +69,7 @@ class HistorySearch:
             return begins
         begins = await self._first_of(series, begins)
         if begins is not None:
-            await self._metadata.learn_history_start(series, begins)
+            await self._resolver.learn_history_start(series, begins)
         return begins
 
     async def _first_of(self, series: Series, first_day: datetime) -> datetime | None:
@@ -86,21 +86,21 @@ class HistorySearch:
             return hourly.history_start
         begins = await self._stretch_by_stretch(hourly, first_day)
         if begins is not None:
-            await self._metadata.learn_history_start(hourly, begins)
+            await self._resolver.learn_history_start(hourly, begins)
         return begins
 
     async def _first_daily(self, series: Series) -> datetime | None:
         """Give when the symbol's first daily candle opens; it is looked for only once."""
         daily = await self._sibling(series, Interval.ONE_DAY)
         if daily.history_start is None and (begins := await self._search_days(daily)):
-            await self._metadata.learn_history_start(daily, begins)
+            await self._resolver.learn_history_start(daily, begins)
             return begins
         return daily.history_start
 
     async def _sibling(self, series: Series, interval: Interval) -> Series:
         symbol, context = series.symbol, RequestContext.at(Priority.BACKFILL)
         words = (symbol.exchange, symbol.market_type, symbol.name, interval.value)
-        return await self._metadata.series(*words, context)
+        return await self._resolver.series(*words, context)
 
     async def _search_days(self, daily: Series) -> datetime | None:
         first, stop = await self._pages(daily)

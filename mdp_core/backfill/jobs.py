@@ -63,7 +63,7 @@ class Backfills:
         jobs: BackfillStore,
         bulk: BulkFill,
         planning: Planning,
-        metadata: SeriesResolver,
+        resolver: SeriesResolver,
         runs: JobRuns,
         clock: Clock,
         absences: AbsenceStore,
@@ -73,7 +73,7 @@ class Backfills:
         self._planning = planning
         self._jobs = jobs
         self._bulk = bulk
-        self._metadata = metadata
+        self._resolver = resolver
         self._runs = runs
 
     async def request(self, query: CandleQuery) -> JobStatus:
@@ -85,7 +85,7 @@ class Backfills:
             NoSyncer: No syncer is alive to work on it.
             MdpError: As `CandleService.get`.
         """
-        series = await self._metadata.series(
+        series = await self._resolver.series(
             query.exchange, query.market_type, query.symbol, query.interval
         )
         end, grid = query.end, series.grid
@@ -107,8 +107,11 @@ class Backfills:
                 raise each.nothing
         if not any(syncer.is_alive for syncer in await self._runs.syncers()):
             raise NoSyncer
-        ids = [await self._jobs.open(each.series.id, each.window, each.slack) for each in planned]
-        jobs = {job.id: job for job in await self._jobs.some(ids)}
+        ids = [
+            await self._jobs.get_or_create(each.series.id, each.window, each.slack)
+            for each in planned
+        ]
+        jobs = {job.id: job for job in await self._jobs.get_many(ids)}
         ahead = (await self._queue(each.exchange for each in jobs.values())).ahead
         return [
             JobStatus(
@@ -169,7 +172,7 @@ class Backfills:
         self, name: SeriesName | Job, context: RequestContext = DEFAULT_CONTEXT
     ) -> Series:
         """Give the series that a selection or a job names."""
-        return await self._metadata.series(
+        return await self._resolver.series(
             name.exchange, name.market_type, name.symbol, name.interval, context
         )
 
@@ -194,7 +197,7 @@ class Backfills:
 
         async def follow(job: Job) -> JobStatus:
             try:
-                kept = await self._metadata.kept(
+                kept = await self._resolver.stored(
                     job.exchange, job.market_type, job.symbol, job.interval
                 )
             except StoreUnavailable:

@@ -114,10 +114,10 @@ class Plan:
 class Planning:
     """Tells what it takes to fill series."""
 
-    def __init__(self, bulk: BulkFill, metadata: SeriesResolver) -> None:
+    def __init__(self, bulk: BulkFill, resolver: SeriesResolver) -> None:
         self._bulk = bulk
-        self._metadata = metadata
-        self._selector = Selector(metadata)
+        self._resolver = resolver
+        self._selector = Selector(resolver)
 
     async def names(self, selection: Selection) -> list[SeriesName]:
         """Give the series that a selection names.
@@ -156,7 +156,7 @@ class Planning:
             try:
                 series = await self._begun(name, start, until)
                 plan = partial(self.plan_series, series, start, end)
-                return await patiently(plan, until)
+                return await wait_out_rate_limit(plan, until)
             except StoreUnavailable:
                 raise
             except MdpError as error:
@@ -197,7 +197,7 @@ class Planning:
         """
         if series.history_start is not None:
             return series, True
-        first_day = await self._metadata.first_day(series)
+        first_day = await self._resolver.first_day(series)
         begins = series.grid.floor(first_day or series.symbol.listed_at or EARLIEST)
         is_known = first_day is not None and start is not None and first_day <= start
         return replace(series, history_start=begins), is_known
@@ -214,16 +214,16 @@ class Planning:
         """
         words = (name.exchange, name.market_type, name.symbol, name.interval)
         context = RequestContext.at(Priority.BACKFILL)
-        kept = await self._metadata.kept(*words, context)
-        adapter = self._metadata.directory.adapter(name.exchange, name.market_type)
-        known, ask = kept.history_start, partial(self._metadata.series, *words, context)
+        kept = await self._resolver.stored(*words, context)
+        adapter = self._resolver.directory.adapter(name.exchange, name.market_type)
+        known, ask = kept.history_start, partial(self._resolver.series, *words, context)
         if not adapter.facts.supports_first_candle or (known and start and start >= known):
             return kept
         if known is not None:
-            ask = partial(self._metadata.ask_history_start, kept, context)
+            ask = partial(self._resolver.ask_history_start, kept, context)
         try:
             async with asyncio.timeout_at(until):
-                series = await patiently(ask)
+                series = await wait_out_rate_limit(ask)
         except TimeoutError:
             return kept
         except ExchangeError:
@@ -235,7 +235,9 @@ class Planning:
         return series
 
 
-async def patiently(do: Callable[[], Awaitable[_Result]], until: float | None = None) -> _Result:
+async def wait_out_rate_limit(
+    do: Callable[[], Awaitable[_Result]], until: float | None = None
+) -> _Result:
     """Run an action again until the exchange's rate limit lets it through.
 
     Args:

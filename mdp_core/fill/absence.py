@@ -30,14 +30,14 @@ class Evidence:
     """Evidence about absent slots from beside the observations.
 
     Attributes:
-        publishes_every_interval: Whether there is a candle even where nothing was traded.
+        fills_empty_intervals: Whether there is a candle even where nothing was traded.
         now: Time of the service's clock.
         ended: After the history end of an inactive symbol, up to what was closed when that was
             asked for; None: the symbol is active, or its history end is not known.
         unarchived: Slots that a believed archive file of more than two days ago lacks.
     """
 
-    publishes_every_interval: bool
+    fills_empty_intervals: bool
     now: datetime
     ended: Window | None = None
     unarchived: Int64s = field(default_factory=_NO_SLOTS.copy)
@@ -81,7 +81,7 @@ def confirmed_slots(
     for observation in [each for each in observations if each.is_witness]:
         asked = _inside(absent, grid, observation.window)
         is_confirmed |= asked & np.isin(absent, evidence.unarchived)
-        if not evidence.publishes_every_interval:
+        if not evidence.fills_empty_intervals:
             is_confirmed |= asked & _is_quiet(absent, observation, grid, evidence.now)
     return absent[is_confirmed]
 

@@ -58,7 +58,7 @@ class PageFetcher:
             MdpError: Nothing could be fetched or saved.
         """
         whole = hull([page.window for page in run])
-        gaps, resting = await self._store.lacking(series.id, whole)
+        gaps, resting = await self._store.fetchable_gaps(series.id, whole)
         if not gaps:
             return
         lacking = [slot for slot in resting if any(gap.start <= slot < gap.end for gap in gaps)]

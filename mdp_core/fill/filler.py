@@ -219,7 +219,7 @@ class PageFiller:
             page_task.is_begun = False
             await asyncio.sleep(random.uniform(*_AGAIN_SECONDS))  # noqa: S311 - not a secret
             final = whole.clip(whole.start, watermarks.settled_until)
-            if not (final.is_empty or await self._store.missing(series.id, final)):
+            if not (final.is_empty or await self._store.uncovered(series.id, final)):
                 return None
 
 

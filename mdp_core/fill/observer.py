@@ -177,7 +177,7 @@ class Observer:
         has_known = all(_holds(window, known, series) for window in windows)
         if not has_known and not await self._canary.precedes(series, context):
             raise _silent(series)
-        await context.rest(self._pause_seconds)
+        await context.release_while_waiting(self._pause_seconds)
         looks = [await self.ask(series, window, context) for window in windows]
         if not has_known:
             asked_at = time.monotonic()  # one canary vouches for all

@@ -107,7 +107,7 @@ class RequestContext:
         """The present priority; it rises where a more urgent caller waits for the same."""
         return self.urgency.priority
 
-    async def rest(self, seconds: float) -> None:
+    async def release_while_waiting(self, seconds: float) -> None:
         """Wait, and leave the permit's slot, if there is one, to other pages meanwhile."""
         if self.permit:
             await self.permit.release_while_waiting(seconds)

@@ -27,20 +27,18 @@ class HistoryRechecks:
         self.probes = probes
         self._clock = clock
 
-    async def begin(self, series: Series, beginning: HistoryStart) -> None:
+    async def begin(self, series: Series, start: HistoryStart) -> None:
         """Keep what was told of a new series."""
-        await self._starts.save(series.id, self._known(beginning, _FIRST_RECHECK))
+        await self._starts.save(series.id, self._known(start, _FIRST_RECHECK))
 
-    def _known(self, beginning: HistoryStart, recheck_in: timedelta) -> KnownStart:
+    def _known(self, start: HistoryStart, recheck_in: timedelta) -> KnownStart:
         now = self._clock()
-        return KnownStart(
-            beginning.time, beginning.source, beginning.witnesses, now, now + recheck_in
-        )
+        return KnownStart(start.time, start.source, start.witnesses, now, now + recheck_in)
 
     async def learn(self, series: Series, begins: datetime) -> None:
         """Keep where a search found a series to begin."""
-        beginning = HistoryStart(begins, SEARCHED)
-        await self._starts.save(series.id, self._known(beginning, _LATER_RECHECKS))
+        start = HistoryStart(begins, SEARCHED)
+        await self._starts.save(series.id, self._known(start, _LATER_RECHECKS))
 
     async def put_off(self, series: Series) -> None:
         """Postpone a history start by a day at least: the exchange contradicts itself."""
@@ -89,5 +87,5 @@ class HistoryRechecks:
 
     async def keep(self, series: Series, begins: datetime, witnesses: int) -> datetime:
         """Keep what was told anew; return what is believed then."""
-        beginning = HistoryStart(begins, series.history_source or TOLD, witnesses)
-        return await self._starts.save(series.id, self._known(beginning, _LATER_RECHECKS))
+        start = HistoryStart(begins, series.history_source or TOLD, witnesses)
+        return await self._starts.save(series.id, self._known(start, _LATER_RECHECKS))

@@ -103,7 +103,9 @@ class HistoryStarts:
             raise copied(error)
         return question.task.result()
 
-    async def kept(self, adapter: ExchangeAdapter, listing: Listing, interval: Interval) -> Series:
+    async def stored(
+        self, adapter: ExchangeAdapter, listing: Listing, interval: Interval
+    ) -> Series:
         """Give the stored series, whatever is known of it: nothing is asked.
 
         Args:
@@ -170,8 +172,8 @@ class HistoryStarts:
         if told.history_start is None:
             return await self._add(adapter, listing, interval, None)
         begins = await self.derived(adapter, listing.symbol, interval, told, context)
-        beginning = HistoryStart(begins, f"first traded {told.interval} of the exchange", 2)
-        return await self._add(adapter, listing, interval, beginning)
+        start = HistoryStart(begins, f"first traded {told.interval} of the exchange", 2)
+        return await self._add(adapter, listing, interval, start)
 
     async def _begin_first(
         self,
@@ -191,9 +193,9 @@ class HistoryStarts:
         if len(rows) and contradicts_listing(rows, listing.symbol, offered.grid):
             told, bound = [first_open(rows)], adapter.bound(context)
             rows, witnesses = await self._probes.agreed(bound, listing.symbol, interval, told), 2
-        beginning = HistoryStart(first_open(rows), TOLD, witnesses) if rows else None
-        series = await self._add(adapter, listing, interval, beginning)
-        if beginning and settled:
+        start = HistoryStart(first_open(rows), TOLD, witnesses) if rows else None
+        series = await self._add(adapter, listing, interval, start)
+        if start and settled:
             await self._keep(series, rows, settled)
         return series
 
@@ -225,15 +227,15 @@ class HistoryStarts:
         adapter: ExchangeAdapter,
         listing: Listing,
         interval: Interval,
-        beginning: HistoryStart | None,
+        start: HistoryStart | None,
     ) -> Series:
         offered = adapter.facts.intervals[interval]
-        await self._catalog.add_series(listing, interval, _own_grid(offered, beginning), beginning)
+        await self._catalog.add_series(listing, interval, _own_grid(offered, start), start)
         series = await self._catalog.series(listing, interval, offered.grid)
         assert series, "it was added a moment ago and is never deleted"  # noqa: S101 - for the type checker
-        if beginning and series.history_start == beginning.time:
-            await self.rechecks.begin(series, beginning)
-            return replace(series, history_witnesses=beginning.witnesses)
+        if start and series.history_start == start.time:
+            await self.rechecks.begin(series, start)
+            return replace(series, history_witnesses=start.witnesses)
         return series
 
     async def _keep(self, series: Series, rows: Candles, settled: datetime) -> None:
@@ -259,7 +261,7 @@ def _is_surely_traded(symbol: Symbol, now: datetime) -> bool:
     return symbol.active and listed_at is not None and listed_at < now - _SURELY_TRADED
 
 
-def _own_grid(offered: OfferedInterval, beginning: HistoryStart | None) -> Grid:
-    if offered.phase_varies and beginning and isinstance(offered.grid, FixedGrid):
-        return offered.grid.with_phase_of(beginning.time)
+def _own_grid(offered: OfferedInterval, start: HistoryStart | None) -> Grid:
+    if offered.phase_varies and start and isinstance(offered.grid, FixedGrid):
+        return offered.grid.with_phase_of(start.time)
     return offered.grid

@@ -170,7 +170,7 @@ class SeriesResolver:
                 resolution.failure = error
                 raise
 
-    async def kept(
+    async def stored(
         self,
         exchange: str,
         market_type: str,
@@ -188,7 +188,7 @@ class SeriesResolver:
             return known
         adapter = self.directory.adapter(exchange, market_type)
         offered = _offered(adapter, interval)
-        return await self._history_starts.kept(
+        return await self._history_starts.stored(
             adapter, await self.directory.listing(adapter, symbol, context), offered
         )
 

@@ -61,8 +61,8 @@ def _parse_selection(text: str) -> Selection:
 class Selector:
     """Finds the series that a selection names."""
 
-    def __init__(self, metadata: SeriesResolver, context: RequestContext = DEFAULT_CONTEXT) -> None:
-        self._metadata = metadata
+    def __init__(self, resolver: SeriesResolver, context: RequestContext = DEFAULT_CONTEXT) -> None:
+        self._resolver = resolver
         self._context = context
 
     async def names(self, selection: Selection) -> list[SeriesName]:
@@ -74,7 +74,7 @@ class Selector:
             ExchangeError: The exchange had to be asked for its list and failed.
         """
         found: list[SeriesName] = []
-        for adapter in self._metadata.directory.markets(selection.exchange, selection.market_type):
+        for adapter in self._resolver.directory.markets(selection.exchange, selection.market_type):
             facts = adapter.facts
             offered = [_offered(adapter, interval) for interval in selection.intervals]
             intervals = list(dict.fromkeys(offered))
@@ -93,14 +93,14 @@ class Selector:
                 names |= dict.fromkeys(await self._matching(adapter, pattern))
             else:
                 names[
-                    (await self._metadata.directory.symbol(adapter, pattern, self._context)).name
+                    (await self._resolver.directory.symbol(adapter, pattern, self._context)).name
                 ] = None
         return list(names)
 
     async def _matching(self, adapter: ExchangeAdapter, pattern: str) -> list[str]:
         names = [
             symbol.name
-            for symbol in await self._metadata.directory.symbols(adapter, self._context)
+            for symbol in await self._resolver.directory.symbols(adapter, self._context)
             if symbol.active and matches(symbol.name, pattern)
         ]
         if not names:

@@ -62,12 +62,12 @@ class Coverage:
         self,
         store: CandleStore,
         absences: AbsenceStore,
-        metadata: SeriesResolver,
+        resolver: SeriesResolver,
         markets: Mapping[tuple[str, str], MarketContext],
     ) -> None:
         self._store = store
         self._absences = absences
-        self._metadata = metadata
+        self._resolver = resolver
         self._markets = markets
 
     async def spans(self, query: CandleQuery, most: int) -> CoveragePage:
@@ -104,7 +104,7 @@ class Coverage:
 
     async def _resolve(self, query: CandleQuery) -> tuple[Series, Watermarks, Window]:
         context = RequestContext()
-        series = await self._metadata.series(
+        series = await self._resolver.series(
             query.exchange, query.market_type, query.symbol, query.interval, context
         )
         note(series=str(series))

@@ -114,10 +114,10 @@ def new_series(url: str, name: str) -> int:
 
 def versions(url: str) -> str:
     """Say which server it is, and which extension it has."""
-    said = "SELECT current_setting('server_version')"
+    query = "SELECT current_setting('server_version')"
     extension = "SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'"
     with psycopg.connect(url) as connection:
-        server = connection.execute(said).fetchone() or ("?",)
+        server = connection.execute(query).fetchone() or ("?",)
         timescaledb = connection.execute(extension).fetchone()
     return f"PostgreSQL {server[0]}" + (f", TimescaleDB {timescaledb[0]}" if timescaledb else "")
 

@@ -9,7 +9,7 @@ from functools import partial
 
 from mdp_core.backfill.bulk import Step
 from mdp_core.backfill.chunks import NewestFirst, OldestFirst, Order
-from mdp_core.backfill.planning import Plan, RejectedFill, patiently
+from mdp_core.backfill.planning import Plan, RejectedFill, wait_out_rate_limit
 from mdp_core.domain.queries import Missing
 from mdp_core.domain.windows import Window, subtract
 from mdp_core.errors import HistoryUnavailable, MdpError, NeverTraded, StoreUnavailable
@@ -70,7 +70,7 @@ def _lacks(request: BackfillRequest, plan: Plan) -> bool:
 
 async def _plan(services: Services, request: BackfillRequest, display: Display) -> Plan:
     names = await services.planning.names(request.selection)
-    failed = await _find_beginnings(services, request, display, names)
+    failed = await _find_history_starts(services, request, display, names)
     failing = {each.name for each in failed}
     names = [name for name in names if name not in failing]
     async with _said_if_slow(display, f"asking where the histories of {len(names)} series begin"):
@@ -88,7 +88,7 @@ async def _said_if_slow(display: Display, what: str) -> AsyncGenerator[None]:
         saying.cancel()
 
 
-async def _find_beginnings(
+async def _find_history_starts(
     services: Services, request: BackfillRequest, display: Display, names: Sequence[SeriesName]
 ) -> list[RejectedFill]:
     """Search the history starts that no exchange tells, to skip years of nothing.
@@ -104,7 +104,7 @@ async def _find_beginnings(
     async def find(name: SeriesName) -> RejectedFill | None:
         async with free:
             try:
-                await patiently(partial(_find_beginning, services, request, name))
+                await wait_out_rate_limit(partial(_find_history_start, services, request, name))
             except StoreUnavailable:
                 raise
             except MdpError as error:
@@ -116,7 +116,7 @@ async def _find_beginnings(
 
 async def _is_unknown(services: Services, request: BackfillRequest, name: SeriesName) -> bool:
     """Tell whether it takes a search to know where the part begins that is asked for."""
-    facts = services.metadata.directory.adapter(name.exchange, name.market_type).facts
+    facts = services.resolver.directory.adapter(name.exchange, name.market_type).facts
     if facts.supports_first_candle:
         return False
     _, is_known = await services.planning.reckoned(
@@ -125,7 +125,9 @@ async def _is_unknown(services: Services, request: BackfillRequest, name: Series
     return not is_known
 
 
-async def _find_beginning(services: Services, request: BackfillRequest, name: SeriesName) -> None:
+async def _find_history_start(
+    services: Services, request: BackfillRequest, name: SeriesName
+) -> None:
     series = await services.backfills.series(name)
     if await services.history_search.find(series, request.start) is None:
         raise NeverTraded

@@ -99,7 +99,7 @@ async def _verify(order: _Order) -> list[SeriesCheck]:
 
 async def _stored(services: Services, order: _Order) -> list[StoredSeries]:
     """Return the selected series of which anything is stored."""
-    names = await Selector(services.metadata).names(order.selection)
+    names = await Selector(services.resolver).names(order.selection)
     for name in names:
         await services.verify.require_remembered(name, order.end)
     wanted = HoldingFilter(order.selection.exchange, order.selection.market_type)

@@ -269,8 +269,8 @@ def _wheels(work: Path, python: Path | None, base: Path) -> Path:
 
 def _version(stage: Stage) -> str:
     command = stage.enter(["python", "--version"], {}, "ro", None)
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout  # noqa: S603 - our own program
-    return said.replace("Python", "CPython").strip()
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout  # noqa: S603 - our own program
+    return output.replace("Python", "CPython").strip()
 
 
 def _call(command: Sequence[str | Path], environment: Mapping[str, str] | None = None) -> None:

@@ -94,9 +94,9 @@ def main() -> None:
 
 
 def _try(image: Image, stack: Stack) -> None:
-    said = _succeed(image.run(["/bin/sh", "-c", _INSIDE], {}, entry=False)).split("\n")
-    if said != ["mdp", ""]:
-        message = f"inside it should be user mdp, read-only, without tools: {said}"
+    output = _succeed(image.run(["/bin/sh", "-c", _INSIDE], {}, entry=False)).split("\n")
+    if output != ["mdp", ""]:
+        message = f"inside it should be user mdp, read-only, without tools: {output}"
         raise TrialError(message)
     print("inside: user mdp, nothing can be written but /tmp, no build tools")  # noqa: T201 - the point of it
     for arguments in (["db", "upgrade"], ["check"], ["alive"]):

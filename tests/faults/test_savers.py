@@ -79,7 +79,7 @@ async def test_saver_that_fails_leaves_neither_rows_nor_coverage(
     with pytest.raises(psycopg.errors.UniqueViolation):
         await services.store.save(series_id, [window], page)
 
-    assert await services.store.missing(series_id, window) == [window]
+    assert await services.store.uncovered(series_id, window) == [window]
     assert _count(database) == 0
 
 

@@ -54,7 +54,7 @@ class Standing:
 
     def adapter(self, exchange: str) -> ExchangeAdapter:
         """Return the adapter of the exchange's only market."""
-        (adapter,) = self.services.metadata.directory.markets(exchange, None)
+        (adapter,) = self.services.resolver.directory.markets(exchange, None)
         return adapter
 
     async def recheck(self, exchange: str) -> int:

@@ -64,17 +64,17 @@ def _pages(cache: CacheFolder, call: Call, wanted: Wanted) -> Flow[Received]:
         part, following = replace(wanted, query=query), None
         answered = yield from _look(call, query)
         if answered and answered.version and answered.start < answered.end:
-            found, said = yield from _page(cache, call, part, answered)
+            found, fetched_summary = yield from _page(cache, call, part, answered)
             following = answered.next
         else:
-            found, said = yield from _uncached(cache, call, part)
+            found, fetched_summary = yield from _uncached(cache, call, part)
         if summary:
-            check_version(summary.version, said.version)
+            check_version(summary.version, fetched_summary.version)
         batches += found
-        summary = summary.joined(said) if summary else said
+        summary = summary.joined(fetched_summary) if summary else fetched_summary
         if following is None or not wanted.query.is_followed:
             return batches, summary
-        query = query.window(said.end, end_of(following))
+        query = query.window(fetched_summary.end, end_of(following))
 
 
 def _look(call: Call, query: CandleQuery) -> Flow[Answered | None]:
@@ -136,9 +136,11 @@ def _together(
     answered: Answered, schema: Schema, used: Sequence[Piece], fetched: Sequence[Received]
 ) -> Received:
     parts = [(each.start, each.batches) for each in used]
-    parts += [(said.start, tuple(batches)) for batches, said in fetched]
+    parts += [(fetched_summary.start, tuple(batches)) for batches, fetched_summary in fetched]
     parts.sort(key=lambda part: part[0])
-    unconfirmed = tuple(window for _, said in fetched for window in said.unconfirmed)
+    unconfirmed = tuple(
+        window for _, fetched_summary in fetched for window in fetched_summary.unconfirmed
+    )
     summary = Summary.of(schema, answered, unconfirmed=unconfirmed)
     return [batch for _, batches in parts for batch in batches], summary
 
@@ -162,9 +164,11 @@ def _renewed(pieces: Sequence[Piece], version: Version) -> Iterator[Piece]:
 
 def _final(fetched: Sequence[Received], version: Version) -> Iterator[Piece]:
     """Yield what can't change any more: settled, and confirmed where no candle is."""
-    for batches, said in fetched:
-        open_windows = [(to_ms(each.start), to_ms(each.end)) for each in said.unconfirmed]
-        settled = said.start, min(said.settled_until, said.end)
+    for batches, fetched_summary in fetched:
+        open_windows = [
+            (to_ms(each.start), to_ms(each.end)) for each in fetched_summary.unconfirmed
+        ]
+        settled = fetched_summary.start, min(fetched_summary.settled_until, fetched_summary.end)
         if settled[0] < settled[1]:
             for bounds in subtract([settled], open_windows):
                 yield Piece(*bounds, version.epoch, tuple(between(batches, *bounds)))

@@ -111,15 +111,15 @@ def _read(path: Path, key: str) -> Content | None:
     if magic != _MAGIC or zlib.crc32(data[: -_CHECKSUM.size]) != checksum:
         return None
     stream = pa.ipc.open_stream(buffer)
-    said = dict(stream.schema.metadata)
-    if said.pop(_KEY) != key.encode():
+    fields = dict(stream.schema.metadata)
+    if fields.pop(_KEY) != key.encode():
         return None
-    bounds = json.loads(said.pop(_PIECES))
+    bounds = json.loads(fields.pop(_PIECES))
     batches = [*stream]
     pieces = [
         Piece(start, end, epoch, tuple(batches[at:stop])) for start, end, epoch, at, stop in bounds
     ]
-    return stream.schema.with_metadata(said), pieces
+    return stream.schema.with_metadata(fields), pieces
 
 
 def _content(schema: Schema, pieces: Sequence[Piece], key: str) -> Iterable[pa.Buffer | bytes]:

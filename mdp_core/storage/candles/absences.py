@@ -85,25 +85,25 @@ class AbsenceStore:
 
     async def inside(self, series_id: int, window: Window) -> list[Absence]:
         """Return the absences of a series that touch a window, ascending."""
-        what = {"series_id": series_id, "window": _range(window)}
+        params = {"series_id": series_id, "window": _range(window)}
         async with self._database.connection() as connection:
-            cursor = await connection.execute(_LIST, what)
+            cursor = await connection.execute(_LIST, params)
             return [_absence(*row) for row in await cursor.fetchall()]
 
     async def due_series(
         self, exchange: str, market_type: str, now: datetime, most: int
     ) -> list[tuple[str, str]]:
         """Return native symbol and interval of the series in which something is due."""
-        what = {"exchange": exchange, "market_type": market_type, "now": now, "most": most}
+        params = {"exchange": exchange, "market_type": market_type, "now": now, "most": most}
         async with self._database.connection() as connection:
-            cursor = await connection.execute(_DUE_SERIES, what)
+            cursor = await connection.execute(_DUE_SERIES, params)
             return [(row[0], row[1]) for row in await cursor.fetchall()]
 
     async def claim(self, series_id: int, now: datetime, *, seconds: float) -> list[Absence]:
         """Claim what is due of a series for some real seconds; return it, ascending."""
-        what = {"series_id": series_id, "now": now, "seconds": seconds, "most": 1000}
+        params = {"series_id": series_id, "now": now, "seconds": seconds, "most": 1000}
         async with self._database.transaction() as connection:
-            cursor = await connection.execute(_CLAIM, what)
+            cursor = await connection.execute(_CLAIM, params)
             claimed = [_absence(*row) for row in await cursor.fetchall()]
         return sorted(claimed, key=lambda each: each.window)
 
@@ -111,9 +111,9 @@ class AbsenceStore:
         """Give back what could not be asked for, to be tried again at `due`."""
         for series_id in {each.series_id for each in claimed}:
             slots = [_range(each.window) for each in claimed if each.series_id == series_id]
-            what = {"series_id": series_id, "slots": slots, "due": due}
+            params = {"series_id": series_id, "slots": slots, "due": due}
             async with self._database.transaction() as connection:
-                await connection.execute(_RELEASE, what)
+                await connection.execute(_RELEASE, params)
 
 
 async def add_absences(connection: Connection, absences: Sequence[Absence]) -> None:
@@ -135,8 +135,8 @@ async def remove_absences(
     connection: Connection, series_id: int, windows: Sequence[Window]
 ) -> list[Window]:
     """Remove absences by their windows; return those that were still there."""
-    what = {"series_id": series_id, "slots": [_range(window) for window in windows]}
-    cursor = await connection.execute(_REMOVE, what)
+    params = {"series_id": series_id, "slots": [_range(window) for window in windows]}
+    cursor = await connection.execute(_REMOVE, params)
     return sorted(_window(row[0]) for row in await cursor.fetchall())
 
 

@@ -28,14 +28,14 @@ from mdp_core.storage.database.batching import BatchingQueue
 from mdp_core.storage.database.database import Connection, Database
 
 # What of these windows is not covered?
-_MISSING: LiteralString = """
+_UNCOVERED: LiteralString = """
 SELECT %(window)s::tstzmultirange - coverage FROM series WHERE id = %(series_id)s
 """
 
 # What of these windows is not covered, and which of their refused slots were asked for so often
 # that they are left alone for now? The first time they are asked for again on the next request,
 # then after a minute, twice as long each time, up to an hour.
-_LACKING: LiteralString = """
+_FETCHABLE: LiteralString = """
 SELECT tstzmultirange(tstzrange(opens, ends)) - coverage, ARRAY(
     SELECT slot FROM rejected_rows
     WHERE series_id = series.id AND slot >= opens AND slot < ends AND times_seen > 1
@@ -63,7 +63,7 @@ WHERE series_id = %(series_id)s AND slot >= %(start)s AND slot < %(end)s
 ORDER BY slot
 """
 
-_Lacking: TypeAlias = tuple[list[Window], list[datetime]]
+_Fetchable: TypeAlias = tuple[list[Window], list[datetime]]
 
 
 class CandleStore:
@@ -73,23 +73,23 @@ class CandleStore:
         """Open the store; `clock` tells by how much this service's differs from real time."""
         self._database = database
         self._saver = Saver(database, clock or Clock())
-        self._looks = BatchingQueue(self._lacking_together)
+        self._gap_reads = BatchingQueue(self._fetchable_together)
 
     async def aclose(self) -> None:
         """Wait for what is being saved."""
         await self._saver.aclose()
 
-    async def missing(self, series_id: int, window: Window) -> list[Window]:
+    async def uncovered(self, series_id: int, window: Window) -> list[Window]:
         """Give the parts of `window` that are not covered, ascending."""
         async with self._database.connection() as connection:
-            return await _windows(connection, _MISSING, series_id, window=ranges_of([window]))
+            return await _windows(connection, _UNCOVERED, series_id, window=ranges_of([window]))
 
-    async def lacking(self, series_id: int, window: Window) -> _Lacking:
+    async def fetchable_gaps(self, series_id: int, window: Window) -> _Fetchable:
         """Return the uncovered parts of `window`, and the refused slots that rest now.
 
         Both ascending; a slot that rests is not to be asked for yet.
         """
-        return await self._looks.submit((series_id, window))
+        return await self._gap_reads.submit((series_id, window))
 
     async def covered(self, series_id: int, window: Window) -> list[Window]:
         """Give the parts of `window` that are covered, ascending."""
@@ -158,13 +158,15 @@ class CandleStore:
             cursor = await connection.execute(_REJECTED, bounds(series_id, window))
             return [row[0] for row in await cursor.fetchall()]
 
-    async def _lacking_together(self, asked: Sequence[SeriesWindow]) -> list[_Lacking | Exception]:
+    async def _fetchable_together(
+        self, asked: Sequence[SeriesWindow]
+    ) -> list[_Fetchable | Exception]:
         async with self._database.connection() as connection:
-            cursor = await connection.execute(_LACKING, as_columns(asked), binary=True)
+            cursor = await connection.execute(_FETCHABLE, as_columns(asked), binary=True)
             rows = await cursor.fetchall()
         return [
-            not_in_the_catalog(series_id) if lacking is None else (windows_of(lacking), resting)
-            for (series_id, _), (lacking, resting) in zip(asked, rows, strict=True)
+            not_in_the_catalog(series_id) if gaps is None else (windows_of(gaps), resting)
+            for (series_id, _), (gaps, resting) in zip(asked, rows, strict=True)
         ]
 
 

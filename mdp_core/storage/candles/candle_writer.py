@@ -230,13 +230,13 @@ async def remember_rejected(
     """Remember rows that can't be right, each of a series."""
     rejected = {(series_id, row.slot): row for series_id, row in rows}
     if rejected:
-        what = {
+        params = {
             "ids": [series_id for series_id, _ in rejected],
             "slots": [slot for _, slot in rejected],
             "rows": [row.row for row in rejected.values()],
             "reasons": [row.reason for row in rejected.values()],
         }
-        await connection.execute(_REJECT, what)
+        await connection.execute(_REJECT, params)
 
 
 async def copy_in(connection: Connection, series_ids: int | Int64s, candles: Candles) -> None:

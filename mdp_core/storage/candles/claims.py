@@ -94,14 +94,14 @@ class Claims:
         """Make changes together; what a session held that is gone has gone with it."""
         session = self._connection.session
         valid = [change for change in changes if change.held_by in (None, session)]
-        each = [(change, page) for change in valid for page in change.pages]
-        what = {
-            "series_ids": [change.series_id for change, _ in each],
-            "pages": [page for _, page in each],
-            "are_claims": [change.held_by is None for change, _ in each],
+        parts = [(change, page) for change in valid for page in change.pages]
+        params = {
+            "series_ids": [change.series_id for change, _ in parts],
+            "pages": [page for _, page in parts],
+            "are_claims": [change.held_by is None for change, _ in parts],
         }
-        rows = await self._connection.fetch(_CHANGE, what)
-        had = [what for what, (is_had,) in zip(each, rows, strict=True) if is_had]
+        rows = await self._connection.fetch(_CHANGE, params)
+        had = [part for part, (is_had,) in zip(parts, rows, strict=True) if is_had]
         session = self._connection.session
         return [_Held([page for of, page in had if of is change], session) for change in changes]
 

@@ -46,13 +46,13 @@ class KnownCandles:
 
     async def newest(self, series: Series) -> list[_Known]:
         """Return the newest stored candles of a few active series, this one first."""
-        what = {
+        params = {
             "series_id": series.id,
             "exchange": series.exchange,
             "market_type": series.symbol.market_type,
         }
         async with self._database.connection() as connection:
-            cursor = await connection.execute(_NEWEST, what)
+            cursor = await connection.execute(_NEWEST, params)
             rows = await cursor.fetchall()
         return [
             (Symbol(*names, active=True), Interval(interval), opens)
@@ -61,7 +61,7 @@ class KnownCandles:
 
     async def holds(self, series_id: int, window: Window) -> bool:
         """Return whether a candle that opens in `window` is stored."""
-        what = {"series_id": series_id, "start": window.start, "end": window.end}
+        params = {"series_id": series_id, "start": window.start, "end": window.end}
         async with self._database.connection() as connection:
-            row = await (await connection.execute(_HOLDS, what)).fetchone()
+            row = await (await connection.execute(_HOLDS, params)).fetchone()
         return bool(row and row[0])

@@ -19,13 +19,13 @@ from mdp_core.storage.database.database import Database, translate_driver_errors
 
 _SYMBOLS = schema.symbols
 _SERIES = schema.series
-_OF_SYMBOL = _SERIES.alias("of_symbol")
+_SIBLINGS = _SERIES.alias("of_symbol")
 # Without its coverage, which may be long.
-_WHAT_A_SERIES_IS = [
+_SERIES_COLUMNS = [
     *(_SERIES.c[name] for name in ("id", "symbol_id", "interval", "grid_phase_ms")),
     *(_SERIES.c[name] for name in ("history_begins", "history_source", "history_witnesses")),
-    select(func.min(_OF_SYMBOL.c.history_begins))
-    .where(_OF_SYMBOL.c.symbol_id == _SERIES.c.symbol_id)
+    select(func.min(_SIBLINGS.c.history_begins))
+    .where(_SIBLINGS.c.symbol_id == _SERIES.c.symbol_id)
     .scalar_subquery()
     .label("symbol_begins"),
 ]
@@ -152,15 +152,15 @@ class Catalog:
 
     async def series(self, listing: Listing, interval: Interval, usual: Grid) -> Series | None:
         """Give the stored series of a symbol, on its own grid; None if there is none yet."""
-        kept = await self.all_series([listing], {interval: usual})
-        return kept[0] if kept else None
+        stored = await self.all_series([listing], {interval: usual})
+        return stored[0] if stored else None
 
     async def all_series(
         self, listings: Sequence[Listing], usual: Mapping[Interval, Grid]
     ) -> list[Series]:
         """Give the stored series of these symbols and intervals, each on its own grid."""
         symbols = {listing.id: listing.symbol for listing in listings}
-        query = select(*_WHAT_A_SERIES_IS).where(
+        query = select(*_SERIES_COLUMNS).where(
             _SERIES.c.symbol_id.in_(symbols), _SERIES.c.interval.in_([each.value for each in usual])
         )
         async with self._connection() as connection:
@@ -195,7 +195,7 @@ class Catalog:
             return [(row[0], row[1]) for row in await connection.execute(query)]
 
     async def add_series(
-        self, listing: Listing, interval: Interval, grid: Grid, beginning: HistoryStart | None
+        self, listing: Listing, interval: Interval, grid: Grid, start: HistoryStart | None
     ) -> None:
         """Store a series; of a stored one only the history start is updated."""
         statement = insert(_SERIES).values(
@@ -204,8 +204,8 @@ class Catalog:
             grid_phase_ms=grid.phase // timedelta(milliseconds=1)
             if isinstance(grid, FixedGrid)
             else None,
-            history_begins=beginning.time if beginning else None,
-            history_source=beginning.source if beginning else None,
+            history_begins=start.time if start else None,
+            history_source=start.source if start else None,
         )
         is_known = _SERIES.c.history_begins.is_not(None) | ~func.isempty(_SERIES.c.coverage)
         learned = {

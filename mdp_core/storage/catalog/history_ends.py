@@ -84,16 +84,16 @@ class HistoryEndStore:
 
     async def save(self, symbol: Symbol, end: HistoryEnd) -> bool:
         """Keep where it ends, unless it is active again; return whether that is kept."""
-        what = {"time": end.time, "source": end.source, "checked_at": end.checked_at}
+        params = {"time": end.time, "source": end.source, "checked_at": end.checked_at}
         async with self._database.transaction() as connection:
-            cursor = await connection.execute(_SAVE, {**_name(symbol), **what})
+            cursor = await connection.execute(_SAVE, {**_name(symbol), **params})
             return cursor.rowcount > 0
 
     async def relisted(self, exchange: str, market_type: str) -> dict[str, HistoryEnd]:
         """Return the history ends of symbols that are active again, by native name."""
-        what = {"exchange": exchange, "market_type": market_type}
+        params = {"exchange": exchange, "market_type": market_type}
         async with self._database.connection() as connection:
-            rows = await (await connection.execute(_RELISTED, what)).fetchall()
+            rows = await (await connection.execute(_RELISTED, params)).fetchall()
         return {native: HistoryEnd(*end) for native, *end in rows}
 
     async def reopen(

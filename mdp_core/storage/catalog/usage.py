@@ -77,9 +77,9 @@ class Usage:
             The latest asked for comes first.
         """
         since = _real_time() - within
-        what = {"exchange": exchange, "market_type": market_type, "since": since}
+        params = {"exchange": exchange, "market_type": market_type, "since": since}
         async with self._database.connection() as connection:
-            cursor = await connection.execute(_HOT, what)
+            cursor = await connection.execute(_HOT, params)
             return [(row[0], row[1]) for row in await cursor.fetchall()]
 
     @asynccontextmanager

@@ -42,6 +42,6 @@ class ClockOffsets:
 
     async def save(self, exchange: str, offset: timedelta) -> None:
         """Keep by how much an exchange's clock is ahead of the database's."""
-        what = {"exchange": exchange, "offset_ms": offset // timedelta(milliseconds=1)}
+        params = {"exchange": exchange, "offset_ms": offset // timedelta(milliseconds=1)}
         async with self._database.connection() as connection:
-            await connection.execute(_SAVE, what)
+            await connection.execute(_SAVE, params)

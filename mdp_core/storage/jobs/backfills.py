@@ -80,7 +80,7 @@ UPDATE backfills SET started_at = coalesce(started_at, now()) WHERE id = %(id)s
 """
 
 # This can't be had.
-_LOSE: LiteralString = """
+_RECORD_UNAVAILABLE: LiteralString = """
 UPDATE backfills SET missing = missing || %(missing)s WHERE id = %(id)s AND state = 'open'
 """
 
@@ -158,7 +158,7 @@ class Job:
     started_at: datetime | None
     ended_at: datetime | None
     error: str | None
-    losses: Sequence[UnavailableWindow]
+    unavailable: Sequence[UnavailableWindow]
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +186,7 @@ class BackfillStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def open(self, series_id: int, window: Window, slack: timedelta) -> int:
+    async def get_or_create(self, series_id: int, window: Window, slack: timedelta) -> int:
         """Give the open job for a window (not empty), making one if there is none.
 
         One counts as the same that fills the window but for no more than `slack` at its end: who
@@ -196,9 +196,9 @@ class BackfillStore:
         bounds = {"start": window.start, "end": window.end, "slack": slack}
         async with self._database.connection() as connection:
             for _ in range(_ROUNDS):
-                what = {"series_id": series_id, "span": span, **bounds}
+                params = {"series_id": series_id, "span": span, **bounds}
                 for query in (_FIND_OPEN, _OPEN):
-                    row = await (await connection.execute(query, what)).fetchone()
+                    row = await (await connection.execute(query, params)).fetchone()
                     if row is not None:
                         return int(row[0])
         message = "jobs for the same window come and go"
@@ -209,18 +209,18 @@ class BackfillStore:
         found: list[int | None] = []
         async with self._database.connection() as connection:
             for series_id, window, slack in wanted:
-                what = {"series_id": series_id, "slack": slack}
-                what |= {"start": window.start, "end": window.end}
-                row = await (await connection.execute(_FIND_OPEN, what)).fetchone()
+                params = {"series_id": series_id, "slack": slack}
+                params |= {"start": window.start, "end": window.end}
+                row = await (await connection.execute(_FIND_OPEN, params)).fetchone()
                 found.append(int(row[0]) if row else None)
         return found
 
     async def get(self, job: int) -> Job | None:
         """Give a job, if there is one of that id."""
-        rows = await self.some([job])
+        rows = await self.get_many([job])
         return rows[0] if rows else None
 
-    async def some(self, jobs: Sequence[int]) -> list[Job]:
+    async def get_many(self, jobs: Sequence[int]) -> list[Job]:
         """Give the jobs of these ids, in any order."""
         return await self._jobs(_GET, {"ids": list(jobs)})
 
@@ -232,8 +232,8 @@ class BackfillStore:
         self, exchange: str, market_type: str, without: Collection[int] = ()
     ) -> Job | None:
         """Give the open job of a market that was made first, leaving out some (ids)."""
-        what = {"exchange": exchange, "market_type": market_type, "without": list(without)}
-        rows = await self._jobs(_OLDEST, what)
+        params = {"exchange": exchange, "market_type": market_type, "without": list(without)}
+        rows = await self._jobs(_OLDEST, params)
         return rows[0] if rows else None
 
     async def queue(self, exchange: str, memories: Sequence[Retention]) -> list[Queued]:
@@ -241,14 +241,14 @@ class BackfillStore:
 
         What an interval's memory has lost is not counted; what has none is remembered for ever.
         """
-        what = {
+        params = {
             "exchange": exchange,
             "market_types": [each.market_type for each in memories],
             "intervals": [each.interval for each in memories],
             "earliest": [each.earliest for each in memories],
         }
         async with self._database.connection() as connection:
-            rows = await (await connection.execute(_QUEUE, what)).fetchall()
+            rows = await (await connection.execute(_QUEUE, params)).fetchall()
         return [Queued(row[0], row[1], row[2], timedelta(seconds=row[3])) for row in rows]
 
     async def start(self, job: int) -> None:
@@ -259,7 +259,7 @@ class BackfillStore:
         """Have an open job fill less, a window that lies in its own (not empty)."""
         await self._execute(_NARROW, {"id": job, "span": Range(window.start, window.end)})
 
-    async def lose(self, job: int, losses: Sequence[UnavailableWindow]) -> None:
+    async def record_unavailable(self, job: int, unavailable: Sequence[UnavailableWindow]) -> None:
         """Note what can't be had."""
         missing = [
             {
@@ -268,22 +268,22 @@ class BackfillStore:
                 "error": each.code,
                 "reason": storable(each.detail),
             }
-            for each in losses
+            for each in unavailable
         ]
-        await self._execute(_LOSE, {"id": job, "missing": Jsonb(missing)})
+        await self._execute(_RECORD_UNAVAILABLE, {"id": job, "missing": Jsonb(missing)})
 
     async def end(self, job: int, state: JobState, error: str | None = None) -> None:
         """Bring an open job to its end; one that has ended stays as it is."""
         why = None if error is None else storable(error)
         await self._execute(_END, {"id": job, "state": state.value, "error": why})
 
-    async def _execute(self, query: LiteralString, what: Mapping[str, object]) -> None:
+    async def _execute(self, query: LiteralString, params: Mapping[str, object]) -> None:
         async with self._database.connection() as connection:
-            await connection.execute(query, what)
+            await connection.execute(query, params)
 
-    async def _jobs(self, query: LiteralString, what: Mapping[str, object]) -> list[Job]:
+    async def _jobs(self, query: LiteralString, params: Mapping[str, object]) -> list[Job]:
         async with self._database.connection() as connection:
-            cursor = await connection.execute(query, what)
+            cursor = await connection.execute(query, params)
             return [_job(row) for row in await cursor.fetchall()]
 
 
@@ -299,13 +299,13 @@ def _job(row: tuple[Any, ...]) -> Job:
         JobState(state),
         *times,
         error=error,
-        losses=_losses(missing),
+        unavailable=_unavailable(missing),
     )
 
 
-def _losses(listed: list[dict[str, Any]]) -> list[UnavailableWindow]:
+def _unavailable(listed: list[dict[str, Any]]) -> list[UnavailableWindow]:
     """Read what can't be had, each once: several workers may have found it out."""
-    losses = (
+    unavailable = (
         UnavailableWindow(
             Window(from_ms(each["start"]), from_ms(each["end"])),
             each["error"],
@@ -313,4 +313,4 @@ def _losses(listed: list[dict[str, Any]]) -> list[UnavailableWindow]:
         )
         for each in listed
     )
-    return list(dict.fromkeys(losses))
+    return list(dict.fromkeys(unavailable))

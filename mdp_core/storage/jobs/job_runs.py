@@ -159,9 +159,9 @@ class JobRuns:
 
     async def claim(self, key: RunKey, worker: str) -> bool:
         """Return whether `worker` may run it; no other may until it falls silent."""
-        what = {**_key(key, worker), "silent": SILENT_SECONDS}
+        params = {**_key(key, worker), "silent": SILENT_SECONDS}
         async with self._database.connection() as connection:
-            return await (await connection.execute(_CLAIM, what)).fetchone() is not None
+            return await (await connection.execute(_CLAIM, params)).fetchone() is not None
 
     async def beat(self, key: RunKey, worker: str) -> bool:
         """Say that it is still run; False: it has been taken over."""
@@ -182,7 +182,7 @@ class JobRuns:
         async with self._database.connection() as connection:
             await connection.execute(_RELEASE, _key(key, worker))
 
-    async def left(self) -> list[RunKey]:
+    async def abandoned(self) -> list[RunKey]:
         """Return the runs to take over: of each job the latest."""
         silent = {"silent": SILENT_SECONDS}
         async with self._database.connection() as connection:

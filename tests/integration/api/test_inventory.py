@@ -29,10 +29,10 @@ _STORED = [
 @pytest.fixture
 async def stored(services: Services, database: psycopg.Connection) -> Sequence[int]:
     """Cover three days of some series, and nothing of another one; give the ids."""
-    await services.metadata.series("binance", "perp", "SOL-USDT", "1m")
+    await services.resolver.series("binance", "perp", "SOL-USDT", "1m")
     found: list[int] = []
     for name in _STORED:
-        series = await services.metadata.series(*name)
+        series = await services.resolver.series(*name)
         ranges = "{[2023-11-01Z, 2024-02-01Z)}" if name[3] == "1M" else _DAYS
         database.execute(_COVER, {"id": series.id, "ranges": ranges})
         found.append(series.id)

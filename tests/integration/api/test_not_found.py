@@ -123,8 +123,8 @@ async def test_series_in_memory_are_bounded(
     monkeypatch.setattr("mdp_core.series.resolver._MOST_KNOWN", 3)
     spellings = ["BTC-USDT", "btc-usdt", "Btc-Usdt", "bTC-USDT", "BTCUSDT"]
     async with opened_services(settings, sandbox) as services:
-        resolve = services.metadata.series
+        resolve = services.resolver.series
         found = [await resolve("binance", "perp", each, "1h") for each in spellings]
 
     assert len({series.id for series in found}) == 1
-    assert len(services.metadata._known) <= 3  # noqa: SLF001 - there is no other way to see them
+    assert len(services.resolver._known) <= 3  # noqa: SLF001 - there is no other way to see them

@@ -39,7 +39,7 @@ _HOUR = timedelta(hours=1)
 @pytest.fixture
 def repair(services: Services) -> Repair:
     """A repair that does not wait between two observations."""
-    comparer = PageComparer(services.store, services.metadata, services.markets)
+    comparer = PageComparer(services.store, services.resolver, services.markets)
     return Repair(comparer, Mender(services.store, pause_seconds=0))
 
 

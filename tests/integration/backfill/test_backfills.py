@@ -180,9 +180,11 @@ async def test_asking_again_until_now_is_the_same_job_for_an_hour(
     (planned,) = (await client.post("/backfills", json={**until_now, "dry_run": True})).json()[
         "jobs"
     ]
-    series = await services.metadata.series("binance", "perp", "ETH-USDT", "1m")
+    series = await services.resolver.series("binance", "perp", "ETH-USDT", "1m")
     before = from_ms(planned["end"] - minutes * MINUTE_MS)
-    made = await services.jobs.open(series.id, Window(from_ms(START_MS), before), timedelta(0))
+    made = await services.jobs.get_or_create(
+        series.id, Window(from_ms(START_MS), before), timedelta(0)
+    )
     later = job_request(end=planned["end"] + 10 * MINUTE_MS)
     answers = [await client.post("/backfills", json=asked) for asked in (until_now, later)]
     ids = [answer.json()["jobs"][0]["job"] for answer in answers]
@@ -269,8 +271,8 @@ async def test_series_that_the_exchange_refuses_is_given_up_soon(
     services: Services, client: httpx.AsyncClient, sandbox: Sandbox
 ) -> None:
     """A market that is gone: the job fails with its words, after a few chunks of many."""
-    await services.metadata.directory.refresh(
-        services.metadata.directory.adapter("binance", "perp")
+    await services.resolver.directory.refresh(
+        services.resolver.directory.adapter("binance", "perp")
     )
     async with services.database.connection() as connection:
         await connection.execute(_GONE)

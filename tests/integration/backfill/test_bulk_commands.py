@@ -420,7 +420,7 @@ async def test_coverage_is_found_by_either_name(
     services: Services, database: psycopg.Connection
 ) -> None:
     """By the names that a backfill takes: ours, and the exchange's own."""
-    await services.metadata.series("binance", "perp", "ETH-USDT", "1d")
+    await services.resolver.series("binance", "perp", "ETH-USDT", "1d")
     database.execute("UPDATE series SET coverage = '{[2024-01-01, 2024-01-02)}'")
     found = {
         name: len(await read_holdings(services.database, HoldingFilter(symbols=[name])))
@@ -436,7 +436,7 @@ async def test_coverage_counts_the_slots_of_every_interval_in_one_order(
     """As grids count them, the shortest first, whichever series was asked for first."""
     expected = list[tuple[str, int]]()
     for interval in reversed(Interval):
-        series = await services.metadata.series("binance", "perp", "ETH-USDT", interval.value)
+        series = await services.resolver.series("binance", "perp", "ETH-USDT", interval.value)
         grid = series.grid
         parts = [
             Window(grid.floor(datetime(year, 1, 15, tzinfo=UTC)), grid.floor(end))

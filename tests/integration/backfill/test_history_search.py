@@ -37,7 +37,7 @@ async def test_minutes_are_looked_for_only_around_the_first_hour(
 
     Some more pages of minutes are looked at where a sample before the first hour has a candle.
     """
-    series = await services.metadata.series("coinbase", "spot", symbol, "1m")
+    series = await services.resolver.series("coinbase", "spot", symbol, "1m")
     sandbox.clear()
     begins = await services.history_search.find(series)
     asked = Counter(
@@ -45,7 +45,7 @@ async def test_minutes_are_looked_for_only_around_the_first_hour(
         for entry in sandbox.requests()
         if entry["path"].endswith(f"/{symbol}/candles") and "start" in entry["params"]
     )
-    hourly = await services.metadata.series("coinbase", "spot", symbol, "1h")
+    hourly = await services.resolver.series("coinbase", "spot", symbol, "1h")
 
     assert begins is not None
     assert hourly.history_start is not None

@@ -280,8 +280,8 @@ _COINS = [SeriesName("hyperliquid", "perp", f"{coin}-USDC", "1h") for coin in ("
 
 
 async def _symbols_known(services: Services, exchange: str, market_type: str) -> None:
-    await services.metadata.directory.refresh(
-        services.metadata.directory.adapter(exchange, market_type)
+    await services.resolver.directory.refresh(
+        services.resolver.directory.adapter(exchange, market_type)
     )
 
 
@@ -296,7 +296,7 @@ async def test_planning_leaves_users_their_tokens_and_waits_for_its_own(
         planning = asyncio.create_task(services.planning.plan(_COINS, None, None))
         await asyncio.sleep(0.3)
         async with asyncio.timeout(2):
-            await services.metadata.series("hyperliquid", "perp", "BTC", "1d")
+            await services.resolver.series("hyperliquid", "perp", "BTC", "1d")
         assert not planning.done()
         plan = await planning
 
@@ -308,7 +308,7 @@ async def test_answer_does_not_wait_for_a_limit_that_is_used_up_for_long(
     services: Services, client: httpx.AsyncClient, database: psycopg.Connection
 ) -> None:
     """Every series is planned, none fails for it; known facts are told as ever."""
-    await services.metadata.series("hyperliquid", "perp", "ETH", "1h")
+    await services.resolver.series("hyperliquid", "perp", "ETH", "1h")
     database.execute(_SCARCE.replace("50", "-5000"))
     begun = time.monotonic()
     asked = {"exchange": "hyperliquid", "symbols": ["SOL", "ETH", "k*"], "intervals": ["1h"]}
@@ -358,7 +358,7 @@ async def test_job_learns_where_its_history_begins(
     ):
         await services.runs.live("idle")
         unknown = (await client.post("/backfills", json={**asked, "dry_run": True})).json()
-        day = await services.metadata.series("coinbase", "spot", "AERO-USD", "1d")
+        day = await services.resolver.series("coinbase", "spot", "AERO-USD", "1d")
         await services.history_search.find(day)
         presumed = (await client.post("/backfills", json=asked)).json()
         late = {**asked, "start": "2024-06-01", "end": "2024-07-01", "dry_run": True}
@@ -390,7 +390,7 @@ async def test_wait_behind_a_job_reckons_with_what_is_known_of_its_beginning(
     """The first known day: slots before it are no work."""
     await services.runs.live("idle")
     asked = {"exchange": "coinbase", "intervals": ["1m"]}
-    await services.metadata.series("coinbase", "spot", "AERO-USD", "1d")
+    await services.resolver.series("coinbase", "spot", "AERO-USD", "1d")
     database.execute("UPDATE series SET history_begins = '2024-02-13Z'")
     first = (await client.post("/backfills", json={**asked, "symbols": ["AERO-USD"]})).json()
     minute = {**asked, "symbols": ["ETH-USD"], "start": "2024-06-01", "end": "2024-06-01T05:00"}
@@ -405,22 +405,24 @@ async def test_job_that_was_narrowed_is_still_the_same_job(
     services: Services, database: psycopg.Connection
 ) -> None:
     """For a request from before the start; neither job gets the other's window."""
-    series = await services.metadata.series("coinbase", "spot", "AERO-USD", "6h")
+    series = await services.resolver.series("coinbase", "spot", "AERO-USD", "6h")
     now = series.grid.floor(services.settings.clock())
     whole = Window(EARLIEST, now)
     (begins,) = database.execute(
         "UPDATE series SET history_begins = '2024-02-13 18:00Z' RETURNING history_begins"
     ).fetchone()  # type: ignore[misc]
     narrow = Window(begins, now)
-    one = await services.jobs.open(series.id, whole, timedelta(0))
+    one = await services.jobs.get_or_create(series.id, whole, timedelta(0))
     job = await services.jobs.get(one)
     assert job
     await services.backfills.narrow(job, replace(series, history_start=begins))
     narrowed = await services.jobs.get(one)
     assert narrowed
-    same = [await services.jobs.open(series.id, each, timedelta(0)) for each in (whole, narrow)]
+    same = [
+        await services.jobs.get_or_create(series.id, each, timedelta(0)) for each in (whole, narrow)
+    ]
     longer = Window(EARLIEST, now + timedelta(hours=6))
-    other = await services.jobs.open(series.id, longer, timedelta(0))
+    other = await services.jobs.get_or_create(series.id, longer, timedelta(0))
     await services.jobs.narrow(other, narrow)
     untouched = await services.jobs.get(other)
 
@@ -460,7 +462,7 @@ async def test_step_that_brings_nothing_is_not_tried_again_at_once(
     """A job ends after settling and absence grace, also where settling takes longer."""
     delays = {"settle_seconds": 600, "absence_grace_seconds": 300}
     async with opened_services(settings, sandbox, **delays) as services:
-        series = await services.metadata.series("binance", "perp", "ETH-USDT", "1m")
+        series = await services.resolver.series("binance", "perp", "ETH-USDT", "1m")
         now = series.grid.floor(Clock()())
         window = await services.bulk.window(series, now - timedelta(hours=1), None)
         fill = services.bulk.steps(series, window, OldestFirst(), Priority.BACKFILL)
@@ -476,7 +478,7 @@ async def test_step_that_changed_nothing_is_followed_by_a_pause(
 ) -> None:
     """A window that reaches into what has not settled: the database is left in peace."""
     async with opened_services(settings, sandbox, settle_seconds=600) as services:
-        series = await services.metadata.series("binance", "perp", "ETH-USDT", "1m")
+        series = await services.resolver.series("binance", "perp", "ETH-USDT", "1m")
         now = series.grid.floor(Clock()())
         window = Window(now - timedelta(minutes=5), now)
         fill = services.bulk.steps(series, window, OldestFirst(), Priority.BACKFILL)

@@ -150,8 +150,8 @@ async def test_client_that_leaves_does_not_end_the_question_that_others_wait_for
     """The task is the service's: the first to ask goes, the second gets its answer."""
     query = CandleQuery("binance", "perp", "ADA-USDT", "1h", limit=1)
     async with opened_services(settings, sandbox) as services:
-        await services.metadata.directory.refresh(
-            services.metadata.directory.adapter("binance", "perp")
+        await services.resolver.directory.refresh(
+            services.resolver.directory.adapter("binance", "perp")
         )
         sandbox.settings(latency_ms=400)
         first = asyncio.create_task(answer_to(services, query))
@@ -180,15 +180,15 @@ async def test_question_of_somebody_in_no_haste_is_hurried_by_who_waits_for_it(
 ) -> None:
     """The same series, one that needs the same answer, or the one answering for both."""
     async with opened_services(settings, sandbox) as services:
-        metadata = services.metadata
-        await metadata.directory.refresh(metadata.directory.adapter("hyperliquid", "perp"))
+        resolver = services.resolver
+        await resolver.directory.refresh(resolver.directory.adapter("hyperliquid", "perp"))
         database.execute(_SCARCE)
-        asking = metadata.series("hyperliquid", "perp", COIN, "1h", _backfill())
+        asking = resolver.series("hyperliquid", "perp", COIN, "1h", _backfill())
         idle = asyncio.create_task(asking)
         await asyncio.sleep(0.3)
         assert not probes(sandbox)
         async with asyncio.timeout(2):
-            series = await metadata.series("hyperliquid", "perp", COIN, interval)
+            series = await resolver.series("hyperliquid", "perp", COIN, interval)
         await idle
 
     assert series.history_start
@@ -203,15 +203,15 @@ async def test_question_that_another_process_keeps_is_not_waited_for_long(
         opened_services(settings, sandbox) as backfill,
         opened_services(settings, sandbox) as services,
     ):
-        await services.metadata.directory.refresh(
-            services.metadata.directory.adapter("hyperliquid", "perp")
+        await services.resolver.directory.refresh(
+            services.resolver.directory.adapter("hyperliquid", "perp")
         )
         database.execute(_SCARCE)
-        asking = backfill.metadata.series("hyperliquid", "perp", COIN, "1d", _backfill())
+        asking = backfill.resolver.series("hyperliquid", "perp", COIN, "1d", _backfill())
         idle = asyncio.create_task(asking)
         await asyncio.sleep(0.3)
         async with asyncio.timeout(5):
-            series = await services.metadata.series("hyperliquid", "perp", COIN, "1d")
+            series = await services.resolver.series("hyperliquid", "perp", COIN, "1d")
         idle.cancel()
 
     assert series.history_start

@@ -128,7 +128,7 @@ async def test_repair_and_syncer_ask_for_the_beginning_anew(
             await opened.repair.repair(CandleQuery("binance", "perp", "BTC-USDT", "1m"))
         else:
             advance(clock, 86_401)
-            adapter = opened.metadata.directory.adapter("binance", "perp")
+            adapter = opened.resolver.directory.adapter("binance", "perp")
             assert (await HistoryStartRechecks(opened, adapter).run()).rows == 1
         ((begins, _),) = database.execute(BEGINS).fetchall()
         ((slots,),) = database.execute("SELECT slots FROM changes").fetchall()
@@ -136,7 +136,7 @@ async def test_repair_and_syncer_ask_for_the_beginning_anew(
         assert begins.year == 2019
         assert (slots.lower, slots.upper) == (begins, NOW)
     market.clear()
-    adapter = opened.metadata.directory.adapter("binance", "perp")
+    adapter = opened.resolver.directory.adapter("binance", "perp")
     assert (await HistoryStartRechecks(opened, adapter).run()).rows == 0
     assert market.probes() == []
 
@@ -157,5 +157,5 @@ async def test_beginning_is_never_after_a_stored_candle(
 
 async def forget(services: Services) -> None:
     """Let the services read their series again."""
-    series = await services.metadata.series("binance", "perp", "BTC-USDT", "1m")
-    services.metadata._forget(series)  # noqa: SLF001 - they believe it for a minute
+    series = await services.resolver.series("binance", "perp", "BTC-USDT", "1m")
+    services.resolver._forget(series)  # noqa: SLF001 - they believe it for a minute

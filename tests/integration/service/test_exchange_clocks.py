@@ -226,7 +226,7 @@ async def test_nothing_is_covered_beyond_the_clock_of_the_database(
     services: Services, database: psycopg.Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Despite the other clocks; not even rows are stored; saves of others are."""
-    series = await services.metadata.series("binance", "perp", "BTC-USDT", "1h")
+    series = await services.resolver.series("binance", "perp", "BTC-USDT", "1h")
     hours, now = epoch_grid(Interval.ONE_HOUR), datetime.now(UTC)
     closed = hours.floor(now)
     beyond = Window(closed, closed + timedelta(hours=2))
@@ -248,7 +248,7 @@ async def test_clock_that_is_set_elsewhere_shifts_the_clock_of_the_database_too(
     services: Services,
 ) -> None:
     """With `MDP_CLOCK` the database's clock is read as ours is: shifted, and as fast."""
-    series = await services.metadata.series("binance", "perp", "BTC-USDT", "1h")
+    series = await services.resolver.series("binance", "perp", "BTC-USDT", "1h")
     ahead = datetime.now(UTC) + timedelta(days=30)
     store = CandleStore(services.database, Clock.starting_at(ahead, speed=60.0))
     hours = epoch_grid(Interval.ONE_HOUR)

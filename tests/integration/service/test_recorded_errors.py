@@ -75,7 +75,7 @@ async def refusing(
     routes = [Route("/{path:path}", refusal.__call__, methods=["GET", "POST"])]
     with served_over_http(Starlette(routes=routes)) as url:
         async with opened_services(impatient, Sandbox(url)) as services:
-            (adapter,) = services.metadata.directory.markets(exchange, None)
+            (adapter,) = services.resolver.directory.markets(exchange, None)
             yield adapter
 
 

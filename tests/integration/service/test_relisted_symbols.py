@@ -31,7 +31,7 @@ async def test_absences_after_the_end_of_a_symbol_are_unconfirmed_once_it_is_lis
     """Facts while it was inactive; asked again then, and found. Candles stay facts."""
     name = [NATIVE[exchange], exchange]
     async with standing(settings) as stage:
-        directory, adapter = stage.services.metadata.directory, stage.adapter(exchange)
+        directory, adapter = stage.services.resolver.directory, stage.adapter(exchange)
         await directory.refresh(adapter)
         checked = from_ms(NOON_MS - 5 * MINUTE_MS)
         database.execute(_DELIST, [from_ms(_END), checked, *name])

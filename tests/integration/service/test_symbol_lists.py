@@ -130,24 +130,24 @@ async def test_malformed_entry_of_a_known_symbol_leaves_it_as_it_was(
     exchange: str, services: Services, sandbox: Sandbox, database: psycopg.Connection
 ) -> None:
     """Nothing that can be read says that it is no longer traded."""
-    adapter = services.metadata.directory.adapter(exchange, MARKETS[exchange])
-    await services.metadata.directory.refresh(adapter)
+    adapter = services.resolver.directory.adapter(exchange, MARKETS[exchange])
+    await services.resolver.directory.refresh(adapter)
     before = database.execute(_VERSIONS).fetchall()
     sandbox.fault("malformed_entry", exchange=exchange, symbol=NATIVES[exchange])
-    await services.metadata.directory.refresh(adapter)
+    await services.resolver.directory.refresh(adapter)
 
     assert database.execute(_VERSIONS).fetchall() == before
-    assert (await services.metadata.directory.symbol(adapter, NAMES[exchange])).active
+    assert (await services.resolver.directory.symbol(adapter, NAMES[exchange])).active
 
 
 async def test_refreshes_in_opposite_order_do_not_lock_each_other_out(
     services: Services, database: psycopg.Connection
 ) -> None:
     """Whatever each of them holds, lists and leaves out."""
-    adapter = services.metadata.directory.adapter("binance", "perp")
-    await services.metadata.directory.refresh(adapter)
-    catalog = services.metadata._catalog  # noqa: SLF001 - the statement itself is tried
-    symbols = await services.metadata.directory.symbols(adapter)
+    adapter = services.resolver.directory.adapter("binance", "perp")
+    await services.resolver.directory.refresh(adapter)
+    catalog = services.resolver._catalog  # noqa: SLF001 - the statement itself is tried
+    symbols = await services.resolver.directory.symbols(adapter)
     halves = symbols[: len(symbols) // 2], symbols[len(symbols) // 2 :]
 
     def changed(of: list[Symbol], number: int) -> list[Symbol]:

@@ -213,7 +213,7 @@ def unconfirmed_minutes(answer: httpx.Response) -> list[int]:
 
 async def recheck(stage: Stage) -> None:
     """Do what the syncer's job does."""
-    for adapter in stage.services.metadata.directory.markets(None, None):
+    for adapter in stage.services.resolver.directory.markets(None, None):
         result = await Rechecks(stage.services, adapter).run()
         assert result.error is None
 

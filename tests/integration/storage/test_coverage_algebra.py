@@ -138,7 +138,7 @@ async def test_store_agrees_with_sets_of_slots(
         assert new == model.save(page, number)
         for first, stop in scene.asked:
             window, inside = window_of(grid, first, stop), range(first, stop)
-            missing = await store.missing(series_id, window)
+            missing = await store.uncovered(series_id, window)
             covered = await store.covered(series_id, window)
             rows = await store.read(series_id, window)
             assert _slots(grid, missing) == [s for s in inside if s not in model.covered]

@@ -70,8 +70,8 @@ def test_coverage_beyond_now_is_cut_at_the_forming_slot(
 
 def test_coverage_without_end_is_cut_too(database_url: str, old: psycopg.Connection) -> None:
     """An unbounded window is a false fact as well, and no later version may hold one."""
-    what = {"interval": "1h", "phase": 0, "coverage": "{[2024-01-01Z,)}"}
-    _value(old, _SERIES, what)
+    params = {"interval": "1h", "phase": 0, "coverage": "{[2024-01-01Z,)}"}
+    _value(old, _SERIES, params)
     upgrade(database_url)
 
     assert _row(old, "SELECT upper(coverage) <= now(), epoch FROM series") == (True, 1)

@@ -35,7 +35,7 @@ async def test_run_is_claimed_once(runs: JobRuns, database: psycopg.Connection) 
 
     assert claimed == [True, False, False]
     assert not await runs.claim(KEY, "two")
-    assert await runs.left() == []
+    assert await runs.abandoned() == []
     assert await runs.beat(KEY, "one")
 
 
@@ -46,7 +46,7 @@ async def test_run_of_who_fell_silent_is_taken_over(
     await runs.claim(KEY, "one")
     database.execute(_SILENCE)
 
-    assert await runs.left() == [KEY]
+    assert await runs.abandoned() == [KEY]
     assert await runs.claim(KEY, "two")
     assert not await runs.claim(KEY, "three")
     assert not await runs.beat(KEY, "one")
@@ -74,7 +74,7 @@ async def test_run_that_ended_is_never_run_again(
 
     assert not await runs.claim(KEY, "two")
     assert not await runs.beat(KEY, "one")
-    assert await runs.left() == []
+    assert await runs.abandoned() == []
 
 
 async def test_latest_runs_of_every_job_are_told(runs: JobRuns) -> None:
@@ -123,7 +123,7 @@ async def test_only_the_latest_run_that_was_left_is_made_up_for(
         await runs.claim(key, "one")
     database.execute(_SILENCE)
 
-    assert await runs.left() == [RunKey("keep", NOON), later]
+    assert await runs.abandoned() == [RunKey("keep", NOON), later]
     assert [run.error for run in await runs.latest(3) if run.ended_at] == [
         "left by a syncer that fell silent"
     ]
@@ -136,5 +136,5 @@ async def test_what_is_released_may_be_had_at_once(runs: JobRuns) -> None:
     assert not await runs.claim(KEY, "two")
     await runs.release(KEY, "one")
 
-    assert await runs.left() == [KEY]
+    assert await runs.abandoned() == [KEY]
     assert await runs.claim(KEY, "two")

@@ -35,7 +35,7 @@ async def test_differences_are_counted_and_left_alone(
     await answer_to(services, CandleQuery(*_SERIES, limit=1200))
     database.execute("UPDATE candles SET close = high, volume = volume + 1")
     before = database.execute("SELECT * FROM candles ORDER BY time").fetchall()
-    (adapter,) = services.metadata.directory.markets("binance", None)
+    (adapter,) = services.resolver.directory.markets("binance", None)
     result = await NightlyCheck(services, adapter).run()
     key = RunKey("verify binance perp", datetime(2024, 5, 1, tzinfo=UTC))
     await services.runs.claim(key, "test")
@@ -54,7 +54,7 @@ async def test_differences_are_counted_and_left_alone(
 
 async def test_market_without_candles_is_no_error(services: Services) -> None:
     """There is nothing to compare."""
-    (adapter,) = services.metadata.directory.markets("hyperliquid", None)
+    (adapter,) = services.resolver.directory.markets("hyperliquid", None)
     result = await NightlyCheck(services, adapter).run()
 
     assert (result.rows, result.differing, result.error) == (0, 0, None)

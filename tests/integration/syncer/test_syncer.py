@@ -221,15 +221,15 @@ async def test_many_series_are_looked_up_at_once(
     """The newest are kept warm; the rest is left to requests."""
     names = [("BTC-USDT", "1m"), ("ETH-USDT", "1h"), ("SOL-USDT", "1m"), ("NO-SUCH", "1m")]
     async with opened_services(settings, sandbox) as services:
-        kept = [await services.metadata.series("binance", "perp", *name) for name in names[:2]]
+        kept = [await services.resolver.series("binance", "perp", *name) for name in names[:2]]
     async with opened_services(settings, sandbox) as services:
-        await services.metadata.look_up(
-            services.metadata.directory.adapter("binance", "perp"), names
+        await services.resolver.look_up(
+            services.resolver.directory.adapter("binance", "perp"), names
         )
         database.execute("ALTER TABLE series RENAME TO away")
-        found = [await services.metadata.series("binance", "perp", *name) for name in names[:2]]
+        found = [await services.resolver.series("binance", "perp", *name) for name in names[:2]]
         database.execute("ALTER TABLE away RENAME TO series")
-        started = await services.metadata.series("binance", "perp", *names[2])
+        started = await services.resolver.series("binance", "perp", *names[2])
 
     assert found == kept
     assert started.history_start

@@ -39,7 +39,7 @@ EVERY_MINUTE = Schedule(timedelta(minutes=1), Clock())
 
 
 def _warming(services: Services, configured: str, patience_seconds: float = 57.0) -> Warming:
-    adapter = services.metadata.directory.adapter("binance", "perp")
+    adapter = services.resolver.directory.adapter("binance", "perp")
     return Warming(
         services, adapter, parse_selections(configured), patience_seconds=patience_seconds
     )
@@ -111,7 +111,7 @@ async def test_name_that_is_wrong_costs_the_others_nothing(services: Services) -
     await asyncio.sleep(1.5)
     names = "binance:BTC-USDT,TYPO-USDT,NOSUCH*:1m"
     warmed = await _warming(services, names).run()
-    series = await services.metadata.series("binance", "perp", "BTC-USDT", "1m")
+    series = await services.resolver.series("binance", "perp", "BTC-USDT", "1m")
 
     assert warmed.rows >= 1
     assert warmed.error
@@ -140,13 +140,13 @@ async def test_configuration_that_can_never_work_is_refused(
 async def test_keeper_tells_what_it_can_not_keep(services: Services, sandbox: Sandbox) -> None:
     """An impossible row is no candle gained, and an error: it will be forgotten."""
     kept = parse_selections("hyperliquid:BTC,NOSUCH:1h")
-    keeper = Keeper(services, services.metadata.directory.adapter("hyperliquid", "perp"), kept)
+    keeper = Keeper(services, services.resolver.directory.adapter("hyperliquid", "perp"), kept)
     sandbox.fault("ohlc_violation", exchange="hyperliquid", times=1, interval="1h")
     ran = await keeper.run()
-    series = await services.metadata.series("hyperliquid", "perp", "BTC", "1h")
+    series = await services.resolver.series("hyperliquid", "perp", "BTC", "1h")
     until = (await services.store.covered_until([series.id]))[series.id]
     until_there = services.bulk.window(series, until - 4000 * timedelta(hours=1), until)
-    missing = await services.store.missing(series.id, await until_there)
+    missing = await services.store.uncovered(series.id, await until_there)
 
     assert ran.error
     assert "2 failed" in ran.error
@@ -159,7 +159,7 @@ async def test_beginning_is_found_past_rows_that_can_not_be_right(
 ) -> None:
     """A bad row was traded, too: it costs a slot and not the series."""
     sandbox.fault("ohlc_violation", exchange="coinbase", times=100_000)
-    series = await services.metadata.series("coinbase", "spot", "BTC-USD", "1d")
+    series = await services.resolver.series("coinbase", "spot", "BTC-USD", "1d")
     async with asyncio.timeout(50):
         begins = await services.history_search.find(series)
 
@@ -175,7 +175,7 @@ async def test_warming_waits_for_the_exchange_whose_clock_is_behind(settings: Se
     with running_sandbox(SandboxOptions(clock=theirs, limits=False)) as sandbox:
         async with opened_services(set_to_ours, sandbox) as services:
             await _warming(services, "binance:BTC-USDT:1m").run()
-            series = await services.metadata.series("binance", "perp", "BTC-USDT", "1m")
+            series = await services.resolver.series("binance", "perp", "BTC-USDT", "1m")
             until = await services.store.covered_until([series.id])
 
     assert until == {series.id: NOON}
@@ -184,7 +184,7 @@ async def test_warming_waits_for_the_exchange_whose_clock_is_behind(settings: Se
 async def test_warming_gives_up_at_the_end_of_its_minute(services: Services) -> None:
     """Otherwise a long ban would hang each syncer's runs in it; waiters are counted."""
     for symbol in ("BTC-USDT", "ETH-USDT"):
-        await services.metadata.series("binance", "perp", symbol, "1m")
+        await services.resolver.series("binance", "perp", symbol, "1m")
     await services.markets["binance", "perp"].exchange_clock.now()
     bucket = Budget(services.database, "binance", "default", Tariff(240, 36), share=1.0)
     await bucket.block(300, "HTTP 418")

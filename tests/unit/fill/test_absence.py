@@ -52,7 +52,7 @@ def confirmed(observation: Observation, **evidence: object) -> list[int]:
     """Tell which of the absent slots of an answer are facts, as places in its window."""
     first = MINUTES.index(observation.window.start)
     absent = absent_slots([observation], MINUTES, observation.window)
-    rules = Evidence(**{"publishes_every_interval": False, "now": NOW, **evidence})  # pyright: ignore[reportArgumentType]
+    rules = Evidence(**{"fills_empty_intervals": False, "now": NOW, **evidence})  # pyright: ignore[reportArgumentType]
     return places(confirmed_slots(absent, [observation], MINUTES, rules), first)
 
 
@@ -116,7 +116,7 @@ def test_answer_that_is_no_witness_confirms_nothing(odd: dict[str, bool]) -> Non
 
 def test_exchange_that_publishes_every_interval_has_no_quiet_slots() -> None:
     """A hole is odd there, wherever it lies."""
-    assert confirmed(page(range(5, 6), range(299, 300)), publishes_every_interval=True) == []
+    assert confirmed(page(range(5, 6), range(299, 300)), fills_empty_intervals=True) == []
 
 
 # --- (b) and (c) ----------------------------------------------------------------------------------
@@ -126,7 +126,7 @@ def test_slots_after_the_history_end_are_facts() -> None:
     """Up to what was closed at the request for the end; earlier slots are in doubt."""
     ended = window_of(MINUTES, LONG_AGO + 100, LONG_AGO + 290)
 
-    facts = confirmed(page(range(50, 300)), publishes_every_interval=True, ended=ended)
+    facts = confirmed(page(range(50, 300)), fills_empty_intervals=True, ended=ended)
 
     assert facts == list(range(100, 290))
 
@@ -134,7 +134,7 @@ def test_slots_after_the_history_end_are_facts() -> None:
 def test_slots_that_a_believed_archive_lacks_too_are_facts() -> None:
     """A file and a live answer are two witnesses; a silent exchange is none."""
     unarchived = np.arange(LONG_AGO + 5, LONG_AGO + 8)
-    told = {"publishes_every_interval": True, "unarchived": unarchived}
+    told = {"fills_empty_intervals": True, "unarchived": unarchived}
 
     assert confirmed(page(range(4, 10)), **told) == [5, 6, 7]
     assert confirmed(observed(LONG_AGO, LONG_AGO + 9, [], is_live=False), **told) == []

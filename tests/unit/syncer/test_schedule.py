@@ -14,7 +14,7 @@ from mdp_core.errors import ExchangeUnavailable, InvalidParameter
 from mdp_core.exchanges.binance import BinanceFuturesAdapter
 from mdp_core.series.selection import Selection, parse_selections
 from syncer.schedule import Schedule, ScheduleTrigger
-from syncer.scheduled_jobs import patiently
+from syncer.scheduled_jobs import retry_refresh
 from syncer.warm import Due, to_extend, within
 
 MINUTE = timedelta(minutes=1)
@@ -138,10 +138,10 @@ async def test_what_fails_is_asked_for_again(failures: int, *, is_had: bool) -> 
         return "symbols"
 
     if is_had:
-        assert await patiently(ask, [0.0, 0.0]) == "symbols"
+        assert await retry_refresh(ask, [0.0, 0.0]) == "symbols"
     else:
         with pytest.raises(ExchangeUnavailable):
-            await patiently(ask, [0.0, 0.0])
+            await retry_refresh(ask, [0.0, 0.0])
 
 
 def test_what_there_is_no_budget_for_waits() -> None:

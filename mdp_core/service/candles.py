@@ -21,6 +21,7 @@ from mdp_core.errors import (
     ExchangeError,
     ExchangeUnavailable,
     LimitTooLarge,
+    RateLimited,
     SeriesRepaired,
     StoreUnavailable,
 )
@@ -35,6 +36,8 @@ from mdp_core.storage.candles.candle_reader import Block, CandleReader, Doubts
 from mdp_core.storage.catalog.usage import Usage
 
 _DEFAULT_ROWS = 500
+# How long a request waits for an exchange that is to tell a history start again.
+_DOUBT_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,7 @@ class CandleService:
             StoreUnavailable: The database can't be had.
         """
         async with _deadline(series.exchange, context):
-            series = await self._believed(series, bounds, context)
+            series, is_doubted = await self._believed(series, bounds, context)
             request = await self._prepare(series, bounds, context)
             scan = RowScan(self._reader, request.market, request.watermarks, request.scan, context)
             found = await scan.look_up()
@@ -107,6 +110,8 @@ class CandleService:
             raise request.problem  # the rows that are wanted were not found before
         timings = {"plan": planned - context.begun, "fetch": time.perf_counter() - planned}
         answer = _answer(request, found, context, timings)
+        if is_doubted:  # by one answer nothing was traded in all of it
+            answer = replace(answer, unconfirmed=[answer.window])
         for due in [doubts.due for doubts in found.doubts if doubts.due]:
             request.market.rechecker.begin(series, due)
         note(
@@ -153,14 +158,24 @@ class CandleService:
         scan = ScanRequest(series, asked, rows, pages, from_end, bounds.partial)
         return _Request(bounds, market, watermarks, scan, problem)
 
-    async def _believed(self, series: Series, bounds: Bounds, context: RequestContext) -> Series:
-        """Return the series; a start that empties the window is asked for again first."""
+    async def _believed(
+        self, series: Series, bounds: Bounds, context: RequestContext
+    ) -> tuple[Series, bool]:
+        """Return the series, and whether a start that empties the window is still in doubt.
+
+        It is asked for again first. That what was told once can't be asked for now makes it no
+        falser: it is answered, as unconfirmed.
+        """
         begins, end = series.history_start, bounds.end
         is_told_once = series.history_witnesses < AGREED and series.history_source != SEARCHED
         if begins is None or end is None or end > begins or not is_told_once:
-            return series
-        with context.upstream.waiting():
-            return await self._resolver.doubt_history_start(series, context)
+            return series, False
+        try:
+            async with asyncio.timeout(_DOUBT_SECONDS):
+                with context.upstream.waiting():
+                    return await self._resolver.doubt_history_start(series, context), False
+        except (TimeoutError, ExchangeUnavailable, RateLimited):
+            return series, True
 
     def _rows(self, bounds: Bounds) -> int:
         most = self._limits.rows

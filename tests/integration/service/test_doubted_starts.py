@@ -111,6 +111,36 @@ async def test_start_that_empties_the_window_is_asked_for_again(
     assert market.probes() == []
 
 
+@pytest.mark.parametrize("fault", ["server_error", "hang", "banned"])
+async def test_window_before_a_start_told_once_is_unconfirmed_while_the_exchange_is_away(
+    opened: Services,
+    asking: httpx.AsyncClient,
+    market: Sandbox,
+    database: psycopg.Connection,
+    fault: str,
+) -> None:
+    """Served as what it is: told by one answer. Confirmed as soon as the exchange is back."""
+    await asking.get(PATH, params={"limit": 1})
+    database.execute("UPDATE series SET history_witnesses = 1")
+    await forget(opened)
+    told_once = database.execute(BEGINS).fetchall()
+    market.fault(fault, times=100, retry_after=600, seconds=30)
+
+    away = await asking.get(PATH, params=BEFORE)
+    unchanged = database.execute(BEGINS).fetchall()
+    market.clear_faults()
+    database.execute("UPDATE rate_budgets SET blocked_until = NULL")
+    back = await asking.get(PATH, params=BEFORE)
+
+    assert (away.status_code, away.json()["count"]) == (200, 0), away.text
+    window = {name: away.json()[name] for name in ("start", "end")}
+    assert away.json()["unconfirmed"] == [window]
+    assert "ETag" not in away.headers
+    assert unchanged == told_once
+    assert (back.json()["unconfirmed"], back.json()["count"]) == ([], 0)
+    assert database.execute(BEGINS).fetchall() == [(told_once[0][0], 2)]
+
+
 async def test_repair_and_syncer_ask_for_the_beginning_anew(
     opened: Services,
     asking: httpx.AsyncClient,

@@ -23,7 +23,7 @@ from mdp_core.settings import TokenSettings
 SCOPES = ("candles:read", "meta:read", "backfill:write", "admin")
 
 # Open to every client. Every other route needs a token, whether or not it says so.
-PUBLIC_PATHS = frozenset({"/health", "/docs", "/openapi.json"})
+PUBLIC_PATHS = frozenset({"/health", "/health/live", "/docs", "/openapi.json"})
 
 _Key: TypeAlias = str | RSAPublicKey | EllipticCurvePublicKey
 _PUBLIC_KEYS = {"RS256": RSAPublicKey, "ES256": EllipticCurvePublicKey}

@@ -37,6 +37,7 @@ from mdp_core.series.resolver import SeriesResolver
 from mdp_core.series.symbol_directory import SymbolDirectory
 from mdp_core.service.candles import CandleService
 from mdp_core.service.coverage import Coverage
+from mdp_core.service.health import HealthReader
 from mdp_core.service.latest import LatestCandles
 from mdp_core.service.mending import Mender
 from mdp_core.service.repair import Repair
@@ -93,6 +94,7 @@ class Services:
     repair: Repair
     verify: Verify
     servers: ReadServers
+    health: HealthReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +152,9 @@ async def open_services(
         service = CandleService(
             CandleReader(servers), resolver, markets=markets, limits=settings.limits, usage=usage
         )
-        yield _services(shared, resolver, service, starts, servers)
+        opened = _services(shared, resolver, service, starts, servers)
+        async with aclosing(opened.health):
+            yield opened
 
 
 def _services(
@@ -187,6 +191,7 @@ def _services(
         Repair(comparer, mender),
         Verify(comparer, mender),
         servers,
+        HealthReader(database, runs, service, settings.clock, settings.keep),
     )
 
 

@@ -16,7 +16,7 @@ from mdp_core.logs import log_fields
 _log = logging.getLogger("mdp.requests")
 
 _HEADER = "X-Request-Id"
-_HEALTH = "/health"
+_HEALTH = frozenset({"/health", "/health/live"})
 _ACCEPTABLE = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 
 
@@ -69,4 +69,4 @@ class RequestId:
 
 def _level(path: str) -> int:
     """Return DEBUG for the health checks of load balancers, INFO otherwise."""
-    return logging.DEBUG if path == _HEALTH else logging.INFO
+    return logging.DEBUG if path in _HEALTH else logging.INFO

@@ -155,13 +155,27 @@ _HEALTH: dict[str, Any] = {
         "migration": "0006",
         "expected_migration": "0006",
     },
-    "exchanges": {"binance": {"blocked": []}},
-    "syncer": {
-        "alive": True,
-        "heartbeat_at": 1714525263000,
-        "syncers": [{"name": "server:41:f09e8b", "alive": True, "heartbeat_at": 1714525263000}],
+    "exchanges": {
+        "binance": {
+            "reachable": True,
+            "last_error": None,
+            "clock_offset_ms": 12,
+            "blocked": [],
+            "expiring": [],
+        }
+    },
+    "syncers": [{"name": "41:f09e8b", "alive": True, "heartbeat_at": 1714525263000}],
+    "runs": [],
+    "counters": {
+        "hits": 4112,
+        "misses": 29,
+        "pages": 61,
+        "waiting": 0,
         "series_waiting": 0,
-        "runs": [],
+        "rejected_rows": 0,
+        "unconfirmed_slots": 0,
+        "verified": 69860,
+        "differing": 0,
     },
 }
 _OUT_OF_REACH: dict[str, Any] = {
@@ -169,7 +183,7 @@ _OUT_OF_REACH: dict[str, Any] = {
     "database": {
         "reachable": False,
         "replica": None,
-        "problem": "the store is unavailable (PoolTimeout): try again shortly",
+        "problem": "the database does not answer in time",
     },
 }
 
@@ -192,4 +206,5 @@ EXAMPLES: dict[tuple[str, str, str], dict[str, Any]] = {
     ("delete", "/backfills/{job}", "200"): _JOB,
     ("get", "/health", "200"): _HEALTH,
     ("get", "/health", "503"): _OUT_OF_REACH,
+    ("get", "/health/live", "200"): {"status": "ok"},
 }

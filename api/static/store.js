@@ -173,8 +173,7 @@ function exchangeRow([name, { reachable, last_error: error, clock_offset_ms: off
 }
 
 function syncerNodes(health) {
-  const syncers = health.syncers ?? health.syncer?.syncers;
-  const runs = health.runs ?? health.syncer?.runs;
+  const { syncers, runs } = health;
   if (!syncers && !runs) return [words(adminWords("syncers and their runs"))];
   const alive = (syncers ?? []).filter((each) => each.alive).length;
   const nodes = [words(alive ? `${count(alive)} of ${count(syncers.length)} known syncers alive.` : "No syncer is alive: large fetches wait until one is.")];

@@ -15,6 +15,7 @@ from mdp_core.domain.candles import Candles
 from mdp_core.domain.intervals import Grid, Interval
 from mdp_core.domain.series import Symbol
 from mdp_core.domain.windows import Window
+from mdp_core.exchanges.contact import Contact
 from mdp_core.exchanges.http import ExchangeHttp
 from mdp_core.ratelimit.context import RequestContext
 from mdp_core.ratelimit.tariff import Tariff
@@ -80,6 +81,11 @@ class ExchangeAdapter(ABC):
 
     def __init__(self, http: ExchangeHttp) -> None:
         self._http = http
+
+    @property
+    def contact(self) -> Contact:
+        """The outcome of the last request of this process to the exchange."""
+        return self._http.contact
 
     def bound(self, context: RequestContext) -> Self:
         """Return this adapter for requests of `context`: its urgency, permit and count.

@@ -24,6 +24,7 @@ from mdp_core.errors import (
     ExchangeUnavailable,
     RateLimited,
 )
+from mdp_core.exchanges.contact import Contact
 from mdp_core.exchanges.refusals import SHOWN_CHARACTERS, refusal_in, retry_after_seconds
 from mdp_core.ratelimit.context import DEFAULT_CONTEXT, RequestContext
 from mdp_core.ratelimit.scheduler import RequestScheduler
@@ -74,6 +75,8 @@ class ExchangeHttp:
         self._scheduler = scheduler
         self._deadline_seconds = deadline_seconds
         self._context = DEFAULT_CONTEXT
+        self.contact = Contact()
+        """The outcome of the last request, of all that is bound to any context."""
 
     def bound(self, context: RequestContext) -> Self:
         """Return this helper for requests on behalf of `context`."""
@@ -167,10 +170,13 @@ class ExchangeHttp:
         self, request: httpx.Request, parse: Callable[[object], Parsed]
     ) -> Parsed:
         try:
-            return parse(await self._attempt(request))
+            parsed = parse(await self._attempt(request))
         except ExchangeError as error:
             error.path = request.url.path  # for the log: the retry hook knows the error only
+            self.contact.failed(error)
             raise
+        self.contact.succeeded()
+        return parsed
 
     async def _attempt(self, request: httpx.Request) -> object:
         self._context.upstream.requests += 1

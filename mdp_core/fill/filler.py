@@ -89,6 +89,13 @@ class PageFiller:
         self._limits = limits
         self._page_tasks: dict[tuple[int, int], _PageTask] = {}
         self._waiting = 0
+        self.filled = 0
+        """How many pages were fetched since this process began."""
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for pages now."""
+        return self._waiting
 
     async def fill(
         self,
@@ -213,14 +220,14 @@ class PageFiller:
                     respected_until = respected_until or now + self._limits.claim_seconds
                     if is_ours or now > respected_until:
                         holding = context.holding(permit)
-                        return await self._fetcher.fetch(
-                            series, page_task.pages, watermarks, holding
-                        )
+                        await self._fetcher.fetch(series, page_task.pages, watermarks, holding)
+                        self.filled += len(page_task.pages)
+                        return
             page_task.is_begun = False
             await asyncio.sleep(random.uniform(*_AGAIN_SECONDS))  # noqa: S311 - not a secret
             final = whole.clip(whole.start, watermarks.settled_until)
             if not (final.is_empty or await self._store.uncovered(series.id, final)):
-                return None
+                return
 
 
 def _keys(series: Series, page_task: _PageTask) -> list[tuple[int, int]]:

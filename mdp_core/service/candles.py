@@ -52,6 +52,21 @@ class _Request:
     """The reason why nothing is known beyond the watermarks."""
 
 
+@dataclass(slots=True)
+class AnswerCounts:
+    """How many answers clients got since this process began, and how many from the store alone."""
+
+    hits: int = 0
+    misses: int = 0
+
+    def note(self, answer: Answer) -> None:
+        """Count an answer; one that was fetched in part is a miss."""
+        if answer.cache == "hit":
+            self.hits += 1
+        else:
+            self.misses += 1
+
+
 class CandleService:
     """Answers requests for candles: those of the API, the syncer and the backfill."""
 
@@ -69,6 +84,7 @@ class CandleService:
         self.markets = markets
         self._limits = limits
         self.usage = usage
+        self.counts = AnswerCounts()
 
     def interactive(self) -> RequestContext:
         """Return the context of a caller that waits as long as a request may."""
@@ -112,6 +128,8 @@ class CandleService:
         answer = _answer(request, found, context, timings)
         if is_doubted:  # by one answer nothing was traded in all of it
             answer = replace(answer, unconfirmed=[answer.window])
+        if context.priority is Priority.INTERACTIVE:
+            self.counts.note(answer)
         for due in [doubts.due for doubts in found.doubts if doubts.due]:
             request.market.rechecker.begin(series, due)
         note(

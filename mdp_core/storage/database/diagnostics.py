@@ -1,6 +1,6 @@
 """The database's state: server, schema, blocks, and sizes for its operator."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import LiteralString
@@ -29,6 +29,25 @@ WHERE blocked_until > clock_timestamp() ORDER BY exchange, egress
 # Which of our roles are there, and may they log in?
 _ROLES: LiteralString = """
 SELECT rolname, rolcanlogin FROM pg_roles WHERE rolname = ANY(%s) ORDER BY rolname
+"""
+
+# Which server is this, and which extension has this database?
+_VERSIONS: LiteralString = """
+SELECT current_setting('server_version'),
+       (SELECT extversion FROM pg_extension WHERE extname = 'timescaledb')
+"""
+
+# By how much was each exchange's clock ahead of the database's when it was last read?
+_OFFSETS: LiteralString = "SELECT exchange, offset_ms FROM clock_offsets"
+
+# How many rows were rejected, and how many slots are unconfirmed? An interval is written as
+# Postgres writes a length of time, but for months, which are reckoned at their mean length.
+_COUNTS: LiteralString = """
+SELECT (SELECT count(*) FROM rejected_rows),
+       (SELECT coalesce(sum(ceil(extract(epoch FROM upper(slots) - lower(slots))
+                   / extract(epoch FROM CASE series.interval WHEN '1M' THEN '31 days'
+                                        ELSE series.interval END::interval))), 0)::bigint
+        FROM absences JOIN series ON series.id = absences.series_id)
 """
 
 # At which migration is the schema?
@@ -75,7 +94,16 @@ class Health:
     postgres: str
     timescaledb: str | None
     migration: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCounts:
+    """The exchanges' blocks and clocks (ms ahead of the database's), and counts of slots."""
+
     blocks: Sequence[ExchangeBlock]
+    clock_offsets_ms: Mapping[str, int]
+    rejected_rows: int
+    unconfirmed_slots: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,18 +140,26 @@ class Status:
 
 async def read_health(connection: Connection) -> Health:
     """Read the state of the database, on a connection that commits each statement."""
-    postgres, timescaledb, *_ = await _server(connection)
+    postgres, timescaledb = await _row(connection, _VERSIONS)
     try:
         migration = await (await connection.execute(_REVISION)).fetchone()
-        rows = await (await connection.execute(_BLOCKS)).fetchall()
     except errors.UndefinedTable:
-        return Health(postgres, timescaledb, None, ())
-    blocks = [ExchangeBlock(*row) for row in rows]
-    return Health(postgres, timescaledb, migration[0] if migration else None, blocks)
+        return Health(postgres, timescaledb, None)
+    return Health(postgres, timescaledb, migration[0] if migration else None)
 
 
-async def _server(connection: Connection) -> TupleRow:
-    row = await (await connection.execute(_SERVER)).fetchone()
+async def read_counts(connection: Connection) -> StoredCounts:
+    """Read what an administrator wants to know of a database with the newest schema."""
+    blocks = await (await connection.execute(_BLOCKS)).fetchall()
+    offsets = await (await connection.execute(_OFFSETS)).fetchall()
+    rejected, unconfirmed = await _row(connection, _COUNTS)
+    return StoredCounts(
+        [ExchangeBlock(*row) for row in blocks], dict(offsets), rejected, unconfirmed
+    )
+
+
+async def _row(connection: Connection, query: LiteralString) -> TupleRow:
+    row = await (await connection.execute(query)).fetchone()
     assert row, "a select without from has one row"  # noqa: S101 - for the type checker
     return row
 
@@ -135,7 +171,7 @@ async def read_status(database: Database) -> Status:
         StoreUnavailable: It does not answer.
     """
     async with database.connection() as connection:
-        postgres, timescaledb, license_, size_bytes = await _server(connection)
+        postgres, timescaledb, license_, size_bytes = await _row(connection, _SERVER)
         roles = await (await connection.execute(_ROLES, [list(ROLES)])).fetchall()
         try:
             revision = await (await connection.execute(_REVISION)).fetchone()

@@ -216,7 +216,7 @@ async def test_documentation_needs_nobody_else(client: httpx.AsyncClient) -> Non
 
 def test_public_paths_are_three() -> None:
     """Only health and the interface's description are public."""
-    assert frozenset({"/health", "/docs", "/openapi.json"}) == PUBLIC_PATHS
+    assert frozenset({"/health", "/health/live", "/docs", "/openapi.json"}) == PUBLIC_PATHS
 
 
 async def test_public_paths_answer_strangers(stranger: httpx.AsyncClient) -> None:

@@ -152,10 +152,10 @@ def test_formats_that_are_described_are_those_that_are_written() -> None:
 
 def test_errors_that_a_stranger_can_meet_are_described_everywhere() -> None:
     """Any route can be asked wrongly or without a token; most need the store."""
-    storeless = {"/meta/exchanges", "/meta/intervals"}
+    storeless = {"/meta/exchanges", "/meta/intervals", "/health/live"}
     for name, operation in operations():
         path = name.partition(" ")[2]
-        expected = {"414", "431", "500"} | (set() if path == "/health" else {"401", "403"})
+        expected = {"414", "431", "500"} | (set() if path.startswith("/health") else {"401", "403"})
         assert expected <= {*operation["responses"]}, name
         assert ("503" in operation["responses"]) is (path not in storeless), name
 
@@ -171,7 +171,7 @@ def test_only_what_is_public_needs_no_token() -> None:
     """Programs made from the description send the token, with the named scope."""
     needed = {name: operation["security"] for name, operation in operations()}
 
-    assert needed.pop("get /health") == []
+    assert needed.pop("get /health") == needed.pop("get /health/live") == []
     assert all(len(scheme["HTTPBearer"]) == 1 for (scheme,) in needed.values())
 
 
@@ -199,6 +199,7 @@ ASKED_FOR_SYMBOLS = {
     ("name", "expected"),
     [
         ("get /health", set()),
+        ("get /health/live", set()),
         ("get /meta/exchanges", TOKEN | MARKET),
         ("get /meta/intervals", TOKEN | MARKET),
         ("get /meta/symbols", TOKEN | MARKET | ASKED_FOR_SYMBOLS),

@@ -99,7 +99,7 @@ async def test_latest_runs_of_every_job_are_told(runs: JobRuns) -> None:
 async def test_latest_runs_are_found_without_reading_the_history(
     runs: JobRuns, database: psycopg.Connection
 ) -> None:
-    """`/health` is public: its cost must not grow with a month of runs."""
+    """`/health` is asked often: its cost must not grow with a month of runs."""
     database.execute(
         "INSERT INTO job_runs (job, due_at, worker, ended_at) "
         "SELECT 'job ' || n % 10, now() - n * interval '1 second', 'one', now() "

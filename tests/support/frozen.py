@@ -1,0 +1,23 @@
+"""A database server that stands still: its processes live, and none of them answers."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import psutil
+import psycopg
+
+
+@contextmanager
+def frozen_server(url: str) -> Generator[None]:
+    """Suspend every process of the server behind a URL (SIGSTOP) inside the context."""
+    with psycopg.connect(url) as connection:
+        first = psutil.Process(connection.info.backend_pid).parent()
+    assert first, "a backend is a child of the server's first process"
+    processes = [first, *first.children(recursive=True)]
+    for process in processes:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.resume()

@@ -12,10 +12,11 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from psycopg.rows import TupleRow
-from sqlalchemy import Connection, create_engine, make_url, pool, text
-from sqlalchemy.exc import ArgumentError, OperationalError, ProgrammingError
+from sqlalchemy import Connection, create_engine, pool, text
+from sqlalchemy.exc import DBAPIError
 
 from db.columnstore import ensure_columnstore
+from db.connecting import READ_SERVER_STATE, ServerState, in_a_line, session_conninfo
 from db.roles import ensure_roles
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
@@ -52,22 +53,36 @@ def upgrade(
         UpgradeError: The server says no, or nothing; the database is as it was.
     """
     try:
-        address = make_url(url).set(drivername="postgresql+psycopg")
-    except (ArgumentError, ValueError) as error:
-        message = "DATABASE_URL is no URL of a database: postgresql://USER:PASSWORD@HOST:PORT/NAME"
+        conninfo = session_conninfo(url, name="mdp-upgrade")
+    except ValueError as error:
+        message = f"DATABASE_URL {error}"
         raise UpgradeError(message) from error
-    engine = create_engine(address, poolclass=pool.NullPool)
+    engine = create_engine(
+        "postgresql+psycopg://", creator=lambda: _connect(conninfo), poolclass=pool.NullPool
+    )
     try:
         with engine.begin() as connection:
             _upgrade(connection, passwords)
             if is_restored:
                 connection.execute(_RENUMBER)
-    except (OperationalError, ProgrammingError, psycopg.OperationalError) as error:
-        message = f"the database can't be upgraded: {error.__cause__ or error}"
+    except (DBAPIError, psycopg.Error) as error:
+        message = f"the database can't be upgraded: {in_a_line(error.__cause__ or error)}"
         raise UpgradeError(message) from error
     except CommandError as error:
         message = f"the database can't be upgraded: {error}; is it a later version's?"
         raise UpgradeError(message) from error
+
+
+def _connect(conninfo: str) -> psycopg.Connection[TupleRow]:
+    connection = psycopg.connect(conninfo)
+    row = connection.execute(READ_SERVER_STATE).fetchone()
+    assert row, "a select without from has one row"  # noqa: S101 - for the type checker
+    if problem := ServerState(*row).problem():
+        connection.close()
+        message = f"the database can't be upgraded: {problem}"
+        raise UpgradeError(message)
+    connection.rollback()
+    return connection
 
 
 def _upgrade(connection: Connection, passwords: Mapping[str, str]) -> None:

@@ -13,6 +13,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from db.connecting import session_conninfo
 from mdp_core.domain.clock import Clock
 from mdp_core.domain.queries import Limits
 
@@ -24,6 +25,7 @@ def _postgres_url(url: str) -> str:
     if not url.startswith(("postgresql://", "postgres://")):
         message = "must be a postgresql:// URL"
         raise ValueError(message)
+    session_conninfo(url, name="")
     return url
 
 

@@ -40,6 +40,7 @@ async def _syncers(settings: DatabaseSettings) -> Sequence[Syncer]:
         name="mdp-alive",
         size=1,
         statement_timeout_seconds=_STATEMENT_SECONDS,
+        must_write=False,
     ) as database:
         return await JobRuns(database).syncers()
 

@@ -12,11 +12,12 @@ from psycopg import AsyncConnection
 from pydantic import ValidationError
 
 from api.auth import MissingKey, TokenVerifier
+from db.connecting import in_a_line, session_conninfo
 from db.upgrade import newest_revision, schema_problem
 from mdp_core.errors import InvalidParameter
 from mdp_core.settings import ExchangeSettings, Settings, problems_of
-from mdp_core.storage.database.database import connection_problem
 from mdp_core.storage.database.diagnostics import Health, read_health
+from mdp_core.storage.database.reaching import connection_problem
 from mdp_core.storage.database.replica import Identity, read_identity
 from mdp_core.wiring import installed_adapters
 from scripts.cli.environment import unread_variables
@@ -82,7 +83,7 @@ def findings(service: Service | None = None, *, patience_seconds: float = 0.0) -
         yield from _selections(settings)
     if service is not Service.SYNCER:
         yield _tokens(settings)
-    yield from _database(settings.database_url, patience_seconds)
+    yield from _database(_conninfo(settings.database_url, settings), patience_seconds)
 
 
 def remarks() -> Iterator[Finding]:
@@ -99,15 +100,17 @@ def remarks() -> Iterator[Finding]:
     except ValidationError:
         return
     if settings.database_read_url:
-        yield asyncio.run(_replica(settings.database_url, settings.database_read_url))
+        primary, replica = settings.database_url, settings.database_read_url
+        yield asyncio.run(_replica(_conninfo(primary, settings), _conninfo(replica, settings)))
 
 
 def _wrong(text: str) -> Finding:
     return Finding(text, Verdict.WRONG)
 
 
-def _line(error: psycopg.Error) -> str:
-    return str(error).strip().partition("\n")[0]
+def _conninfo(url: str, settings: Settings) -> str:
+    timeout_seconds = settings.statement_timeout_seconds
+    return session_conninfo(url, name="mdp-check", statement_timeout_seconds=timeout_seconds)
 
 
 def _exchange(exchange: str) -> Iterator[Finding]:
@@ -137,14 +140,14 @@ def _tokens(settings: Settings) -> Finding:
     return Finding(f"tokens: {settings.jwt_algorithm}, for the audience {settings.jwt_audience}")
 
 
-def _database(url: str, patience_seconds: float) -> Iterator[Finding]:
-    if problem := asyncio.run(connection_problem(url, patience_seconds=patience_seconds)):
+def _database(conninfo: str, patience_seconds: float) -> Iterator[Finding]:
+    if problem := asyncio.run(connection_problem(conninfo, patience_seconds=patience_seconds)):
         yield _wrong(f"DATABASE_URL: {problem}")
         return
     try:
-        health = asyncio.run(_read_health(url))
+        health = asyncio.run(_read_health(conninfo))
     except psycopg.Error as error:  # most likely a user without rights
-        yield _wrong(f"database: {_line(error)}: is it upgraded, and this its user?")
+        yield _wrong(f"database: {in_a_line(error)}: is it upgraded, and this its user?")
         return
     yield Finding(f"database: Postgres {health.postgres}, {_extension(health)}")
     if problem := schema_problem(health.migration):
@@ -165,24 +168,24 @@ def _extension(health: Health) -> str:
     return "without TimescaleDB: long histories will be slower"
 
 
-async def _replica(primary_url: str, url: str) -> Finding:
-    if problem := await connection_problem(url):
+async def _replica(primary: str, replica: str) -> Finding:
+    if problem := await connection_problem(replica, must_write=False):
         return Finding(f"DATABASE_READ_URL: {problem}: the primary is read", Verdict.WARN)
     try:
-        there, primary = await _identity(url), await _identity(primary_url)
+        there, here = await _identity(replica), await _identity(primary)
     except psycopg.Error as error:
-        return Finding(f"DATABASE_READ_URL: is it a replica? {_line(error)}", Verdict.WARN)
-    if not there.may_answer_for(primary):
+        return Finding(f"DATABASE_READ_URL: is it a replica? {in_a_line(error)}", Verdict.WARN)
+    if not there.may_answer_for(here):
         text = "names no replica of DATABASE_URL, or one that was promoted: it is not read"
         return _wrong(f"DATABASE_READ_URL: {text}")
     return Finding(f"replica: {'follows the primary' if there.is_in_recovery else 'the primary'}")
 
 
-async def _identity(url: str) -> Identity:
-    async with await AsyncConnection.connect(url, autocommit=True) as connection:
+async def _identity(conninfo: str) -> Identity:
+    async with await AsyncConnection.connect(conninfo, autocommit=True) as connection:
         return await read_identity(connection)
 
 
-async def _read_health(url: str) -> Health:
-    async with await AsyncConnection.connect(url, autocommit=True) as connection:
+async def _read_health(conninfo: str) -> Health:
+    async with await AsyncConnection.connect(conninfo, autocommit=True) as connection:
         return await read_health(connection)

@@ -49,6 +49,7 @@ async def _holdings(settings: DatabaseSettings, wanted: HoldingFilter) -> list[H
         name="mdp-coverage",
         size=1,
         statement_timeout_seconds=_STATEMENT_SECONDS,
+        must_write=False,
     ) as database:
         return await read_holdings(database, wanted)
 

@@ -18,7 +18,11 @@ async def report(settings: DatabaseSettings) -> str:
         StoreUnavailable: It does not answer.
     """
     async with open_database(
-        settings.database_url, name="mdp status", size=1, statement_timeout_seconds=_NO_TIMEOUT
+        settings.database_url,
+        name="mdp status",
+        size=1,
+        statement_timeout_seconds=_NO_TIMEOUT,
+        must_write=False,
     ) as database:
         return "\n".join(_lines(await read_status(database)))
 

@@ -11,21 +11,20 @@ from typing import LiteralString, TypeAlias
 
 import psycopg
 from psycopg import AsyncConnection
-from psycopg.conninfo import make_conninfo
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
+from db.connecting import session_conninfo
 from mdp_core.errors import SchemaMissing, StoreUnavailable
+from mdp_core.storage.database.reaching import connection_problem
 
 Connection: TypeAlias = AsyncConnection[TupleRow]
 
 # How long a request may wait for a connection before it is told to come back.
 _POOL_TIMEOUT_SECONDS = 5.0
 
-# How long a process that starts waits for a database that starts too, and how often it looks.
+# How long a process that starts waits for a database that starts too.
 _START_SECONDS = 10.0
-_LOOK_SECONDS = 0.5
-_CONNECT_SECONDS = 5
 
 # How long the pool goes on trying by itself: its pauses grow, and a server that has come back must
 # not wait for the end of one. After it every request that needs a connection has one tried.
@@ -33,15 +32,6 @@ _RECONNECT_SECONDS = 1.0
 
 # A connection that was of use so lately is taken to be alive: looking costs a round trip.
 _SURELY_ALIVE_SECONDS = 1.0
-
-# So that a session whose server has gone is noticed within seconds.
-_KEEPALIVES = {
-    "keepalives": 1,
-    "keepalives_idle": 5,
-    "keepalives_interval": 2,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 10_000,
-}
 
 # What a caller can't mend and need not see in detail; anything else is a mistake of ours. A server
 # that only reads is one that was a primary a moment ago, or will be.
@@ -65,9 +55,9 @@ Pool: TypeAlias = AsyncConnectionPool[_PooledConnection]
 class Database:
     """Hands out connections of one pool, for as short a time as the caller needs them."""
 
-    def __init__(self, pool: Pool, url: str) -> None:
+    def __init__(self, pool: Pool, conninfo: str) -> None:
         self._pool = pool
-        self._url = url
+        self._conninfo = conninfo
 
     @asynccontextmanager
     async def connection(self) -> AsyncGenerator[Connection]:
@@ -95,12 +85,12 @@ class Database:
         return self._pool.get_stats()
 
     async def problem(self) -> str | None:
-        """Return why a connection outside the pool fails; None if it succeeds."""
-        return await connection_problem(self._url)
+        """Return why a connection that reads fails, outside the pool; None if it succeeds."""
+        return await connection_problem(self._conninfo, must_write=False)
 
     def dedicated(self) -> "DedicatedConnection":
         """Give a connection outside the pool, not open yet, for what belongs to a session."""
-        return DedicatedConnection(self._url)
+        return DedicatedConnection(self._conninfo)
 
     async def lend(self) -> Connection:
         """Return a connection for SQLAlchemy, which ends its transactions and closes it."""
@@ -116,8 +106,8 @@ class Database:
 class DedicatedConnection:
     """One connection that is opened when it is needed, and again after it was lost."""
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    def __init__(self, conninfo: str) -> None:
+        self._conninfo = conninfo
         self._connection: Connection | None = None
         self._using = asyncio.Lock()
         self.session = 0
@@ -133,7 +123,9 @@ class DedicatedConnection:
             try:
                 with translate_driver_errors():
                     if self._connection is None:
-                        self._connection = await AsyncConnection.connect(self._url, autocommit=True)
+                        self._connection = await AsyncConnection.connect(
+                            self._conninfo, autocommit=True
+                        )
                         self.session += 1
                     return await (await self._connection.execute(query, values)).fetchall()
             except BaseException:
@@ -168,44 +160,36 @@ class translate_driver_errors:  # noqa: N801 - reads as a statement
 
 @asynccontextmanager
 async def open_database(
-    url: str, *, name: str, size: int, statement_timeout_seconds: float
+    url: str,
+    *,
+    name: str,
+    size: int,
+    statement_timeout_seconds: float,
+    must_write: bool = True,
 ) -> AsyncGenerator[Database]:
-    """Open the pool and prove that the database answers.
+    """Open the pool and prove that the database answers and can be worked with.
 
     Args:
         url: A `postgresql://` URL.
         name: The process, as `pg_stat_activity` shows it.
         size: Connections at the most.
         statement_timeout_seconds: How long one statement may take.
+        must_write: Whether a database that only reads is of no use.
 
     Raises:
-        StoreUnavailable: The database does not answer.
+        StoreUnavailable: The database does not answer, or can't be worked with.
     """
-    if problem := await connection_problem(url, patience_seconds=_START_SECONDS):
+    conninfo = session_conninfo(url, name=name, statement_timeout_seconds=statement_timeout_seconds)
+    problem = await connection_problem(
+        conninfo, patience_seconds=_START_SECONDS, must_write=must_write
+    )
+    if problem:
         raise StoreUnavailable(problem)
-    pool, conninfo = _pool(url, name, size, statement_timeout_seconds)
+    pool = _pool(conninfo, name, size)
     with translate_driver_errors():
         async with pool:
             await pool.wait(timeout=_POOL_TIMEOUT_SECONDS)
             yield Database(pool, conninfo)
-
-
-async def connection_problem(url: str, *, patience_seconds: float = 0.0) -> str | None:
-    """Return in the server's words why a connection fails; None if it succeeds.
-
-    Args:
-        url: A `postgresql://` URL.
-        patience_seconds: How long to go on trying: the server may only be starting.
-    """
-    deadline = time.monotonic() + patience_seconds
-    while True:
-        try:
-            async with await AsyncConnection.connect(url, connect_timeout=_CONNECT_SECONDS):
-                return None
-        except psycopg.Error as error:
-            if time.monotonic() >= deadline:
-                return str(error).strip().partition("\n")[0]
-        await asyncio.sleep(_LOOK_SECONDS)
 
 
 @asynccontextmanager
@@ -213,19 +197,15 @@ async def open_replica(
     url: str, *, name: str, size: int, statement_timeout_seconds: float
 ) -> AsyncGenerator[Database]:
     """Do the same for a database that may be out of reach, now and at any time."""
-    pool, conninfo = _pool(url, name, size, statement_timeout_seconds)
+    conninfo = session_conninfo(url, name=name, statement_timeout_seconds=statement_timeout_seconds)
+    pool = _pool(conninfo, name, size)
     async with pool:
         yield Database(pool, conninfo)
 
 
-def _pool(url: str, name: str, size: int, statement_timeout_seconds: float) -> tuple[Pool, str]:
-    """Make a pool that is not open yet; give it with what it connects to."""
-    milliseconds = round(statement_timeout_seconds * 1000)
-    options = f"-c timezone=UTC -c statement_timeout={milliseconds}"
-    conninfo = make_conninfo(
-        url, application_name=name, options=options, connect_timeout=_CONNECT_SECONDS, **_KEEPALIVES
-    )
-    pool: Pool = AsyncConnectionPool(
+def _pool(conninfo: str, name: str, size: int) -> Pool:
+    """Make a pool that is not open yet."""
+    return AsyncConnectionPool(
         conninfo,
         connection_class=_PooledConnection,
         kwargs={"autocommit": True},
@@ -239,7 +219,6 @@ def _pool(url: str, name: str, size: int, statement_timeout_seconds: float) -> t
         name=name,
         open=False,
     )
-    return pool, conninfo
 
 
 async def _reset(connection: _PooledConnection) -> None:

@@ -12,7 +12,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
 from mdp_core.domain.candles import Candles
-from mdp_core.domain.clock import EPOCH
 from mdp_core.domain.queries import Answer, Bounds, CandleQuery, Continuation, Limits
 from mdp_core.domain.series import AGREED, SEARCHED, Series
 from mdp_core.domain.watermarks import Watermarks
@@ -30,6 +29,7 @@ from mdp_core.logs import note
 from mdp_core.ratelimit.context import RequestContext
 from mdp_core.ratelimit.priority import Priority
 from mdp_core.series.resolver import SeriesResolver
+from mdp_core.service.clock_doubts import agreed_watermarks, beyond_agreement, has_all_rows
 from mdp_core.service.scan import RowScan
 from mdp_core.service.scan_request import ScanRequest, ScanResult
 from mdp_core.storage.candles.candle_reader import Block, CandleReader, Doubts
@@ -122,8 +122,7 @@ class CandleService:
             if not found:
                 await _confirm(request, series, context)
                 found = await scan.scan()
-        if request.problem and found.window.end >= request.scan.asked.end:
-            raise request.problem  # the rows that are wanted were not found before
+            found = await self._with_missing(request, found)
         timings = {"plan": planned - context.begun, "fetch": time.perf_counter() - planned}
         answer = _answer(request, found, context, timings)
         if is_doubted:  # by one answer nothing was traded in all of it
@@ -138,6 +137,23 @@ class CandleService:
             upstream_requests=answer.upstream_requests,
         )
         return answer
+
+    async def _with_missing(self, request: _Request, found: ScanResult) -> ScanResult:
+        """Return what was found, with what lies beyond the clocks' agreement.
+
+        Raises:
+            ExchangeError: Wanted rows may lie there, and a partial answer won't do.
+        """
+        problem, scan = request.problem, request.scan
+        if problem is None or await has_all_rows(self._reader, scan, found):
+            return found
+        if not scan.partial:
+            raise problem
+        beyond = beyond_agreement(request.market, scan, request.bounds.end, problem)
+        if not beyond:
+            return found
+        window = Window(found.window.start, beyond[-1].window.end)
+        return replace(found, window=window, missing=[*found.missing, *beyond])
 
     async def read(self, answer: Answer, window: Window, columns: Collection[str]) -> Block:
         """Read the stored candles of an answer's series that open in `window`, ascending.
@@ -164,7 +180,7 @@ class CandleService:
     async def _prepare(self, series: Series, bounds: Bounds, context: RequestContext) -> _Request:
         market = self.markets[series.exchange, series.symbol.market_type]
         with context.upstream.waiting():
-            reached, problem = await _watermarks(market, series, bounds, context)
+            reached, problem = await agreed_watermarks(market, series, bounds, context)
         watermarks = market.ranges.narrowed(series, reached)
         rows, pages = self._rows(bounds), bounds.pages or self._limits.pages
         within = _settled_watermarks(series, market, watermarks) if bounds.settled else watermarks
@@ -179,7 +195,7 @@ class CandleService:
     async def _believed(
         self, series: Series, bounds: Bounds, context: RequestContext
     ) -> tuple[Series, bool]:
-        """Return the series, and whether a start that empties the window is still in doubt.
+        """Return the series, and whether a start that empties the window is in doubt.
 
         It is asked for again first. That what was told once can't be asked for now makes it no
         falser: it is answered, as unconfirmed.
@@ -215,22 +231,6 @@ async def _deadline(exchange: str, context: RequestContext) -> AsyncGenerator[No
             raise StoreUnavailable(what) from error
         what = "could not be asked for everything in time; what was fetched is kept"
         raise ExchangeUnavailable(exchange, what) from error
-
-
-async def _watermarks(
-    market: MarketContext, series: Series, bounds: Bounds, context: RequestContext
-) -> tuple[Watermarks, ExchangeError | None]:
-    """Return what can be asked for now, and why nothing is known beyond it.
-
-    Rows from a start on may be found before that; everything else that reaches beyond fails.
-    """
-    clock = market.exchange_clock
-    try:
-        return await clock.watermarks_for_lookup(series, bounds.end, context), None
-    except ExchangeUnavailable as error:
-        if bounds.start is None or bounds.end is not None:
-            raise
-        return await clock.watermarks(series, EPOCH, context), error
 
 
 async def _confirm(request: _Request, series: Series, context: RequestContext) -> None:

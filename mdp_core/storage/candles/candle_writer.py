@@ -109,7 +109,9 @@ class Saver:
         try:
             return await self._saves.submit(save)
         except ClockSkew as error:
-            _log.warning("nothing is stored of series %s: %s", save.series_id, error)
+            until = max(window.end for window in save.windows).isoformat()
+            what = "nothing is stored of series %s up to %s, which is yet to come: %s"
+            _log.warning(what, save.series_id, until, error)
             raise
 
     async def aclose(self) -> None:

@@ -119,7 +119,7 @@ async def test_window_before_a_start_told_once_is_unconfirmed_while_the_exchange
     database: psycopg.Connection,
     fault: str,
 ) -> None:
-    """Served as what it is: told by one answer. Confirmed as soon as the exchange is back."""
+    """Told by one answer, served as that; confirmed once the exchange is back."""
     await asking.get(PATH, params={"limit": 1})
     database.execute("UPDATE series SET history_witnesses = 1")
     await forget(opened)

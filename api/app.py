@@ -12,7 +12,7 @@ from fastapi_offline import FastAPIOffline
 
 from api.auth import TokenVerifier, authorize
 from api.errors import add_error_handlers
-from api.middleware.head import Head
+from api.middleware.head import HeadRequests
 from api.middleware.limits import Guard
 from api.middleware.request_id import RequestId
 from api.openapi.document import complete_description
@@ -88,7 +88,7 @@ def create_app(open_: OpenServices = open_from_environment) -> FastAPI:
         redirect_slashes=False,
         dependencies=[Depends(authorize)],
     )
-    app.add_middleware(Head)
+    app.add_middleware(HeadRequests)
     app.add_middleware(Guard)
     app.add_middleware(RequestId)
     add_error_handlers(app)

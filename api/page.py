@@ -46,7 +46,7 @@ class _Asset:
 
 
 @dataclass(frozen=True, slots=True)
-class _Page:
+class _PageAsset:
     version: str
     assets: Mapping[str, _Asset]
 
@@ -84,7 +84,7 @@ def _respond(request: Request, asset: _Asset, headers: Mapping[str, str]) -> Res
 
 
 @cache
-def _page() -> _Page:
+def _page() -> _PageAsset:
     """Read all files of the page once; they are few, and part of the installation."""
     contents = dict(_walk(files("api") / "static", ""))
     digest = hashlib.sha256()
@@ -96,7 +96,7 @@ def _page() -> _Page:
     address = _PLACEHOLDER.replace(b"VERSION", version.encode())
     index = contents[_INDEX].replace(_PRELOAD, preloads)
     contents[_INDEX] = index.replace(_PLACEHOLDER, address)
-    return _Page(version, {name: _asset(name, content) for name, content in contents.items()})
+    return _PageAsset(version, {name: _asset(name, content) for name, content in contents.items()})
 
 
 def _walk(folder: Traversable, prefix: str) -> list[tuple[str, bytes]]:

@@ -9,7 +9,7 @@ class _Answered(Exception):
     """All that was asked for is sent."""
 
 
-class Head:
+class HeadRequests:
     """Has HEAD answered as GET is, up to where a body begins."""
 
     def __init__(self, app: ASGIApp) -> None:

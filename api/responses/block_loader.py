@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from api.responses.block_cache import BlockKey, BlockMemory, BlockPart, Rows
 from api.responses.formats import Format
-from api.responses.pieces import Piece
+from api.responses.pieces import BlockSlice
 from mdp_core.domain.candles import Candles
 from mdp_core.domain.queries import Answer
 from mdp_core.domain.windows import Window
@@ -24,7 +24,7 @@ _THREAD_ROWS = 2_000
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class EncodeRequest:
     """A request for encoded rows: the answer, the format and the columns.
 
     `is_patient` says that many pieces are wanted, and that others go before them.
@@ -35,7 +35,7 @@ class Wanted:
     columns: Sequence[str]
     is_patient: bool
 
-    def key(self, piece: Piece) -> BlockKey:
+    def key(self, piece: BlockSlice) -> BlockKey:
         """Return the key of the block that a piece lies in."""
         answer, kind = self.answer, self.format.rows_kind
         version = answer.versions.of(piece.window)
@@ -96,12 +96,12 @@ class Blocks:
         self._shared: dict[_ReadingKey, Reading] = {}
         self._readings = set[Reading]()
 
-    def cached(self, wanted: Wanted, piece: Piece) -> Rows | None:
+    def cached(self, wanted: EncodeRequest, piece: BlockSlice) -> Rows | None:
         """Return the rows of a piece if they are in memory."""
         part = self._memory.get(wanted.key(piece))
         return wanted.cut(part, piece.window) if part and part.holds(piece.window) else None
 
-    def reading(self, wanted: Wanted, piece: Piece) -> Reading:
+    def reading(self, wanted: EncodeRequest, piece: BlockSlice) -> Reading:
         """Return the reading of a piece, begun or not; it is awaited until `leave`."""
         key = (wanted.key(piece), piece.window)
         # An answer with missing windows is not shared: more may have come since.
@@ -138,10 +138,10 @@ class Blocks:
         if reading.task.done() and not reading.task.cancelled():
             reading.task.exception()  # retrieved, also when no waiter is left
 
-    def _turn(self, wanted: Wanted) -> AbstractAsyncContextManager[None]:
+    def _turn(self, wanted: EncodeRequest) -> AbstractAsyncContextManager[None]:
         return self._turns if wanted.is_patient else nullcontext()
 
-    async def _read(self, wanted: Wanted, piece: Piece, reading: Reading) -> Encoded:
+    async def _read(self, wanted: EncodeRequest, piece: BlockSlice, reading: Reading) -> Encoded:
         async with self._turn(wanted):
             reading.is_begun = True
             begun = time.perf_counter()
@@ -154,7 +154,7 @@ class Blocks:
             ms = (read - begun) * 1000, (time.perf_counter() - read) * 1000
             return Encoded(wanted.cut(part, piece.window), *ms)
 
-    async def _candles(self, wanted: Wanted, piece: Piece) -> tuple[Window, Candles]:
+    async def _candles(self, wanted: EncodeRequest, piece: BlockSlice) -> tuple[Window, Candles]:
         """Read a piece, and the rows between it and the cached part of its block.
 
         Parts of a block that are requested one after the other grow together. Where the whole is
@@ -170,7 +170,7 @@ class Blocks:
         return piece.window, block.candles.inside(piece.window)
 
 
-async def encoded(candles: Candles, wanted: Wanted) -> Rows:
+async def encoded(candles: Candles, wanted: EncodeRequest) -> Rows:
     """Encode candles, many of them in a thread."""
     if not len(candles):
         return Rows(b"", candles.time)

@@ -10,10 +10,10 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from api.responses.block_cache import Data, Rows
-from api.responses.block_loader import Blocks, Reading, Wanted, encoded
+from api.responses.block_loader import Blocks, EncodeRequest, Reading, encoded
 from api.responses.compression import CODINGS
 from api.responses.formats import Body
-from api.responses.pieces import Piece, pieces
+from api.responses.pieces import BlockSlice, pieces
 
 # How many pieces may be ready or in the making while one is being sent.
 _AHEAD = 3
@@ -27,7 +27,7 @@ class Delivery:
         wanted: The answer, and in which form.
     """
 
-    def __init__(self, blocks: Blocks, wanted: Wanted) -> None:
+    def __init__(self, blocks: Blocks, wanted: EncodeRequest) -> None:
         self._blocks = blocks
         self._wanted = wanted
         self._pieces = pieces(wanted.answer)
@@ -101,7 +101,7 @@ class Delivery:
         if len(edge := self._wanted.answer.edge):
             yield await encoded(edge, self._wanted)
 
-    def _begun(self, piece: Piece) -> Reading | Rows:
+    def _begun(self, piece: BlockSlice) -> Reading | Rows:
         kept = self._blocks.cached(self._wanted, piece)
         return self._blocks.reading(self._wanted, piece) if kept is None else kept
 

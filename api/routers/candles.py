@@ -24,7 +24,7 @@ from api.requests.parameters import (
     series_path,
 )
 from api.responses.block_cache import BodyMemory, Data, WholeBody
-from api.responses.block_loader import Wanted
+from api.responses.block_loader import EncodeRequest
 from api.responses.cache_headers import cache_headers, version_header
 from api.responses.compression import CODINGS
 from api.responses.envelope import AnswerMetadata
@@ -128,7 +128,7 @@ async def _answer(
     answer = await service.get(series, query, context)
     provenance = AnswerMetadata(answer, columns, _next_path(request, answer))
     is_long = answer.series.grid.count(answer.window.start, answer.window.end) > _WHOLE_SLOTS
-    wanted = Wanted(answer, FORMATS[form.format], columns, is_patient=is_long)
+    wanted = EncodeRequest(answer, FORMATS[form.format], columns, is_patient=is_long)
     delivery = Delivery(request.state.blocks, wanted)
     headers = _headers(query, provenance, form)
     if matches(_header(request, "If-None-Match"), headers.get("ETag")):

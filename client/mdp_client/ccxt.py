@@ -27,7 +27,7 @@ from mdp_client import errors
 from mdp_client.async_client import AsyncClient
 from mdp_client.client import Client
 from mdp_client.core.reading import read_symbols
-from mdp_client.ohlcv import MARKETS, Market, OhlcvRequest, Rows, fetch_rows
+from mdp_client.ohlcv import MARKETS, CcxtMarket, OhlcvRequest, Rows, fetch_rows
 from mdp_client.records import Symbol
 
 E = TypeVar("E")
@@ -83,7 +83,7 @@ def with_store(exchange: E, client: Client | AsyncClient | None = None) -> E:
 class _Symbols:
     """The store's names of ccxt's symbols; reread once a minute for an unknown one."""
 
-    def __init__(self, market: Market) -> None:
+    def __init__(self, market: CcxtMarket) -> None:
         self.market = market
         self._names: dict[str, str] = {}
         self._is_due_at = 0.0

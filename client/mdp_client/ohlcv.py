@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 from mdp_client.answer import Candles
 from mdp_client.core.actions import Flow, Wait
 from mdp_client.core.asking import Call
-from mdp_client.core.query import CandleQuery
+from mdp_client.core.query import CandlesRequest
 from mdp_client.core.reading import read_latest
 from mdp_client.core.receiving import Wanted, collect
 from mdp_client.errors import HistoryUnavailable, NotFound, UpstreamUnavailable
@@ -23,7 +23,7 @@ _OURS = {"until", "paginate", "paginationCalls", "maxEntriesPerRequest"}
 
 
 @dataclass(frozen=True, slots=True)
-class Market:
+class CcxtMarket:
     """The store's names of a ccxt exchange, and ccxt's default number of rows.
 
     Attributes:
@@ -39,12 +39,12 @@ class Market:
     between: int | None
 
 
-_BINANCE = Market("binance", "perp", newest=500, first=500, between=None)
-MARKETS: Mapping[str, Market] = {
+_BINANCE = CcxtMarket("binance", "perp", newest=500, first=500, between=None)
+MARKETS: Mapping[str, CcxtMarket] = {
     "binance": _BINANCE,
     "binanceusdm": _BINANCE,
-    "hyperliquid": Market("hyperliquid", "perp", newest=5000, first=None, between=None),
-    "coinbaseexchange": Market("coinbase", "spot", newest=350, first=300, between=None),
+    "hyperliquid": CcxtMarket("hyperliquid", "perp", newest=5000, first=None, between=None),
+    "coinbaseexchange": CcxtMarket("coinbase", "spot", newest=350, first=300, between=None),
 }
 """By ccxt's ids. The defaults are those of ccxt's own methods."""
 
@@ -62,7 +62,7 @@ class OhlcvRequest:
     @classmethod
     def read(
         cls,
-        market: Market,
+        market: CcxtMarket,
         names: tuple[str, str],
         bounds: tuple[int | None, int | None],
         params: Mapping[str, Any],
@@ -81,7 +81,7 @@ class OhlcvRequest:
 
 
 def _usual_limit(
-    market: Market, since: int | None, until: int | None, *, is_paged: bool
+    market: CcxtMarket, since: int | None, until: int | None, *, is_paged: bool
 ) -> int | None:
     if since is None:
         return market.newest * (_PAGES_OF_PAGINATE if is_paged else 1)
@@ -90,7 +90,7 @@ def _usual_limit(
     return market.first if until is None else market.between
 
 
-def fetch_rows(call: Call, market: Market, request: OhlcvRequest) -> Flow[Rows]:
+def fetch_rows(call: Call, market: CcxtMarket, request: OhlcvRequest) -> Flow[Rows]:
     """Fetch the rows that ccxt's own method would fetch, the forming candle included.
 
     Raises:
@@ -110,8 +110,8 @@ def fetch_rows(call: Call, market: Market, request: OhlcvRequest) -> Flow[Rows]:
     return rows[-request.limit :] if request.since is None else rows[: request.limit]
 
 
-def _query(market: Market, request: OhlcvRequest, end: int | None) -> CandleQuery:
-    return CandleQuery(
+def _query(market: CcxtMarket, request: OhlcvRequest, end: int | None) -> CandlesRequest:
+    return CandlesRequest(
         market.exchange,
         market.market_type,
         request.symbol,
@@ -126,7 +126,7 @@ def _is_between(time: float, since: int | None, end: int | None) -> bool:
     return (since is None or time >= since) and (end is None or time < end)
 
 
-def _closed(call: Call, query: CandleQuery) -> Flow[Candles]:
+def _closed(call: Call, query: CandlesRequest) -> Flow[Candles]:
     """Fetch closed candles; from the earliest on if the exchange forgot the first."""
     for _ in range(_MOST_EARLIEST):
         try:
@@ -145,7 +145,7 @@ def _later(end: int | None, earliest: int) -> int | None:
     return None if end is None else max(end, earliest)
 
 
-def _edge(call: Call, query: CandleQuery, end: int) -> Flow[Rows]:
+def _edge(call: Call, query: CandlesRequest, end: int) -> Flow[Rows]:
     """Fetch the forming candle, and those that have closed since `end` was the edge.
 
     A candle that closes while this is asked must not be lost: a bot drops the last row, since it

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypedDict
 
-from mdp_client.core.query import CandleQuery
+from mdp_client.core.query import CandlesRequest
 from mdp_client.core.receiving import Wanted
 from mdp_client.times import Time, read_time
 from mdp_client.transport.progress import Progress
@@ -67,7 +67,7 @@ def wanted_candles(series: Sequence[str], options: Mapping[str, Any], *, uniform
     """
     check_options(options, CandleOptions)
     exchange, market_type, symbol, interval = series
-    query = CandleQuery(
+    query = CandlesRequest(
         exchange,
         market_type,
         symbol,

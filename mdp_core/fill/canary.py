@@ -38,7 +38,7 @@ class _Sign:
 
 
 @dataclass(frozen=True, slots=True)
-class _Question:
+class _CanaryQuestion:
     """A window of a series that is known to hold a candle."""
 
     symbol: Symbol
@@ -102,27 +102,29 @@ class Canary:
 
     async def _questions(
         self, series: Series, context: RequestContext
-    ) -> AsyncGenerator[_Question]:
+    ) -> AsyncGenerator[_CanaryQuestion]:
         """Yield what is known to exist, the nearest first."""
         facts = self._adapter.facts
         for symbol, interval, opens in await self._known.newest(series):
             is_own = (symbol.native, interval) == (series.symbol.native, series.interval)
             grid = series.grid if is_own else facts.intervals[interval].grid
-            question = _Question(symbol, interval, grid, opens)
+            question = _CanaryQuestion(symbol, interval, grid, opens)
             if await self._is_remembered(question, context):
                 yield question
         if series.history_start and facts.supports_first_candle:
-            question = _Question(series.symbol, series.interval, series.grid, series.history_start)
+            question = _CanaryQuestion(
+                series.symbol, series.interval, series.grid, series.history_start
+            )
             if await self._is_remembered(question, context):
                 yield question
 
-    async def _is_remembered(self, question: _Question, context: RequestContext) -> bool:
+    async def _is_remembered(self, question: _CanaryQuestion, context: RequestContext) -> bool:
         if self._adapter.facts.retention_candles is None:
             return True
         inside = question.grid.index(question.time) - _INSIDE_SLOTS
         return question.grid.at(inside) >= await self._clock.remembered_from(question.grid, context)
 
-    async def _answers(self, question: _Question, context: RequestContext) -> bool:
+    async def _answers(self, question: _CanaryQuestion, context: RequestContext) -> bool:
         adapter, window = self._adapter.bound(context), question.window
         try:
             rows = await adapter.fetch_page(question.symbol, question.interval, window)

@@ -42,7 +42,7 @@ _SPARSE = 16
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class _KnownRows:
     """The knowledge of a part: its gaps, its rows, and the rows that may still change.
 
     `count` and `last` tell of stored rows before the `edge`, as a `CoverageSnapshot` does.
@@ -84,7 +84,7 @@ class RowScan:
         self._failures: list[Failure] = []
         self._slots_wanted = 0
         self._slots_missing = 0
-        self._found: _Known | None = None
+        self._found: _KnownRows | None = None
 
     async def look_up(self) -> ScanResult | None:
         """Return the answer if one query of the store gives it, else None."""
@@ -118,11 +118,11 @@ class RowScan:
             rows = known.rows
             part = request.take(self._scope, self._slots([part]) + growth)
 
-    def _is_over(self, known: _Known, part: Window) -> bool:
+    def _is_over(self, known: _KnownRows, part: Window) -> bool:
         """Return whether no more may be fetched, or the end of the part could not be had."""
         return known.part != part or self._pages_left <= 0 or bool(self._failures)
 
-    def _answer(self, known: _Known) -> Window | None:
+    def _answer(self, known: _KnownRows) -> Window | None:
         """Return the window that ends with the last wanted row; None: rows are lacking."""
         asked, rows, count = self._request.asked, self._request.rows, known.snapshot.count
         edge, last = known.edge, known.snapshot.last
@@ -136,7 +136,7 @@ class RowScan:
         end = last if count >= rows else edge.row(rows - count - 1).time
         return Window(asked.start, self._grid.next(end) if end else asked.end)
 
-    async def _fill(self, part: Window, known: _Known | None) -> _Known:
+    async def _fill(self, part: Window, known: _KnownRows | None) -> _KnownRows:
         """Have the store or a provisional range hold `part`, or what may be fetched of it.
 
         Args:
@@ -159,7 +159,7 @@ class RowScan:
             rounds += 1
         return known if known.part == part else await self._known(part)
 
-    async def _fill_pages(self, part: Window, pages: Sequence[Page]) -> _Known:
+    async def _fill_pages(self, part: Window, pages: Sequence[Page]) -> _KnownRows:
         with self._context.upstream.waiting():
             failures = await self._market.filler.fill(
                 self._series, pages, self._watermarks, self._context
@@ -205,7 +205,7 @@ class RowScan:
             raise HistoryUnavailable(self._series.exchange, available)
         return part.clip(min(available, part.end), part.end)
 
-    async def _known(self, part: Window) -> _Known:
+    async def _known(self, part: Window) -> _KnownRows:
         """Look up a part: what is covered or provisional, and how many rows it has."""
         fresh = self._market.ranges.fresh(self._series, part)
         self._ranges = [*fresh, *(old for old in self._ranges if old not in fresh)]
@@ -213,7 +213,7 @@ class RowScan:
         edge, gaps, doubts = await self._edge(Window(stored.end, part.end), fresh)
         snapshot = await self._snapshot(stored, len(edge))
         all_doubts = [snapshot.doubts, doubts]
-        return _Known(part, [*snapshot.missing, *gaps], snapshot, edge, all_doubts)
+        return _KnownRows(part, [*snapshot.missing, *gaps], snapshot, edge, all_doubts)
 
     async def _snapshot(self, stored: Window, edge_rows: int) -> CoverageSnapshot:
         """Look up stored rows; they are counted only where more may come than are wanted."""
@@ -252,7 +252,7 @@ class RowScan:
     def _slots(self, windows: Sequence[Window]) -> int:
         return sum(self._grid.count(window.start, window.end) for window in windows)
 
-    def _result(self, known: _Known) -> ScanResult:
+    def _result(self, known: _KnownRows) -> ScanResult:
         window = self._answer(known) or self._request.scanned(self._scope, known.part)
         stored = self._before_ranges(window)
         edge = known.edge.inside(Window(stored.end, window.end))
@@ -266,7 +266,7 @@ class RowScan:
             return "hit"
         return "miss" if self._slots_missing >= self._slots_wanted else "partial"
 
-    def _missing(self, known: _Known, window: Window) -> list[Missing]:
+    def _missing(self, known: _KnownRows, window: Window) -> list[Missing]:
         # A provisional range that expired meanwhile is still part of the answer.
         provisional = [part.window for part in self._ranges]
         gaps = subtract(intersect(known.gaps, window), provisional)

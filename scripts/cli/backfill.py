@@ -11,7 +11,7 @@ from mdp_core.series.selection import Selection
 from mdp_core.settings import LogSettings, Settings
 from scripts.cli.backfill_display import choose_display
 from scripts.cli.backfill_run import BackfillRequest, backfill
-from scripts.cli.check import Service, require
+from scripts.cli.check import CheckedService, require
 from scripts.cli.options import clear_errors, hush, parse_cli_time
 
 app = typer.Typer()
@@ -49,7 +49,7 @@ def backfill_command(  # noqa: PLR0913, PLR0917 - each is an argument or an opti
     selection = Selection(exchange, market, split_names(symbols), split_names(intervals))
     request = BackfillRequest(selection, start, end, dry_run, newest_first)
     display = choose_display(as_json=as_json)
-    require(Service.SYNCER)
+    require(CheckedService.SYNCER)
     with clear_errors():
         hush(LogSettings())
         settings = Settings()  # pyright: ignore[reportCallIssue]

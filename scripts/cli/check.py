@@ -27,7 +27,7 @@ from syncer.configured import read_hot, read_keep
 _PATIENCE_SECONDS = 10.0
 
 
-class Service(StrEnum):
+class CheckedService(StrEnum):
     """A service; other programs that fill the store need what the syncer needs."""
 
     API = "api"
@@ -43,7 +43,7 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckFinding:
     """One thing that was looked at."""
 
     text: str
@@ -55,7 +55,7 @@ class Finding:
         return self.verdict is Verdict.WRONG
 
 
-def require(service: Service) -> None:
+def require(service: CheckedService) -> None:
     """Exit with a line on stderr for each problem, unless the service can start."""
     found = findings(service, patience_seconds=_PATIENCE_SECONDS)
     if wrong := [finding.text for finding in found if finding.is_wrong]:
@@ -64,7 +64,9 @@ def require(service: Service) -> None:
         raise typer.Exit(1)
 
 
-def findings(service: Service | None = None, *, patience_seconds: float = 0.0) -> Iterator[Finding]:
+def findings(
+    service: CheckedService | None = None, *, patience_seconds: float = 0.0
+) -> Iterator[CheckFinding]:
     """Look at the settings, then at the keys and the database that they name.
 
     Args:
@@ -78,15 +80,15 @@ def findings(service: Service | None = None, *, patience_seconds: float = 0.0) -
     except ValidationError as error:
         yield from map(_wrong, problems_of(error))
         return
-    yield Finding("settings: can be read")
-    if service is not Service.API:
+    yield CheckFinding("settings: can be read")
+    if service is not CheckedService.API:
         yield from _selections(settings)
-    if service is not Service.SYNCER:
+    if service is not CheckedService.SYNCER:
         yield _tokens(settings)
     yield from _database(_conninfo(settings.database_url, settings), patience_seconds)
 
 
-def remarks() -> Iterator[Finding]:
+def remarks() -> Iterator[CheckFinding]:
     """Return remarks on settings that a service starts without, perhaps by mistake.
 
     Variables that no program reads, and the replica: one that is away may come back, one of another
@@ -94,7 +96,7 @@ def remarks() -> Iterator[Finding]:
     """
     for name, resembled in unread_variables(os.environ).items():
         hint = f": is {resembled} meant?" if resembled else ""
-        yield Finding(f"{name}: nothing reads it{hint}", Verdict.WARN)
+        yield CheckFinding(f"{name}: nothing reads it{hint}", Verdict.WARN)
     try:
         settings = Settings()  # pyright: ignore[reportCallIssue]
     except ValidationError:
@@ -104,8 +106,8 @@ def remarks() -> Iterator[Finding]:
         yield asyncio.run(_replica(_conninfo(primary, settings), _conninfo(replica, settings)))
 
 
-def _wrong(text: str) -> Finding:
-    return Finding(text, Verdict.WRONG)
+def _wrong(text: str) -> CheckFinding:
+    return CheckFinding(text, Verdict.WRONG)
 
 
 def _conninfo(url: str, settings: Settings) -> str:
@@ -113,17 +115,19 @@ def _conninfo(url: str, settings: Settings) -> str:
     return session_conninfo(url, name="mdp-check", statement_timeout_seconds=timeout_seconds)
 
 
-def _exchange(exchange: str) -> Iterator[Finding]:
+def _exchange(exchange: str) -> Iterator[CheckFinding]:
     try:
         own = ExchangeSettings.from_environment(exchange)
     except ValidationError as error:
         for problem in problems_of(error, f"MDP_{exchange.upper()}_"):
             yield _wrong(problem)
         return
-    yield Finding(f"{exchange}: {own.share:.0%} of its limit, at {own.url or 'its own address'}")
+    yield CheckFinding(
+        f"{exchange}: {own.share:.0%} of its limit, at {own.url or 'its own address'}"
+    )
 
 
-def _selections(settings: Settings) -> Iterator[Finding]:
+def _selections(settings: Settings) -> Iterator[CheckFinding]:
     markets = [kind.facts for kind in installed_adapters().values()]
     for read, text in ((read_hot, settings.hot), (read_keep, settings.keep)):
         try:
@@ -132,15 +136,17 @@ def _selections(settings: Settings) -> Iterator[Finding]:
             yield _wrong(str(error))
 
 
-def _tokens(settings: Settings) -> Finding:
+def _tokens(settings: Settings) -> CheckFinding:
     try:
         TokenVerifier(settings)
     except MissingKey as error:
         return _wrong(str(error))
-    return Finding(f"tokens: {settings.jwt_algorithm}, for the audience {settings.jwt_audience}")
+    return CheckFinding(
+        f"tokens: {settings.jwt_algorithm}, for the audience {settings.jwt_audience}"
+    )
 
 
-def _database(conninfo: str, patience_seconds: float) -> Iterator[Finding]:
+def _database(conninfo: str, patience_seconds: float) -> Iterator[CheckFinding]:
     if problem := asyncio.run(connection_problem(conninfo, patience_seconds=patience_seconds)):
         yield _wrong(f"DATABASE_URL: {problem}")
         return
@@ -149,11 +155,11 @@ def _database(conninfo: str, patience_seconds: float) -> Iterator[Finding]:
     except psycopg.Error as error:  # most likely a user without rights
         yield _wrong(f"database: {in_a_line(error)}: is it upgraded, and this its user?")
         return
-    yield Finding(f"database: Postgres {health.postgres}, {_extension(health)}")
+    yield CheckFinding(f"database: Postgres {health.postgres}, {_extension(health)}")
     if problem := schema_problem(health.migration):
         yield _wrong(f"database: {problem}")
     else:
-        yield Finding(f"schema: {_schema(health)}")
+        yield CheckFinding(f"schema: {_schema(health)}")
 
 
 def _schema(health: Health) -> str:
@@ -168,17 +174,19 @@ def _extension(health: Health) -> str:
     return "without TimescaleDB: long histories will be slower"
 
 
-async def _replica(primary: str, replica: str) -> Finding:
+async def _replica(primary: str, replica: str) -> CheckFinding:
     if problem := await connection_problem(replica, must_write=False):
-        return Finding(f"DATABASE_READ_URL: {problem}: the primary is read", Verdict.WARN)
+        return CheckFinding(f"DATABASE_READ_URL: {problem}: the primary is read", Verdict.WARN)
     try:
         there, here = await _identity(replica), await _identity(primary)
     except psycopg.Error as error:
-        return Finding(f"DATABASE_READ_URL: is it a replica? {in_a_line(error)}", Verdict.WARN)
+        return CheckFinding(f"DATABASE_READ_URL: is it a replica? {in_a_line(error)}", Verdict.WARN)
     if not there.may_answer_for(here):
         text = "names no replica of DATABASE_URL, or one that was promoted: it is not read"
         return _wrong(f"DATABASE_READ_URL: {text}")
-    return Finding(f"replica: {'follows the primary' if there.is_in_recovery else 'the primary'}")
+    return CheckFinding(
+        f"replica: {'follows the primary' if there.is_in_recovery else 'the primary'}"
+    )
 
 
 async def _identity(conninfo: str) -> Identity:

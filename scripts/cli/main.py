@@ -29,7 +29,7 @@ from mdp_core.settings import (
 )
 from scripts.cli import alive, coverage, repair, verify
 from scripts.cli import backfill as backfill_command
-from scripts.cli.check import Service, findings, remarks, require
+from scripts.cli.check import CheckedService, findings, remarks, require
 from scripts.cli.db_status import report
 from scripts.cli.options import clear_errors, parse_cli_time
 from scripts.demo.stack import SandboxRequest, StackError, serve
@@ -136,7 +136,7 @@ def api(
     workers: Workers = 1,
 ) -> None:
     """Serve the API as the environment says (see .env.example)."""
-    require(Service.API)
+    require(CheckedService.API)
     settings = Settings()  # pyright: ignore[reportCallIssue]
     uvicorn.run(
         "api.app:create_app",
@@ -155,7 +155,7 @@ def api(
 @app.command()
 def syncer() -> None:
     """Refresh symbols, keep hot series warm and work on fill jobs, until SIGTERM."""
-    require(Service.SYNCER)
+    require(CheckedService.SYNCER)
     with clear_errors(*_EXPECTED):
         asyncio.run(serve_syncer(Settings()))  # pyright: ignore[reportCallIssue]
 
@@ -210,7 +210,9 @@ def token(
 
 @app.command()
 def check(
-    service: Annotated[Service | None, typer.Argument(help="Only what this one needs.")] = None,
+    service: Annotated[
+        CheckedService | None, typer.Argument(help="Only what this one needs.")
+    ] = None,
 ) -> None:
     """Say whether services could start with this environment, and why not."""
     is_wrong = False

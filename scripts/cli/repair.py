@@ -9,7 +9,7 @@ from mdp_core.domain.queries import CandleQuery
 from mdp_core.service.mending import RepairMode, RepairReport
 from mdp_core.settings import LogSettings, Settings
 from mdp_core.wiring import open_services
-from scripts.cli.check import Service, require
+from scripts.cli.check import CheckedService, require
 from scripts.cli.options import Time, clear_errors, hush, usage_errors
 
 app = typer.Typer()
@@ -37,7 +37,7 @@ def repair(  # noqa: PLR0913, PLR0917 - each is an argument or an option
     empty while the exchange does not give the candles that it surely has. The exit code is 1 where
     something was kept.
     """
-    require(Service.SYNCER)
+    require(CheckedService.SYNCER)
     with clear_errors(), usage_errors():
         query = CandleQuery(exchange, market_type, symbol, interval, start=start, end=end)
         hush(LogSettings())

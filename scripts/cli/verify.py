@@ -20,7 +20,7 @@ from mdp_core.service.verify import SeriesCheck, sample
 from mdp_core.settings import LogSettings, Settings
 from mdp_core.storage.catalog.inventory import HoldingFilter, read_holdings
 from mdp_core.wiring import Services, open_services
-from scripts.cli.check import Service, require
+from scripts.cli.check import CheckedService, require
 from scripts.cli.options import Time, clear_errors, hush, usage_errors
 
 app = typer.Typer()
@@ -70,7 +70,7 @@ def verify(  # noqa: PLR0913, PLR0917 - each is an argument or an option
         raise typer.BadParameter(message)
     selection = Selection(exchange, market, split_names(symbols), split_names(intervals))
     order = _Order(selection, start, end, pages, repair)
-    require(Service.SYNCER)
+    require(CheckedService.SYNCER)
     with clear_errors(), usage_errors():
         hush(LogSettings())
         checks = asyncio.run(_verify(order))

@@ -25,7 +25,7 @@ from mdp_core.domain.clock import Clock, to_ms
 from scripts.sandbox import binance, coinbase, hyperliquid
 from scripts.sandbox.archive import Archive, error, failed
 from scripts.sandbox.control import Entry, Fault, Log, SandboxSettings
-from scripts.sandbox.exchange import Call, CandleReply, Exchange, Reply
+from scripts.sandbox.exchange import CandleReply, Reply, SandboxCall, SandboxExchange
 from scripts.sandbox.faults import Faults, complaint
 from scripts.sandbox.replay import Replay
 from scripts.sandbox.spoiling import failure, misdirect, spoil
@@ -78,7 +78,7 @@ class Sandbox:
     """The state of one running sandbox, and the handlers of its routes."""
 
     def __init__(
-        self, options: SandboxOptions, exchanges: Mapping[str, Exchange], archive: Archive
+        self, options: SandboxOptions, exchanges: Mapping[str, SandboxExchange], archive: Archive
     ) -> None:
         """Serve these exchanges under their names, and the archive."""
         self._clock = options.clock
@@ -116,7 +116,7 @@ class Sandbox:
         entry.status = 200
         return transfer(body, fault)
 
-    async def _received(self, request: Request, exchange: str) -> tuple[Call, Entry]:
+    async def _received(self, request: Request, exchange: str) -> tuple[SandboxCall, Entry]:
         call = await _call(request)
         entry = self._log.add(exchange, call)
         if self._latency_ms:
@@ -124,7 +124,7 @@ class Sandbox:
         return call, entry
 
     async def _answer(
-        self, exchange: Exchange, call: Call, entry: Entry, request: Request
+        self, exchange: SandboxExchange, call: SandboxCall, entry: Entry, request: Request
     ) -> Reply:
         now_ms = to_ms(self._clock())
         answer = exchange.answer(call, now_ms)
@@ -144,7 +144,7 @@ class Sandbox:
         return Reply(200, spoil(fault, answer))
 
     def _published(
-        self, exchange: Exchange, page: CandleReply, fault: Fault | None, entry: Entry
+        self, exchange: SandboxExchange, page: CandleReply, fault: Fault | None, entry: Entry
     ) -> CandleReply:
         if fault and fault.fault == "late_candle":
             self._faults.withhold(exchange.name, page, fault)
@@ -199,7 +199,7 @@ class Sandbox:
                 raise ValueError(wrong)
 
 
-async def _call(request: Request) -> Call:
+async def _call(request: Request) -> SandboxCall:
     params: Mapping[str, object] = dict(request.query_params)
     if request.method != "GET":
         with suppress(orjson.JSONDecodeError):
@@ -207,7 +207,7 @@ async def _call(request: Request) -> Call:
             params = cast("dict[str, object]", body) if isinstance(body, dict) else {}
     host = request.client.host if request.client else ""
     path = "/" + request.path_params["path"]
-    return Call(request.method, path, params, host, _headers(tuple(request.headers.raw)))
+    return SandboxCall(request.method, path, params, host, _headers(tuple(request.headers.raw)))
 
 
 @lru_cache(maxsize=256)  # a client sends the same ones again and again: the log holds them once

@@ -36,10 +36,10 @@ from scripts.sandbox.binance_quotes import BinanceQuotes, weight_of
 from scripts.sandbox.candles import DISTANT_FUTURE_MS, Columns, PublishedSeries, TimeSpan, closes_ms
 from scripts.sandbox.exchange import (
     Answer,
-    Call,
     CandleReply,
-    Exchange,
     Reply,
+    SandboxCall,
+    SandboxExchange,
     SeriesBook,
     SymbolsReply,
     TimeReply,
@@ -71,7 +71,7 @@ GRIDS: Final[Mapping[Interval, Grid]] = {
 }
 
 
-class Binance(Exchange):
+class Binance(SandboxExchange):
     """Candles, metadata and time, and what is public beside them under `/fapi/v1`."""
 
     name: ClassVar[str] = "binance"
@@ -91,7 +91,7 @@ class Binance(Exchange):
         self.archive = Archive(self._series, list(self._markets))
         self._budget = ClockMinuteBudget(_WEIGHT_PER_MINUTE, seconds, bans=True)
 
-    def answer(self, call: Call, now_ms: int) -> Answer:
+    def answer(self, call: SandboxCall, now_ms: int) -> Answer:
         """Answer a call; unknown paths as the futures host does."""
         params = {key: str(value) for key, value in call.params.items()}
         try:
@@ -116,7 +116,7 @@ class Binance(Exchange):
             case _:
                 return self._quotes.answer(path, params, now_ms)
 
-    def charge(self, call: Call, answer: Answer) -> Refusal | None:
+    def charge(self, call: SandboxCall, answer: Answer) -> Refusal | None:
         """Book the weight; requests that are answered with 400 cost theirs too (measured)."""
         del answer
         params = {key: str(value) for key, value in call.params.items()}

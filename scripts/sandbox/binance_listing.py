@@ -9,7 +9,7 @@ from itertools import islice, product
 
 from scripts.sandbox.candles import DISTANT_FUTURE_MS, Decimals, TimeSpan
 from scripts.sandbox.exchange import decimals_of, markets_of, ms_of, price_of, step_of
-from scripts.sandbox.markets import Market, seed_of
+from scripts.sandbox.markets import SandboxMarket, seed_of
 from scripts.sandbox.replay import Replay
 
 _HOUR_MS = 3_600_000
@@ -51,7 +51,7 @@ class Listed:
 
     base: str
     quote: str
-    market: Market
+    market: SandboxMarket
     onboard_ms: int
     name: str = ""
     contract_type: str = "PERPETUAL"
@@ -215,8 +215,8 @@ def _tail() -> Iterator[Listed]:
         yield Listed(base, "USDT", market, born)
 
 
-def _market(name: str, price: float, born_ms: int) -> Market:
-    return Market(seed_of("binance", name), price, _decimals(price), born_ms)
+def _market(name: str, price: float, born_ms: int) -> SandboxMarket:
+    return SandboxMarket(seed_of("binance", name), price, _decimals(price), born_ms)
 
 
 def _decimals(price: float) -> Decimals:

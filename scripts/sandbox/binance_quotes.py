@@ -18,7 +18,7 @@ from scripts.sandbox.binance_params import (
 )
 from scripts.sandbox.candles import DISTANT_FUTURE_MS, MINUTE_MS, Columns, TimeSpan
 from scripts.sandbox.exchange import Reply, SeriesBook, reply
-from scripts.sandbox.markets import Market, fraction, hashes
+from scripts.sandbox.markets import SandboxMarket, fraction, hashes
 from scripts.sandbox.quotes import Quote, quote_of
 
 Row: TypeAlias = dict[str, object]
@@ -33,7 +33,7 @@ _USUAL_DEPTH = 500
 class BinanceQuotes:
     """Answers of one Binance to requests about the moment, funding and trades."""
 
-    def __init__(self, series: SeriesBook, markets: Mapping[str, Market]) -> None:
+    def __init__(self, series: SeriesBook, markets: Mapping[str, SandboxMarket]) -> None:
         """Answer for these symbols."""
         self._series = series
         self._markets = markets

@@ -33,10 +33,10 @@ from scripts.sandbox.coinbase_listing import (
 from scripts.sandbox.coinbase_quotes import BOOK_DEPTHS, book, iso, ticker
 from scripts.sandbox.exchange import (
     Answer,
-    Call,
     CandleReply,
-    Exchange,
     Reply,
+    SandboxCall,
+    SandboxExchange,
     SeriesBook,
     SymbolsReply,
     TimeReply,
@@ -44,7 +44,7 @@ from scripts.sandbox.exchange import (
     reply,
 )
 from scripts.sandbox.limits import Refusal, Seconds, TokenBucket
-from scripts.sandbox.markets import Market
+from scripts.sandbox.markets import SandboxMarket
 from scripts.sandbox.quotes import quote_of
 from scripts.sandbox.replay import Replay
 
@@ -68,7 +68,7 @@ _MOMENT = re.compile(r"/products/([^/]+)/(ticker|book)")
 _PRODUCT = re.compile(r"/products/([^/]+)")
 
 
-class Coinbase(Exchange):
+class Coinbase(SandboxExchange):
     """`/products`, one product, its candles, ticker and book.
 
     `/currencies` and `/time`.
@@ -86,13 +86,13 @@ class Coinbase(Exchange):
         # docs.cdp.coinbase.com, exchange/rest-api/rate-limits
         self._bucket = TokenBucket(capacity=15, per_second=10, seconds=seconds)
 
-    def answer(self, call: Call, now_ms: int) -> Answer:
+    def answer(self, call: SandboxCall, now_ms: int) -> Answer:
         """Answer a call; a client has to name itself."""
         if not call.headers.get("user-agent"):
             return _refusal(400, "User-Agent header is required.")
         return self._route(call, now_ms)
 
-    def _route(self, call: Call, now_ms: int) -> Answer:
+    def _route(self, call: SandboxCall, now_ms: int) -> Answer:
         if candles := _CANDLES.fullmatch(call.path):
             return self._candles(candles[1], call.params, now_ms)
         if moment := _MOMENT.fullmatch(call.path):
@@ -113,7 +113,7 @@ class Coinbase(Exchange):
             case _:
                 return _refusal(404, "NotFound")
 
-    def charge(self, call: Call, answer: Answer) -> Refusal | None:
+    def charge(self, call: SandboxCall, answer: Answer) -> Refusal | None:
         """Take one token."""
         del answer
         return self._bucket.charge(call.host)
@@ -137,7 +137,7 @@ class Coinbase(Exchange):
             described["status"] = "offline"
         return described
 
-    def _moment(self, call: Call, name: str, asked: str, now_ms: int) -> Reply:
+    def _moment(self, call: SandboxCall, name: str, asked: str, now_ms: int) -> Reply:
         """Answer for `ticker` or `book`; a product that is not traded has neither."""
         quote = quote_of(self._series, name, now_ms) if name in self._markets else None
         if quote is None:
@@ -176,7 +176,7 @@ class Coinbase(Exchange):
         rows = series.first(TimeSpan(start, end + 1), _MOST_INTERVALS + 1, now_ms)
         return CandleReply(name, interval, series, rows, self.fields, _encode)
 
-    def _market(self, name: str, interval: Interval) -> Market:
+    def _market(self, name: str, interval: Interval) -> SandboxMarket:
         market = self._markets[name]
         if name == "BTC-USD" and interval == Interval.ONE_MINUTE and self._is_btc_invented:
             return replace(market, born_ms=BTC_MINUTES_MS)

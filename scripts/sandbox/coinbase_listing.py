@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from scripts.sandbox.candles import Decimals
 from scripts.sandbox.exchange import decimals_of, markets_of, ms_of, step_of, tail_of
-from scripts.sandbox.markets import Market
+from scripts.sandbox.markets import SandboxMarket
 
 _LATE_MS = 45_000
 _PRODUCTS = """
@@ -37,7 +37,7 @@ _WORDS: Mapping[str, Mapping[str, object]] = {
 }
 
 
-def invented() -> dict[str, Market]:
+def invented() -> dict[str, SandboxMarket]:
     """Give the products that are there without any file, by id."""
     tail = tail_of(" ".join(f"{base}-USD" for base in _TAIL.split()), "2021-01-04")
     markets = markets_of("coinbase", _PRODUCTS + tail, _decimals)
@@ -58,7 +58,7 @@ def _decimals(price: float) -> Decimals:
     return Decimals(min(decimals_of(price, digits=7).price, 8), 8)
 
 
-def describe(name: str, market: Market, now_ms: int) -> dict[str, object]:
+def describe(name: str, market: SandboxMarket, now_ms: int) -> dict[str, object]:
     """Describe a product as the lists do."""
     base, quote = name.split("-", 1)
     is_delisted = market.dies_ms <= now_ms

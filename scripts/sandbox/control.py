@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from scripts.sandbox.exchange import Call
+from scripts.sandbox.exchange import SandboxCall
 
 Failure = Literal[
     "rate_limited",
@@ -98,7 +98,7 @@ class Log:
         """Start empty."""
         self._entries: list[Entry] = []
 
-    def add(self, exchange: str, call: Call) -> Entry:
+    def add(self, exchange: str, call: SandboxCall) -> Entry:
         """Note a request that has just come; its entry is completed when it is answered."""
         at = time.time_ns() // 1_000_000
         entry = Entry(exchange, call.method, call.path, call.params, call.headers, None, None, at)

@@ -20,14 +20,14 @@ from mdp_core.domain.intervals import Grid, Int64s, Interval
 from scripts.sandbox.candles import DISTANT_FUTURE_MS, Columns, Decimals, Floats, PublishedSeries
 from scripts.sandbox.invented import InventedSeries
 from scripts.sandbox.limits import EXCEEDED, Refusal
-from scripts.sandbox.markets import Market, seed_of
+from scripts.sandbox.markets import SandboxMarket, seed_of
 from scripts.sandbox.replay import Replay
 
 _PER_MS = {"ms": 1, "us": 1_000, "ns": 1_000_000}
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class SandboxCall:
     """One request; `path` is without the exchange's prefix.
 
     `params` the query or the body.
@@ -141,17 +141,19 @@ def array_of(columns: Sequence[list[bytes]]) -> bytes:
 
 def markets_of(
     exchange: str, table: str, decimals: Callable[[float], Decimals]
-) -> dict[str, Market]:
+) -> dict[str, SandboxMarket]:
     """Read a table of symbols.
 
     Name, usual price, first candle and, if delisted, the end.
     """
-    found: dict[str, Market] = {}
+    found: dict[str, SandboxMarket] = {}
     for entry in table.strip().replace("\n", "·").split("·"):
         name, price, *dates = entry.split()
         born, dies = (*map(ms_of, dates), DISTANT_FUTURE_MS)[:2]
         shape = decimals(float(price))
-        found[name] = Market(seed_of(exchange, name), float(price), shape, born, dies_ms=dies)
+        found[name] = SandboxMarket(
+            seed_of(exchange, name), float(price), shape, born, dies_ms=dies
+        )
     return found
 
 
@@ -186,7 +188,7 @@ def step_of(decimals: int) -> str:
     return f"{10**-decimals:.{decimals}f}"
 
 
-class Exchange(ABC):
+class SandboxExchange(ABC):
     """One exchange.
 
     Attributes:
@@ -201,11 +203,11 @@ class Exchange(ABC):
     fields: ClassVar[Mapping[str, int | str]]
 
     @abstractmethod
-    def answer(self, call: Call, now_ms: int) -> Answer:
+    def answer(self, call: SandboxCall, now_ms: int) -> Answer:
         """Answer a call at the exchange's time `now_ms`."""
 
     @abstractmethod
-    def charge(self, call: Call, answer: Answer) -> Refusal | None:
+    def charge(self, call: SandboxCall, answer: Answer) -> Refusal | None:
         """Book the call's cost; tell whether the limit is exceeded."""
 
     @abstractmethod
@@ -233,7 +235,7 @@ class SeriesBook:
         self,
         exchange: str,
         grids: Mapping[Interval, Grid],
-        market: Callable[[str, Interval], Market],
+        market: Callable[[str, Interval], SandboxMarket],
         replay: Replay,
     ) -> None:
         """Make the book of an exchange; `market` knows what is invented, by native symbol."""

@@ -14,7 +14,13 @@ from mdp_core.domain.intervals import Interval
 from scripts.sandbox.archive_files import CONFLICTING, ArchiveFile
 from scripts.sandbox.candles import closes_ms
 from scripts.sandbox.control import Fault, FaultKind
-from scripts.sandbox.exchange import CandleReply, Exchange, SymbolsReply, TimeReply, Unprinted
+from scripts.sandbox.exchange import (
+    CandleReply,
+    SandboxExchange,
+    SymbolsReply,
+    TimeReply,
+    Unprinted,
+)
 from scripts.sandbox.limits import Seconds
 
 _SERIES_SELECTORS = frozenset({"symbol", "interval"})
@@ -118,7 +124,7 @@ class Faults:
         return page if kept.all() else replace(page, columns=page.columns.take(kept))
 
 
-def complaint(fault: Fault, exchange: Exchange | None) -> str | None:
+def complaint(fault: Fault, exchange: SandboxExchange | None) -> str | None:
     """Tell what makes the order senseless, if anything.
 
     Without an exchange it is the archive's.
@@ -132,7 +138,7 @@ def complaint(fault: Fault, exchange: Exchange | None) -> str | None:
     return None
 
 
-def _known_keys(fault: Fault, exchange: Exchange | None) -> frozenset[str]:
+def _known_keys(fault: Fault, exchange: SandboxExchange | None) -> frozenset[str]:
     if exchange is None:
         return _FILE_SELECTORS | frozenset({"part"} if _is_of_transfers(fault) else ())
     if fault.kind is FaultKind.CANDLES:
@@ -140,7 +146,7 @@ def _known_keys(fault: Fault, exchange: Exchange | None) -> frozenset[str]:
     return frozenset({"symbol"} if fault.fault == "malformed_entry" else ())
 
 
-def _known_fields(fault: Fault, exchange: Exchange | None) -> Collection[str] | None:
+def _known_fields(fault: Fault, exchange: SandboxExchange | None) -> Collection[str] | None:
     """Name the columns that the fault can spoil; None: it may name any key."""
     if fault.fault == "conflict":
         return CONFLICTING

@@ -22,10 +22,10 @@ from mdp_core.domain.intervals import FixedGrid, Grid, Interval, epoch_grid
 from scripts.sandbox.candles import Columns, PublishedSeries, TimeSpan, closes_ms
 from scripts.sandbox.exchange import (
     Answer,
-    Call,
     CandleReply,
-    Exchange,
     Reply,
+    SandboxCall,
+    SandboxExchange,
     SeriesBook,
     SymbolsReply,
     TimeReply,
@@ -67,7 +67,7 @@ _MALFORMED = Reply(422, b"Failed to deserialize the JSON body into the target ty
 _NULL = Reply(500, b"null")
 
 
-class Hyperliquid(Exchange):
+class Hyperliquid(SandboxExchange):
     """`POST /info` with the types that public clients ask for."""
 
     name: ClassVar[str] = "hyperliquid"
@@ -81,7 +81,7 @@ class Hyperliquid(Exchange):
         self._series = SeriesBook(self.name, GRIDS, lambda coin, _: markets[coin], replay)
         self._budget = ClockMinuteBudget(_WEIGHT_PER_MINUTE, seconds, bans=False)
 
-    def answer(self, call: Call, now_ms: int) -> Answer:
+    def answer(self, call: SandboxCall, now_ms: int) -> Answer:
         """Answer a call; a body that is not understood gets 422 and plain text."""
         if (call.method, call.path) != ("POST", "/info"):
             return Reply(404, b"", "text/plain")
@@ -98,7 +98,7 @@ class Hyperliquid(Exchange):
             return LISTS[asked](self._lists, params.get("dex") or "", now_ms)
         return _ANSWERS[asked](self, params, now_ms) if asked in _ANSWERS else _MALFORMED
 
-    def charge(self, call: Call, answer: Answer) -> Refusal | None:
+    def charge(self, call: SandboxCall, answer: Answer) -> Refusal | None:
         """Book the weight: 20, and 1 more per 60 candles or 20 rates.
 
         Source: hyperliquid.gitbook.io, rate-limits-and-user-limits.

@@ -8,7 +8,7 @@ import orjson
 
 from scripts.sandbox.candles import Decimals
 from scripts.sandbox.exchange import SymbolsReply, decimals_of, markets_of, ms_of, tail_of
-from scripts.sandbox.markets import Market, price_at
+from scripts.sandbox.markets import SandboxMarket, price_at
 from scripts.sandbox.replay import Replay
 
 Entries: TypeAlias = Sequence[Mapping[str, object]]
@@ -128,7 +128,7 @@ def _meta(universe: Entries) -> dict[str, object]:
     return {"universe": universe, "marginTables": tables, "collateralToken": 0}
 
 
-def _perps() -> dict[str, Market]:
+def _perps() -> dict[str, SandboxMarket]:
     perps = markets_of("hyperliquid", _PERPS + tail_of(_TAIL, "2023-06-05"), _decimals)
     perps["BTC"] = replace(perps["BTC"], traded_ms=_BTC_TRADED_MS)
     perps["PURR"] = replace(perps["PURR"], quiet=0.3, late_ms=_LATE_MS)
@@ -141,7 +141,7 @@ def _decimals(price: float) -> Decimals:
     return Decimals(min(free.price, 6 - free.size), free.size)
 
 
-def _perp(coin: str, market: Market, now_ms: int) -> dict[str, object]:
+def _perp(coin: str, market: SandboxMarket, now_ms: int) -> dict[str, object]:
     """Describe a perpetual; flags are there only when set."""
     described: dict[str, object] = {
         "szDecimals": market.decimals.size,
@@ -156,7 +156,7 @@ def _perp(coin: str, market: Market, now_ms: int) -> dict[str, object]:
     return described
 
 
-def _context(market: Market, now_ms: int) -> dict[str, object]:
+def _context(market: SandboxMarket, now_ms: int) -> dict[str, object]:
     price = str(price_at(market, now_ms))
     is_live = now_ms < market.dies_ms
     return {

@@ -14,7 +14,7 @@ from scripts.sandbox.candles import (
     TimeSpan,
 )
 from scripts.sandbox.markets import (
-    Market,
+    SandboxMarket,
     fractions,
     hashes,
     levels_at,
@@ -33,7 +33,7 @@ class InventedSeries(PublishedSeries):
     At any place of the series alike.
     """
 
-    def __init__(self, market: Market, interval: str, grid: Grid) -> None:
+    def __init__(self, market: SandboxMarket, interval: str, grid: Grid) -> None:
         """Make the series of a market.
 
         Intervals differ in ranges and volumes, not in prices.

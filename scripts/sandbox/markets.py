@@ -41,7 +41,7 @@ _SWINGS = ((1, 0.3), (90, 0.3), (2880, 0.3))  # minutes, and part of the usual v
 
 
 @dataclass(frozen=True, slots=True)
-class Market:
+class SandboxMarket:
     """Character of an invented symbol; times in epoch milliseconds.
 
     Attributes:
@@ -73,7 +73,7 @@ def seed_of(*names: str) -> int:
     return int.from_bytes(digest, "little")
 
 
-def price_at(market: Market, time_ms: int) -> float:
+def price_at(market: SandboxMarket, time_ms: int) -> float:
     """Give the price of an invented market at a time."""
     ticks = levels_at(market, np.array([time_ms]))
     return float(ticks[0] / 10.0**market.decimals.price)
@@ -91,7 +91,7 @@ def taker_share(rows: Columns, decimals: Decimals) -> tuple[Floats, Floats]:
     return volume, np.round(rows.quote * bought, QUOTE_DECIMALS)
 
 
-def levels_at(market: Market, times: Int64s) -> Floats:
+def levels_at(market: SandboxMarket, times: Int64s) -> Floats:
     """Give the price at each time, in ticks.
 
     Slow waves, a fast one and a little noise.
@@ -102,7 +102,7 @@ def levels_at(market: Market, times: Int64s) -> Floats:
 
 
 def with_daily_ranges(
-    market: Market, edges: Int64s, highs: Floats, lows: Floats
+    market: SandboxMarket, edges: Int64s, highs: Floats, lows: Floats
 ) -> tuple[Floats, Floats]:
     """Fit the ranges of the candles between `edges` (ms) into those of their days.
 
@@ -127,7 +127,7 @@ def with_daily_ranges(
     )
 
 
-def lots_between(market: Market, edges: Int64s) -> Int64s:
+def lots_between(market: SandboxMarket, edges: Int64s) -> Int64s:
     """Count the lots traded between times (ms, whole minutes), some in each minute.
 
     The running total is a straight line and, on top, for minutes, hours and days, lines between
@@ -164,7 +164,7 @@ class _Days(NamedTuple):
     low_ms: Int64s
 
 
-def _days_between(market: Market, first: int, stop: int) -> _Days:
+def _days_between(market: SandboxMarket, first: int, stop: int) -> _Days:
     """Give the days from `first` on, at least up to `stop` (exclusive)."""
     begin = first // _BLOCK_DAYS
     blocks = [_days(market, block) for block in range(begin, (stop - 1) // _BLOCK_DAYS + 1)]
@@ -173,7 +173,7 @@ def _days_between(market: Market, first: int, stop: int) -> _Days:
 
 
 @lru_cache(maxsize=4096)
-def _days(market: Market, block: int) -> _Days:
+def _days(market: SandboxMarket, block: int) -> _Days:
     """Bound the path on each day: its slow part each hour, and all that can be on top."""
     first, stop = block * _BLOCK_DAYS, (block + 1) * _BLOCK_DAYS
     hours = np.arange(first * 24, stop * 24 + 1) * _HOUR_MS
@@ -200,12 +200,12 @@ _NOISE = 0.0008
 _BEYOND_SLOW = float(0.003 + _NOISE / 2 + (_AMPLITUDES * _FREQUENCIES)[_SLOW].sum() * _HOUR_MS / 2)
 
 
-def _waves(market: Market, times: Int64s, which: slice) -> Floats:
+def _waves(market: SandboxMarket, times: Int64s, which: slice) -> Floats:
     angles = times * _FREQUENCIES[which] + _phases(market.seed)[which]
     return (np.sin(angles) * _AMPLITUDES[which]).sum(axis=0)
 
 
-def _usual_ticks(market: Market) -> float:
+def _usual_ticks(market: SandboxMarket) -> float:
     return market.price * 10.0**market.decimals.price
 
 

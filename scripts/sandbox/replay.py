@@ -14,7 +14,7 @@ import polars as pl
 from mdp_core.domain.clock import from_ms, to_ms
 from mdp_core.domain.intervals import FixedGrid, Grid, Interval, epoch_grid
 from scripts.sandbox.candles import Columns, Decimals, ReplayedSeries
-from scripts.sandbox.markets import Market, seed_of
+from scripts.sandbox.markets import SandboxMarket, seed_of
 
 _FILE = re.compile(
     r"(?P<exchange>binance(?=__perp)|hyperliquid(?=__perp)|coinbase(?=__spot))__\w{4}"
@@ -73,7 +73,9 @@ class Replay:
             grid = grid.with_phase_of(from_ms(int(recorded.rows.time[0])))
         return ReplayedSeries(recorded.rows, recorded.decimals, grid)
 
-    def markets(self, exchange: str, known: Mapping[str, Market]) -> dict[str, Market]:
+    def markets(
+        self, exchange: str, known: Mapping[str, SandboxMarket]
+    ) -> dict[str, SandboxMarket]:
         """Give the known markets and those of the files.
 
         Which trade from their first day on.
@@ -84,7 +86,7 @@ class Replay:
             traded = _first_traded_day_ms(files)
             market = known.get(symbol) or _unknown_market(exchange, symbol, files)
             born = min(market.born_ms, traded) if market.traded_ms else traded
-            found[symbol] = Market(
+            found[symbol] = SandboxMarket(
                 market.seed, market.price, market.decimals, born, traded_ms=traded
             )
         return found
@@ -108,10 +110,12 @@ def _first_traded_day_ms(files: Mapping[Interval, Recorded]) -> int:
     return to_ms(_DAYS.floor(from_ms(earliest)))
 
 
-def _unknown_market(exchange: str, symbol: str, files: Mapping[Interval, Recorded]) -> Market:
+def _unknown_market(
+    exchange: str, symbol: str, files: Mapping[Interval, Recorded]
+) -> SandboxMarket:
     recorded = next(iter(files.values()))
     price = float(np.median(recorded.rows.close))
-    return Market(seed_of(exchange, symbol), price, recorded.decimals, born_ms=0)
+    return SandboxMarket(seed_of(exchange, symbol), price, recorded.decimals, born_ms=0)
 
 
 def _read_all(folder: Path) -> Iterator[tuple[tuple[str, str, Interval], Recorded]]:

@@ -11,8 +11,8 @@ from scripts.sandbox.candles import DISTANT_FUTURE_MS, Columns, Flags, TimeSpan
 from scripts.sandbox.control import Fault
 from scripts.sandbox.exchange import (
     CandleReply,
-    Exchange,
     Reply,
+    SandboxExchange,
     SymbolsReply,
     TimeReply,
     Unprinted,
@@ -25,7 +25,7 @@ _NEWEST_ROWS = 100
 _MAINTENANCE = b"<html><head><title>503</title></head><body>Down for maintenance</body></html>"
 
 
-def failure(fault: Fault, exchange: Exchange, now_ms: int) -> Reply | None:
+def failure(fault: Fault, exchange: SandboxExchange, now_ms: int) -> Reply | None:
     """Give the answer of a fault that replaces the exchange's; None.
 
     The fault spoils it.
@@ -34,15 +34,15 @@ def failure(fault: Fault, exchange: Exchange, now_ms: int) -> Reply | None:
     return fail(fault, exchange, now_ms) if fail else None
 
 
-def _rate_limited(fault: Fault, exchange: Exchange, now_ms: int) -> Reply:
+def _rate_limited(fault: Fault, exchange: SandboxExchange, now_ms: int) -> Reply:
     return _refused(exchange, Refusal(EXCEEDED, fault.retry_after), now_ms)
 
 
-def _banned(fault: Fault, exchange: Exchange, now_ms: int) -> Reply:
+def _banned(fault: Fault, exchange: SandboxExchange, now_ms: int) -> Reply:
     return _refused(exchange, Refusal(BANNED, fault.retry_after), now_ms)
 
 
-def _redirect(fault: Fault, exchange: Exchange, now_ms: int) -> Reply:
+def _redirect(fault: Fault, exchange: SandboxExchange, now_ms: int) -> Reply:
     del now_ms
     target = fault.location or f"/{exchange.name}/moved"
     return Reply(302, b"", "text/html", {"Location": target})
@@ -53,7 +53,7 @@ def _constant(answer: Reply) -> "_Failing":
     return lambda fault, exchange, now_ms: answer  # noqa: ARG005 - every failing is given these
 
 
-_Failing: TypeAlias = Callable[[Fault, Exchange, int], Reply]
+_Failing: TypeAlias = Callable[[Fault, SandboxExchange, int], Reply]
 _FAILURES: Mapping[str, _Failing] = {
     "rate_limited": _rate_limited,
     "banned": _banned,
@@ -65,7 +65,7 @@ _FAILURES: Mapping[str, _Failing] = {
 }
 
 
-def _refused(exchange: Exchange, refusal: Refusal, now_ms: int) -> Reply:
+def _refused(exchange: SandboxExchange, refusal: Refusal, now_ms: int) -> Reply:
     """Refuse with `Retry-After`, which not every exchange sends of its own accord."""
     refused = exchange.refuse(refusal, now_ms)
     return replace(refused, headers={**refused.headers, "Retry-After": str(refusal.retry_after)})

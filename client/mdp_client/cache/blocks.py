@@ -14,7 +14,7 @@ Bounds: TypeAlias = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class CacheBlock:
     """A month of minutes, or a year of longer intervals."""
 
     name: str
@@ -22,7 +22,7 @@ class Block:
     end: int
 
 
-def blocks_of(interval: str, start: int, end: int) -> Iterator[Block]:
+def blocks_of(interval: str, start: int, end: int) -> Iterator[CacheBlock]:
     """Yield the blocks that a window touches, ascending."""
     is_monthly = interval.endswith("m")
     while start < end:
@@ -30,7 +30,7 @@ def blocks_of(interval: str, start: int, end: int) -> Iterator[Block]:
         begin = datetime(time.year, time.month if is_monthly else 1, 1, tzinfo=UTC)
         following = _next_month(begin) if is_monthly else begin.replace(year=begin.year + 1)
         name = f"{begin:%Y-%m}" if is_monthly else f"{begin:%Y}"
-        yield Block(name, _ms(begin), _ms(following))
+        yield CacheBlock(name, _ms(begin), _ms(following))
         start = _ms(following)
 
 

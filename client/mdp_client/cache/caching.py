@@ -21,7 +21,7 @@ from mdp_client.cache.folder import CacheFolder, StoredPiece
 from mdp_client.cache.slicing import between
 from mdp_client.core.actions import Do, Flow, Wait
 from mdp_client.core.asking import Call, Question, ask
-from mdp_client.core.query import Answered, CandleQuery, Version
+from mdp_client.core.query import Answered, CandlesRequest, Version
 from mdp_client.core.receiving import (
     ARROW_TYPE,
     SeriesChanged,
@@ -77,7 +77,7 @@ def _pages(cache: CacheFolder, call: Call, wanted: Wanted) -> Flow[Received]:
         query = query.window(fetched_summary.end, end_of(following))
 
 
-def _look(call: Call, query: CandleQuery) -> Flow[Answered | None]:
+def _look(call: Call, query: CandlesRequest) -> Flow[Answered | None]:
     """Ask for the window's version; None where only a GET can tell what is the matter.
 
     The answer to a HEAD has no body, and so neither a problem's words nor a job's number.

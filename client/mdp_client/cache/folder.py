@@ -15,9 +15,9 @@ from urllib.parse import quote
 import pyarrow as pa
 
 from mdp_client.arrow import RecordBatch, Schema
-from mdp_client.cache.blocks import Block, Bounds, blocks_of, clip, subtract
+from mdp_client.cache.blocks import Bounds, CacheBlock, blocks_of, clip, subtract
 from mdp_client.cache.files import BlockFile, Content, Piece
-from mdp_client.core.query import CandleQuery, Version
+from mdp_client.core.query import CandlesRequest, Version
 
 StoredPiece: TypeAlias = tuple[Schema, Piece]
 """A piece, and the schema of its file."""
@@ -39,7 +39,7 @@ class CacheFolder:
             return None
         return cls((_usual_folder() if cache is True else Path(cache)) / quote(url, safe=""))
 
-    def series(self, query: CandleQuery, version: Version) -> "SeriesFolder":
+    def series(self, query: CandlesRequest, version: Version) -> "SeriesFolder":
         """Return the folder of a series' columns, in the store that the version names."""
         columns = "default" if query.fields is None else quote("-".join(query.fields), safe="")
         path = self.path / version.store / version.series / columns
@@ -66,7 +66,7 @@ class SeriesFolder:
                     found.append((schema, each.cut(*inside)))
         return found
 
-    def _read_all(self, blocks: Iterable[Block]) -> list[Content]:
+    def _read_all(self, blocks: Iterable[CacheBlock]) -> list[Content]:
         """Read blocks side by side: reading and checking leave the interpreter to others."""
         files = [self._file(block) for block in blocks]
         if len(files) == 1:
@@ -90,11 +90,11 @@ class SeriesFolder:
             left = [each.cut(*part) for each in old for part in subtract([each.bounds], taken)]
             file.write(schema, _joined([*left, *parts]))
 
-    def _touched(self, pieces: Iterable[Piece]) -> list[Block]:
+    def _touched(self, pieces: Iterable[Piece]) -> list[CacheBlock]:
         touched = (block for each in pieces for block in blocks_of(self.interval, *each.bounds))
         return [*dict.fromkeys(touched)]
 
-    def _file(self, block: Block) -> BlockFile:
+    def _file(self, block: CacheBlock) -> BlockFile:
         key = "/".join((*self.path.parts[-3:], self.interval, block.name))
         return BlockFile(self.path / f"{block.name}.arrow", key)
 

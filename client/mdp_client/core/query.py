@@ -28,7 +28,7 @@ _LONGEST_STEP_MS = 31 * _DAY
 
 
 @dataclass(frozen=True, slots=True)
-class CandleQuery:
+class CandlesRequest:
     """A window of one series, half-open; times in epoch ms."""
 
     exchange: str
@@ -119,7 +119,7 @@ class Answered:
             detail = "the headers don't say which window the answer holds"
             raise BadBody(status=head.status, detail=detail, request_id=request_id(head)) from error
 
-    def check(self, query: CandleQuery) -> None:
+    def check(self, query: CandlesRequest) -> None:
         """Check that this is the window that was asked for.
 
         Where it may end earlier than asked for (at the limit, at the newest closed candle) the

@@ -16,7 +16,7 @@ from mdp_client.core.arrow_stream import read_batches, read_schema
 from mdp_client.core.asking import Call, Question, ask, check_type
 from mdp_client.core.coding import inflated
 from mdp_client.core.following import wait_for_window
-from mdp_client.core.query import Answered, CandleQuery, Version
+from mdp_client.core.query import Answered, CandlesRequest, Version
 from mdp_client.errors import BadBody, BrokenBody, MdpError
 from mdp_client.records import Missing, Window
 from mdp_client.times import aware
@@ -113,7 +113,7 @@ class Wanted:
         uniform: Whether all parts must be of one version of the series.
     """
 
-    query: CandleQuery
+    query: CandlesRequest
     wait: bool = True
     uniform: bool = True
 
@@ -122,12 +122,12 @@ class Wanted:
 class _Page:
     """One answer on its way, over as many connections as it takes."""
 
-    query: CandleQuery
+    query: CandlesRequest
     answered: Answered | None = None
     summary: Summary | None = None
     last: int | None = None
 
-    def rest(self) -> CandleQuery:
+    def rest(self) -> CandlesRequest:
         """Return the query for what has not come yet."""
         if self.answered is None or self.last is None:
             return self.query
@@ -228,7 +228,7 @@ def _attempt(call: Call, wanted: Wanted, page: _Page) -> Flow[None]:
     yield from inflated(flow, head.headers.get("content-encoding", ""))
 
 
-def _ask(call: Call, wanted: Wanted, query: CandleQuery) -> Flow[Head]:
+def _ask(call: Call, wanted: Wanted, query: CandlesRequest) -> Flow[Head]:
     """Ask until the answer is 200: a job that has to fetch first is followed."""
     while True:
         head = yield from ask(call, Question("GET", query.path(), ARROW_TYPE, call.coding))

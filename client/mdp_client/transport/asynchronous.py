@@ -11,7 +11,7 @@ from mdp_client.arrow import RecordBatch
 from mdp_client.config import Config
 from mdp_client.core.actions import Action, Do, Emit, Flow, Head, Receive, Send, Show, Wait
 from mdp_client.errors import MdpError
-from mdp_client.transport.progress import Display, Progress
+from mdp_client.transport.progress import Progress, ProgressDisplay
 from mdp_client.transport.wide import WideTransport
 from mdp_client.transport.words import failure_of, silence_of
 
@@ -50,7 +50,7 @@ class AsyncTransport:
 
         An asynchronous generator can't return anything: `outcome` takes what the flow returns.
         """
-        exchange = _Exchange(self, Display(progress))
+        exchange = _AsyncExchange(self, ProgressDisplay(progress))
         result: Any = None
         failure: MdpError | None = None
         try:
@@ -109,10 +109,10 @@ class AsyncTransport:
             raise failure_of(self._config, error) from error
 
 
-class _Exchange:
+class _AsyncExchange:
     """One call's answer on its way, and its display."""
 
-    def __init__(self, transport: AsyncTransport, display: Display) -> None:
+    def __init__(self, transport: AsyncTransport, display: ProgressDisplay) -> None:
         self.display = display
         self._transport = transport
         self._response: httpx.Response | None = None

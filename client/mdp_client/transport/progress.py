@@ -21,7 +21,7 @@ class _Bar(Protocol):
     def close(self) -> None: ...
 
 
-class Display:
+class ProgressDisplay:
     """Shows jobs while they are followed; nothing where progress is not wanted."""
 
     def __init__(self, progress: Progress) -> None:

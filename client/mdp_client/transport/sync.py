@@ -14,7 +14,7 @@ from mdp_client.config import Config
 from mdp_client.core.actions import Action, Do, Emit, Flow, Head, Receive, Send, Show, Wait
 from mdp_client.errors import MdpError
 from mdp_client.transport.connecting import Connector
-from mdp_client.transport.progress import Display, Progress
+from mdp_client.transport.progress import Progress, ProgressDisplay
 from mdp_client.transport.words import failure_of, silence_of
 
 T = TypeVar("T")
@@ -50,7 +50,7 @@ class SyncTransport:
 
     def stream(self, flow: Flow[T], progress: Progress) -> Generator[RecordBatch, None, T]:
         """Carry out a flow, and yield what it emits when the caller asks for it."""
-        exchange = _Exchange(self, Display(progress))
+        exchange = _SyncExchange(self, ProgressDisplay(progress))
         result: Any = None
         failure: MdpError | None = None
         try:
@@ -129,10 +129,10 @@ class SyncTransport:
             self._idle.append(connection)
 
 
-class _Exchange:
+class _SyncExchange:
     """One call's answer on its way, and its display."""
 
-    def __init__(self, transport: SyncTransport, display: Display) -> None:
+    def __init__(self, transport: SyncTransport, display: ProgressDisplay) -> None:
         self.display = display
         self._transport = transport
         self._connection: http.client.HTTPConnection | None = None

@@ -9,7 +9,7 @@ from mdp_core.domain.clock import from_ms
 from mdp_core.domain.intervals import Interval, epoch_grid
 from scripts.sandbox.candles import Columns, Decimals, TimeSpan
 from scripts.sandbox.invented import InventedSeries
-from scripts.sandbox.markets import Market
+from scripts.sandbox.markets import SandboxMarket
 
 DAY = 86_400_000
 BORN = 1_577_836_800_000  # 2020-01-01
@@ -18,7 +18,7 @@ SHORT = [each for each in Interval if each.value[-1] in "mh"]
 LONG = [Interval.THREE_DAYS, Interval.ONE_WEEK, Interval.ONE_MONTH]
 
 markets = st.builds(
-    Market,
+    SandboxMarket,
     seed=st.integers(0, 2**64 - 1),
     price=st.sampled_from([0.0004, 0.02, 1.7, 250.0, 60_000.0]),
     decimals=st.sampled_from([Decimals(6, 0), Decimals(4, 3), Decimals(5, 8)]),
@@ -26,7 +26,7 @@ markets = st.builds(
 )
 
 
-def rows(market: Market, interval: Interval, start: int, end: int) -> Columns:
+def rows(market: SandboxMarket, interval: Interval, start: int, end: int) -> Columns:
     grid = epoch_grid(interval)
     return InventedSeries(market, interval, grid).first(TimeSpan(start, end), 100_000, NOW)
 
@@ -34,7 +34,7 @@ def rows(market: Market, interval: Interval, start: int, end: int) -> Columns:
 @settings(deadline=None, max_examples=40)
 @given(market=markets, day=st.integers(1, 1_990), interval=st.sampled_from(SHORT))
 def test_candles_of_a_day_make_the_day_s_candle(
-    market: Market, day: int, interval: Interval
+    market: SandboxMarket, day: int, interval: Interval
 ) -> None:
     """First open, highest high, lowest low, last close, all volume, to the last lot."""
     start = BORN + day * DAY
@@ -52,7 +52,9 @@ def test_candles_of_a_day_make_the_day_s_candle(
 
 @settings(deadline=None, max_examples=20)
 @given(market=markets, interval=st.sampled_from(LONG))
-def test_longer_candles_have_the_range_of_their_days(market: Market, interval: Interval) -> None:
+def test_longer_candles_have_the_range_of_their_days(
+    market: SandboxMarket, interval: Interval
+) -> None:
     """Nothing outside of it, and all of it."""
     grid = epoch_grid(interval)
     first = grid.index(from_ms(BORN))
@@ -67,7 +69,7 @@ def test_longer_candles_have_the_range_of_their_days(market: Market, interval: I
 @pytest.mark.parametrize("interval", [Interval.ONE_MINUTE, Interval.ONE_HOUR, Interval.ONE_DAY])
 def test_volumes_vary(interval: Interval) -> None:
     """No two neighbours are alike, and the greatest is a multiple of the least."""
-    market = Market(seed=7, price=250.0, decimals=Decimals(2, 3), born_ms=BORN)
+    market = SandboxMarket(seed=7, price=250.0, decimals=Decimals(2, 3), born_ms=BORN)
     volume = rows(market, interval, BORN + DAY, NOW).volume[:3_000]
 
     assert (np.diff(volume) != 0).mean() > 0.99

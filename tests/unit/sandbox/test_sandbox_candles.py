@@ -18,16 +18,18 @@ from scripts.sandbox.candles import (
     closes_ms,
 )
 from scripts.sandbox.invented import InventedSeries
-from scripts.sandbox.markets import Market
+from scripts.sandbox.markets import SandboxMarket
 
 MINUTE = 60_000
 BORN = 1_577_872_080_000  # 2020-01-01 09:48
 NOW = 1_767_225_600_000 + 30_000  # 2026-01-01 00:00:30
-MARKET = Market(seed=7, price=250.0, decimals=Decimals(2, 3), born_ms=BORN)
+MARKET = SandboxMarket(seed=7, price=250.0, decimals=Decimals(2, 3), born_ms=BORN)
 EVER = TimeSpan(0, DISTANT_FUTURE_MS)
 
 
-def series(market: Market = MARKET, interval: Interval = Interval.ONE_MINUTE) -> InventedSeries:
+def series(
+    market: SandboxMarket = MARKET, interval: Interval = Interval.ONE_MINUTE
+) -> InventedSeries:
     return InventedSeries(market, interval, epoch_grid(interval))
 
 

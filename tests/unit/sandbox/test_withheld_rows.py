@@ -2,7 +2,7 @@
 
 from scripts.sandbox.binance import Binance
 from scripts.sandbox.control import Fault
-from scripts.sandbox.exchange import Call, CandleReply
+from scripts.sandbox.exchange import CandleReply, SandboxCall
 from scripts.sandbox.faults import Faults
 from scripts.sandbox.replay import Replay
 
@@ -15,7 +15,7 @@ def page(now_ms: int) -> CandleReply:
     """Ask for the newest five minutes at a time."""
     params = {"symbol": "BTCUSDT", "interval": "1m", "limit": "5"}
     answer = Binance(Replay(None, {}), NOW).answer(
-        Call("GET", "/fapi/v1/klines", params, "", {}), now_ms
+        SandboxCall("GET", "/fapi/v1/klines", params, "", {}), now_ms
     )
     assert isinstance(answer, CandleReply)
     return answer

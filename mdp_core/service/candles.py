@@ -29,6 +29,7 @@ from mdp_core.logs import note
 from mdp_core.ratelimit.context import RequestContext
 from mdp_core.ratelimit.priority import Priority
 from mdp_core.series.resolver import SeriesResolver
+from mdp_core.service.answer_counts import AnswerCounts
 from mdp_core.service.clock_doubts import agreed_watermarks, beyond_agreement, has_all_rows
 from mdp_core.service.scan import RowScan
 from mdp_core.service.scan_request import ScanRequest, ScanResult
@@ -50,21 +51,6 @@ class _Request:
     scan: ScanRequest
     problem: ExchangeError | None
     """The reason why nothing is known beyond the watermarks."""
-
-
-@dataclass(slots=True)
-class AnswerCounts:
-    """How many answers clients got since this process began, and how many from the store alone."""
-
-    hits: int = 0
-    misses: int = 0
-
-    def note(self, answer: Answer) -> None:
-        """Count an answer; one that was fetched in part is a miss."""
-        if answer.cache == "hit":
-            self.hits += 1
-        else:
-            self.misses += 1
 
 
 class CandleService:
@@ -116,11 +102,13 @@ class CandleService:
         async with _deadline(series.exchange, context):
             series, is_doubted = await self._believed(series, bounds, context)
             request = await self._prepare(series, bounds, context)
-            scan = RowScan(self._reader, request.market, request.watermarks, request.scan, context)
+            scan = self._scan(request, context)
             found = await scan.look_up()
             planned = time.perf_counter()
             if not found:
-                await _confirm(request, series, context)
+                confirmed = await self._confirmed(request, series, context)
+                if confirmed is not request:
+                    request, scan = confirmed, self._scan(confirmed, context)
                 found = await scan.scan()
             found = await self._with_missing(request, found)
         timings = {"plan": planned - context.begun, "fetch": time.perf_counter() - planned}
@@ -181,16 +169,46 @@ class CandleService:
         market = self.markets[series.exchange, series.symbol.market_type]
         with context.upstream.waiting():
             reached, problem = await agreed_watermarks(market, series, bounds, context)
+        request = self._request(series, bounds, reached, problem)
+        asked = request.scan.asked
+        note(window=str(asked))
+        if context.priority is Priority.INTERACTIVE:
+            self.usage.note(series.id, at_edge=asked.end >= request.watermarks.settled_until)
+        return request
+
+    def _request(
+        self, series: Series, bounds: Bounds, reached: Watermarks, problem: ExchangeError | None
+    ) -> _Request:
+        market = self.markets[series.exchange, series.symbol.market_type]
         watermarks = market.ranges.narrowed(series, reached)
         rows, pages = self._rows(bounds), bounds.pages or self._limits.pages
         within = _settled_watermarks(series, market, watermarks) if bounds.settled else watermarks
         asked = _aligned(bounds, series, within, max(rows, pages * market.page_size))
-        note(window=str(asked))
-        if context.priority is Priority.INTERACTIVE:
-            self.usage.note(series.id, at_edge=asked.end >= watermarks.settled_until)
         from_end = bounds.start is None
         scan = ScanRequest(series, asked, rows, pages, from_end, bounds.partial)
         return _Request(bounds, market, watermarks, scan, problem)
+
+    async def _confirmed(
+        self, request: _Request, series: Series, context: RequestContext
+    ) -> _Request:
+        """Return a request that may fetch: what it reaches is closed by both clocks.
+
+        What was looked up may reach farther, where our own clock alone told what is closed.
+
+        Raises:
+            ExchangeError: The exchange's clock could not be read, or the clocks are apart.
+        """
+        if request.problem:
+            return request
+        bounds, clock = request.bounds, request.market.exchange_clock
+        with context.upstream.waiting():
+            reached = await clock.watermarks(series, bounds.end, context)
+        if reached.closed_until >= request.watermarks.closed_until:
+            return request
+        return self._request(series, bounds, reached, None)
+
+    def _scan(self, request: _Request, context: RequestContext) -> RowScan:
+        return RowScan(self._reader, request.market, request.watermarks, request.scan, context)
 
     async def _believed(
         self, series: Series, bounds: Bounds, context: RequestContext
@@ -231,14 +249,6 @@ async def _deadline(exchange: str, context: RequestContext) -> AsyncGenerator[No
             raise StoreUnavailable(what) from error
         what = "could not be asked for everything in time; what was fetched is kept"
         raise ExchangeUnavailable(exchange, what) from error
-
-
-async def _confirm(request: _Request, series: Series, context: RequestContext) -> None:
-    """Raise unless what may be fetched is closed by the exchange's own clock too."""
-    if request.problem is None:
-        with context.upstream.waiting():
-            clock = request.market.exchange_clock
-            await clock.watermarks(series, request.bounds.end, context)
 
 
 def _aligned(bounds: Bounds, series: Series, watermarks: Watermarks, slots_back: int) -> Window:

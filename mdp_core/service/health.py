@@ -17,7 +17,8 @@ from mdp_core.errors import InvalidParameter, StoreUnavailable
 from mdp_core.exchanges.base import ExchangeFacts
 from mdp_core.exchanges.contact import Contact
 from mdp_core.series.selection import Selection, parse_selections
-from mdp_core.service.candles import AnswerCounts, CandleService
+from mdp_core.service.answer_counts import AnswerCounts
+from mdp_core.service.candles import CandleService
 from mdp_core.service.shared_answer import SharedAnswer
 from mdp_core.storage.catalog.expiry import UnkeptSeries, read_unkept
 from mdp_core.storage.database.database import Database

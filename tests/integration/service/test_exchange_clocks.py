@@ -179,6 +179,22 @@ async def test_wrong_clock_of_ours_makes_no_facts(
 
 
 @EVERY_EXCHANGE
+async def test_page_of_an_old_window_is_cut_at_the_earlier_clock(
+    exchange: str, settings: Settings, sandbox: Sandbox, database: psycopg.Connection
+) -> None:
+    """What our wrong clock alone calls closed may be looked up, and not fetched."""
+    ahead = settings.model_copy(update={"clock": Clock(EPOCH + timedelta(days=2))})
+    now = now_ms()
+    window = {"start": now - 10 * MINUTE_MS, "end": now - 5 * MINUTE_MS}
+    async with bench(ahead, sandbox, exchange) as service:
+        answer = await service.ask(**window)
+
+    assert answer.status_code == 200, answer.text
+    covered = database.execute(_COVERED_UNTIL).fetchone() or (0,)
+    assert (covered[0] or 0) <= now_ms()
+
+
+@EVERY_EXCHANGE
 @pytest.mark.parametrize("fault", ["server_error", "hang"])
 async def test_process_that_starts_while_an_exchange_is_away_serves_what_is_stored(
     exchange: str, fault: str, settings: Settings, sandbox: Sandbox

@@ -18,6 +18,7 @@ from mdp_core.exchanges.base import ExchangeAdapter, ExchangeFacts
 from mdp_core.exchanges.clock import Delays, ExchangeClock
 from mdp_core.exchanges.clock_reading import ClockReader
 from mdp_core.exchanges.http import ExchangeHttp, tell_of_retries
+from mdp_core.exchanges.network import is_loopback
 from mdp_core.fill.absence import RecheckPlan
 from mdp_core.fill.canary import Canary
 from mdp_core.fill.fetcher import PageFetcher
@@ -268,7 +269,8 @@ async def _open_market(
     async with (
         aclosing(scheduler),
         httpx.AsyncClient(
-            base_url=own.url or facts.base_url,
+            base_url=(url := own.url or facts.base_url),
+            trust_env=not is_loopback(url),
             timeout=settings.attempt_timeout_seconds,
             verify=_tls_context(),
             headers={"User-Agent": f"mdp/{version('mdp')}"},

@@ -25,6 +25,7 @@ from mdp_core.errors import (
     RateLimited,
 )
 from mdp_core.exchanges.contact import Contact
+from mdp_core.exchanges.network import describe_failure
 from mdp_core.exchanges.refusals import SHOWN_CHARACTERS, refusal_in, retry_after_seconds
 from mdp_core.ratelimit.context import DEFAULT_CONTEXT, RequestContext
 from mdp_core.ratelimit.scheduler import RequestScheduler
@@ -184,7 +185,7 @@ class ExchangeHttp:
         try:
             response, body = await self._received(request)
         except httpx.HTTPError as error:
-            what = f"can't be reached ({type(error).__name__})"
+            what = describe_failure(request, error)
             raise ExchangeUnavailable(self._exchange, what) from error
         self._scheduler.observe_limit(response.headers, sent_at)
         if not response.is_success:

@@ -15,6 +15,7 @@ from api.auth import MissingKey, TokenVerifier
 from db.connecting import in_a_line, session_conninfo
 from db.upgrade import newest_revision, schema_problem
 from mdp_core.errors import InvalidParameter
+from mdp_core.exchanges.network import proxy_problem
 from mdp_core.settings import ExchangeSettings, Settings, problems_of
 from mdp_core.storage.database.diagnostics import Health, read_health
 from mdp_core.storage.database.reaching import connection_problem
@@ -73,8 +74,9 @@ def findings(
         service: Who would start; None for all of them.
         patience_seconds: How long the database may take to answer.
     """
-    for exchange in sorted({exchange for exchange, _ in installed_adapters()}):
-        yield from _exchange(exchange)
+    addresses = {name: kind.facts.base_url for (name, _), kind in installed_adapters().items()}
+    for exchange, address in sorted(addresses.items()):
+        yield from _exchange(exchange, address)
     try:
         settings = Settings()  # pyright: ignore[reportCallIssue]
     except ValidationError as error:
@@ -115,12 +117,15 @@ def _conninfo(url: str, settings: Settings) -> str:
     return session_conninfo(url, name="mdp-check", statement_timeout_seconds=timeout_seconds)
 
 
-def _exchange(exchange: str) -> Iterator[CheckFinding]:
+def _exchange(exchange: str, address: str) -> Iterator[CheckFinding]:
     try:
         own = ExchangeSettings.from_environment(exchange)
     except ValidationError as error:
         for problem in problems_of(error, f"MDP_{exchange.upper()}_"):
             yield _wrong(problem)
+        return
+    if problem := proxy_problem(own.url or address):
+        yield _wrong(f"{exchange}: {problem}")
         return
     yield CheckFinding(
         f"{exchange}: {own.share:.0%} of its limit, at {own.url or 'its own address'}"

@@ -225,8 +225,11 @@ def _charged(rows: Candles) -> int:
 
 
 def _from_first_traded(rows: Candles) -> Candles:
-    """Leave out all before the first slot that has a trade by all its rows."""
-    idle = rows.time[(rows.volume == 0) & ~(rows.trades > 0)]
+    """Leave out all before the first slot that has a trade by all its rows.
+
+    A row whose volume is missing tells of none.
+    """
+    idle = rows.time[~((rows.volume > 0) | (rows.trades > 0))]
     traded = rows.time[~np.isin(rows.time, idle)]
     return rows[rows.time >= traded.min()] if len(traded) else Candles.empty()
 

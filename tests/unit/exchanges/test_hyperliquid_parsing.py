@@ -117,6 +117,14 @@ def test_slot_whose_rows_disagree_on_trades_is_no_beginning() -> None:
     assert kept.time.tolist() == [3_600_000]
 
 
+def test_row_without_a_volume_is_no_beginning() -> None:
+    """It tells of no trade: one null in rows from before trading doesn't begin a series."""
+    rows = [row(t=0, v="0.0", n=0), row(t=3_600_000, v=None, n=0), row(t=7_200_000)]
+    kept = _from_first_traded(parse_candles(rows, "kPEPE", "1h"))
+
+    assert kept.time.tolist() == [7_200_000]
+
+
 def test_no_rows_are_no_candles() -> None:
     """A window that the exchange has forgotten, or a coin without history."""
     assert len(parse_candles([], "BTC", "1m")) == 0

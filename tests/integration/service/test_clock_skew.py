@@ -1,12 +1,16 @@
-"""Clocks that are apart: what of each kind of question is served, and what is told as skew."""
+"""Clocks that are apart: what is served of each question, and what is skew."""
 
+import asyncio
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
+from support.clocks import advance
 from support.postgres import one_kind_of_database
-from support.sandbox import MINUTE_MS
+from support.sandbox import MINUTE_MS, Sandbox
 from support.standing import BUSY, NOON_MS, minutes, open_times, standing
+from support.waiting import eventually
 
 from mdp_core.settings import Settings
 
@@ -26,7 +30,7 @@ each_exchange = pytest.mark.parametrize("exchange", BUSY)
 async def test_rows_before_the_earlier_clock_are_served(
     settings: Settings, exchange: str, fault: str
 ) -> None:
-    """A limit that is filled just before it, and a window that ends there; not one slot more."""
+    """A limit that is filled just before it, a window that ends there; no slot more."""
     earlier = EARLIER[fault]
     start = earlier - 10 * MINUTE_MS
     async with standing(settings) as stage:
@@ -97,6 +101,39 @@ async def test_coverage_and_latest_while_clocks_are_apart(
     assert states == ["not_fetched"]
     for answer in refused:
         _assert_skew(answer)
+
+
+async def test_rows_are_kept_where_the_clock_can_not_be_read_after_they_came(
+    settings: Settings, database: psycopg.Connection
+) -> None:
+    """Hyperliquid's memory ends somewhere: that is judged by what is known, or later."""
+    window = {"start": NOON_MS - 1500 * MINUTE_MS, "end": NOON_MS - 1490 * MINUTE_MS}
+    path = f"/candles/{BUSY['hyperliquid']}"
+    async with standing(settings) as stage:
+        await stage.candles("hyperliquid", limit=1)
+        database.execute("DELETE FROM clock_offsets")
+        stage.sandbox.clear()
+        stage.sandbox.settings(latency_ms=250)
+        asking = asyncio.create_task(stage.get(path, **window))
+        await eventually(lambda: bool(_snapshots(stage.sandbox)))
+        stage.sandbox.fault("server_error", exchange="hyperliquid", kind="time", times=100)
+        advance(stage.clock, 5)  # the clock is to be read again
+        answer = await asking
+        clock_requests = [each for each in stage.sandbox.requests() if each["status"] == 500]
+        stage.sandbox.clear_faults()
+        again = await stage.get(path, **window)
+        pages = _snapshots(stage.sandbox)
+
+    assert answer.status_code == 200, answer.text
+    assert open_times(answer) == minutes(**window)
+    assert clock_requests
+    assert len(pages) == 1
+    assert again.headers["X-Cache"] == "hit"
+
+
+def _snapshots(sandbox: Sandbox) -> list[Any]:
+    asked = [entry["params"] for entry in sandbox.requests()]
+    return [params for params in asked if params.get("type") == "candleSnapshot"]
 
 
 def _missing(answer: httpx.Response) -> Any:  # noqa: ANN401 - JSON

@@ -22,6 +22,7 @@ from api.responses.block_loader import Blocks
 from api.responses.formats import warm_up
 from api.routers import backfills, candles, coverage, health, inventory, latest, meta
 from mdp_core.settings import Settings
+from mdp_core.storage.catalog.revocations import Revocations
 from mdp_core.wiring import Services, open_services
 
 OpenServices = Callable[[], AbstractAsyncContextManager[Services]]
@@ -71,10 +72,11 @@ def create_app(open_: OpenServices = open_from_environment) -> FastAPI:
             of_blocks, of_bodies = split_memory(settings.block_memory_mb << 20)
             at_once = max(settings.pool_size // 2, 1)
             blocks = Blocks(services.candles, of_blocks, at_once=at_once)
-            async with aclosing(blocks):
+            revocations = Revocations(services.database)
+            async with aclosing(blocks), revocations.watched():
                 yield RequestState(
                     services=services,
-                    verifier=TokenVerifier(settings),
+                    verifier=TokenVerifier(settings, revoked=revocations),
                     blocks=blocks,
                     bodies=of_bodies,
                 )

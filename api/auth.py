@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
@@ -18,6 +18,7 @@ from fastapi.security import HTTPBearer, SecurityScopes
 from pydantic import SecretStr
 from typing_extensions import override
 
+from mdp_core.logs import note
 from mdp_core.settings import TokenSettings
 
 SCOPES = ("candles:read", "meta:read", "backfill:write", "admin")
@@ -48,10 +49,11 @@ class MissingKey(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """The caller's subject, and the scopes that were given to it."""
+    """The caller's subject, the scopes that were given to it, and its token's `jti`, if any."""
 
     subject: str
     scopes: frozenset[str]
+    token_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +70,20 @@ class TokenVerifier:
     Args:
         settings: Algorithm, audience and keys.
         now: Epoch seconds; decides whether a token that was verified before has expired.
+        revoked: Ids of tokens that are refused; may change at any time.
 
     Raises:
         MissingKey: There is no key.
     """
 
-    def __init__(self, settings: TokenSettings, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        settings: TokenSettings,
+        now: Callable[[], float] = time.time,
+        revoked: Container[str] = frozenset(),
+    ) -> None:
         self._now = now
+        self._revoked = revoked
         self._algorithm = settings.jwt_algorithm
         self._audience = settings.jwt_audience
         self._keys = _verification_keys(settings)
@@ -85,7 +94,7 @@ class TokenVerifier:
 
         Raises:
             Unauthorized: It is not signed by a key of ours with our algorithm, it is not for this
-                audience, it is expired or not yet valid, or it lacks a claim.
+                audience, it is expired or not yet valid, it was revoked, or it lacks a claim.
         """
         verified = self._remembered.get(token)
         if verified is None:
@@ -95,6 +104,10 @@ class TokenVerifier:
             verified = self._remembered[token] = self._verify(token)
         if verified.expires <= self._now():
             message = "the token is not valid: it has expired"
+            raise Unauthorized(message)
+        token_id = verified.principal.token_id
+        if token_id is not None and token_id in self._revoked:
+            message = "the token was revoked: ask for another one"
             raise Unauthorized(message)
         return verified.principal
 
@@ -180,7 +193,9 @@ class _Authorize(HTTPBearer):
             message = "this needs a token: send the header `Authorization: Bearer <token>`"
             raise Unauthorized(message)
         verifier: TokenVerifier = request.state.verifier
-        return verifier.verify(credentials.credentials)
+        principal = verifier.verify(credentials.credentials)
+        note(sub=principal.subject, jti=principal.token_id)
+        return principal
 
 
 authorize = _Authorize(
@@ -193,7 +208,14 @@ def _principal(claims: dict[str, Any]) -> Principal:
     if not isinstance(subject, str) or not subject.strip() or not isinstance(scope, str):
         message = "`sub` must be a name and `scope` a text"
         raise jwt.InvalidTokenError(message)
-    return Principal(subject, frozenset(scope.split()))
+    token_id = claims.get("jti")
+    return Principal(subject, frozenset(scope.split()), None if token_id is None else str(token_id))
+
+
+def principal_of(request: Request) -> Principal:
+    """Return the caller whose token was checked for a route that is not public."""
+    principal: Principal = request.scope[_PRINCIPAL]
+    return principal
 
 
 def _verification_keys(settings: TokenSettings) -> list[_Key]:

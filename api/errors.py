@@ -53,6 +53,7 @@ _STATUSES: dict[type[errors.MdpError], int] = {
     errors.ClockSkew: 503,
     errors.RateLimited: 503,
     errors.NoSyncer: 503,
+    errors.QuotaExceeded: 429,
     errors.Overloaded: 503,
     errors.StoreUnavailable: 503,
     errors.SchemaMissing: 503,

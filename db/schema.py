@@ -21,6 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB, TSTZMULTIRANGE, TSTZRANGE
 
+from db.access import backfill_subjects, revoked_tokens
 from db.base import (
     BACKFILL_STATES,
     INTERVALS,
@@ -33,7 +34,16 @@ from db.base import (
 )
 from db.evidence import absences, changes, clock_offsets, revisions, store
 
-__all__ = ["absences", "changes", "clock_offsets", "metadata", "revisions", "store"]
+__all__ = [
+    "absences",
+    "backfill_subjects",
+    "changes",
+    "clock_offsets",
+    "metadata",
+    "revisions",
+    "revoked_tokens",
+    "store",
+]
 
 exchanges = Table(
     "exchanges",

@@ -24,6 +24,7 @@
     │   │   └── ClockSkew              clocks are apart: what is closed can't be told
     │   └── RateLimited                its limit, or our budget for it, is used up for now
     ├── NoSyncer                       no syncer would work on the job
+    ├── QuotaExceeded                  a subject has as much as one may have
     ├── Overloaded                     this service has too much to do
     └── StoreUnavailable               the database can't be had now
         ├── SchemaMissing              it has not the tables that this version works with
@@ -302,6 +303,16 @@ class NoSyncer(MdpError):
             "this needs a job, and no syncer is running that would work on it: start `mdp syncer`, "
             "use `mdp backfill`, or ask for a shorter window"
         )
+
+
+class QuotaExceeded(MdpError):
+    """The subject of a token has as much under way as one subject may have."""
+
+    code = "quota_exceeded"
+
+    def __init__(self, what: str, advice: str, retry_after_seconds: float) -> None:
+        super().__init__(f"{what}: {advice}")
+        self.retry_after_seconds = retry_after_seconds
 
 
 class Overloaded(MdpError):

@@ -197,6 +197,11 @@ class Settings(DatabaseSettings, TokenSettings, LogSettings):
     max_waiting: int = Field(default=500, ge=200)
     """Requests that wait for pages of one exchange at the most, in one process."""
 
+    subject_jobs: int = Field(default=20, ge=1)
+    """Open jobs of one subject without the scope `backfill:write` at the most."""
+    subject_waiting: int = Field(default=128, ge=1)
+    """Requests of one subject that wait for one exchange; at least half of `max_waiting`."""
+
     hot: str = ""
     """EXCHANGE:SYMBOLS:INTERVALS …: series that the syncer always keeps warm."""
     keep: str = ""

@@ -1,10 +1,12 @@
-"""Fill jobs: the oldest open one of each market is worked on until it ends."""
+"""Fill jobs: subjects take turns, and of its own jobs each has the smallest first."""
 
 import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from cachetools import LRUCache
 
 from mdp_core.backfill.bulk import Filled, Refusals
 from mdp_core.backfill.chunks import Apart
@@ -32,6 +34,10 @@ from mdp_core.wiring import Services
 _log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 1.0
+# After so long another job has its turn, if there is one.
+_TURN_SECONDS = 5.0
+# Jobs that a worker remembers between their turns.
+_MOST_REMEMBERED = 1_000
 # A job that can't go on is left alone, each time twice as long as before.
 _LONGEST_REST_SECONDS = 300.0
 # With these a job can't even be begun, however often it is tried.
@@ -54,16 +60,33 @@ class _Rest:
     until: float
 
 
+@dataclass(slots=True)
+class _Progress:
+    """What a worker remembers of a job between its turns."""
+
+    order: Apart = field(default_factory=Apart)
+    refusals: Refusals = field(default_factory=Refusals)
+    gaps: Sequence[Window] = ()
+
+
 class JobWorker:
     """Works on the jobs of one market; any number of workers may work on the same job.
 
     A job that can't go on, or that is not understood, holds up none of the others.
     """
 
-    def __init__(self, services: Services, adapter: ExchangeAdapter) -> None:
+    def __init__(
+        self,
+        services: Services,
+        adapter: ExchangeAdapter,
+        *,
+        turn_seconds: float = _TURN_SECONDS,
+    ) -> None:
         self._services = services
         self._facts = adapter.facts
-        self._rests: dict[int, _Rest] = {}
+        self._turn_seconds = turn_seconds
+        self._rests: LRUCache[int, _Rest] = LRUCache(_MOST_REMEMBERED)
+        self._progress: LRUCache[int, _Progress] = LRUCache(_MOST_REMEMBERED)
 
     async def run(self) -> None:
         """Work until this is cancelled."""
@@ -79,14 +102,14 @@ class JobWorker:
                 await asyncio.sleep(_POLL_SECONDS)
 
     async def work_once(self) -> bool:
-        """Work on the oldest open job; return whether the job has ended.
+        """Work on the job whose turn it is; return whether there was one that could go on.
 
         Raises:
             StoreUnavailable: The database does not answer.
         """
         now, jobs = time.monotonic(), self._services.jobs
         resting = [job for job, rest in self._rests.items() if rest.until > now]
-        job = await jobs.oldest(self._facts.name, self._facts.market_type, resting)
+        job = await jobs.next(self._facts.name, self._facts.market_type, resting)
         if job is None:
             return False
         try:
@@ -118,7 +141,7 @@ class JobWorker:
             await self._services.jobs.end(job.id, JobState.FAILED, str(error))
             return
         await self._services.backfills.narrow(job, series)
-        await self._work(job.id, series)
+        await self._work(job.id, series, self._progress.setdefault(job.id, _Progress()))
 
     async def _begun(self, job: Job) -> Series:
         """Return the job's series once its history is known to have begun.
@@ -129,6 +152,8 @@ class JobWorker:
         """
         backfills, context = self._services.backfills, RequestContext.at(Priority.BACKFILL)
         series = await backfills.series(job, context)
+        if job.id in self._progress:
+            return series
         if series.history_start is not None:
             return await self._asked_again(series, context)
         since = job.window.start
@@ -148,23 +173,26 @@ class JobWorker:
             _log.warning("history start of %s: %s", series, error)
             return series
 
-    async def _work(self, job_id: int, series: Series) -> None:
-        bulk, order, refusals = self._services.bulk, Apart(), Refusals()
-        before: Sequence[Window] = []
+    async def _work(self, job_id: int, series: Series, progress: _Progress) -> None:
+        """Fill chunks of a job until it ends, or its turn does."""
+        ends_at = time.monotonic() + self._turn_seconds
+        bulk = self._services.bulk
         while (job := await self._services.jobs.get(job_id)) and job.state.is_open:
             left = await bulk.left(series, job.window, [loss.window for loss in job.unavailable])
             if not left.gaps:
                 await self._services.jobs.end(job_id, *_verdict(job))
                 return
-            await bulk.pause(before, left)
-            before = left.gaps
-            chunk = bulk.choose(series, left, order)
+            await bulk.pause(progress.gaps, left)
+            progress.gaps = left.gaps
+            chunk = bulk.choose(series, left, progress.order)
             filled = await self._fill(job_id, series, chunk)
-            if refusal := refusals.heed(filled, chunk):
+            if refusal := progress.refusals.heed(filled, chunk):
                 await self._services.jobs.end(job_id, JobState.FAILED, str(refusal))
             if filled.delay:
                 raise filled.delay
             self._rests.pop(job_id, None)
+            if time.monotonic() >= ends_at:
+                return
 
     async def _fill(self, job_id: int, series: Series, chunk: Window) -> Filled:
         """Fill a chunk, and write down what can't be had.

@@ -36,6 +36,8 @@ _RETRY_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0, *[30.0] * 16)
 _FORGET_EVERY = timedelta(hours=1)
 _HISTORY_DAYS = 7.0
 _REVISION_DAYS = 365.0
+_REJECTED_DAYS = 90.0
+_ENDED_JOB_DAYS = 30.0
 _VERIFY_EVERY = timedelta(days=1)
 _VERIFY_AT = timedelta(hours=3)
 # Clocks differ a little: a moment after a candle has settled here it has there too.
@@ -135,6 +137,8 @@ def _forgetting(services: Services) -> ScheduledJob:
     async def run() -> RunResult:
         await services.runs.forget(_HISTORY_DAYS)
         await services.store.forget_revisions(_REVISION_DAYS)
+        await services.store.forget_rejected_rows(_REJECTED_DAYS)
+        await services.jobs.forget(_ENDED_JOB_DAYS)
         return RunResult()
 
     return ScheduledJob("forget", Schedule(_FORGET_EVERY, services.settings.clock), 60.0, run)

@@ -24,8 +24,11 @@ def complete_description(app: FastAPI) -> None:
         for (method, path, status), body in EXAMPLES.items():
             answer = document["paths"][path][method]["responses"][status]
             answer["content"]["application/json"]["example"] = body
-        # The route looks at the body to know the scope: an estimate needs less, as its text says.
+        # These look at more to know the scope: at the body (an estimate needs less), at the job.
         document["paths"]["/backfills"]["post"]["security"] = [{"HTTPBearer": ["backfill:write"]}]
+        document["paths"]["/backfills/{job}"]["delete"]["security"] = [
+            {"HTTPBearer": ["candles:read"]}
+        ]
         for path, methods in document["paths"].items():
             for operation in methods.values():
                 _complete(path, operation)

@@ -152,8 +152,8 @@ _HEALTH: dict[str, Any] = {
         "kind": "timescaledb",
         "postgres": "16.9",
         "timescaledb": "2.19.3",
-        "migration": "0006",
-        "expected_migration": "0006",
+        "migration": "0007",
+        "expected_migration": "0007",
     },
     "exchanges": {
         "binance": {

@@ -44,6 +44,9 @@ EXAMPLES: tuple[Exception, ...] = (
     errors.ClockSkew("binance", datetime(2024, 5, 1, 5, tzinfo=UTC), _A_TIME),
     errors.RateLimited("binance", 12),
     errors.NoSyncer(),
+    errors.QuotaExceeded(
+        "bot has 20 open jobs, and 20 is the most", "wait for one to end, or cancel one", 30
+    ),
     errors.Overloaded(),
     errors.StoreUnavailable("PoolTimeout"),
     errors.SchemaMissing(),
@@ -91,6 +94,7 @@ _DETAILS: dict[str, dict[str, Any]] = {
 }
 _HEADERS: dict[int, dict[str, Any]] = {
     401: {"WWW-Authenticate": {"required": True, "schema": _TEXT}},
+    429: {"Retry-After": {"required": True, "schema": {"type": "integer", "minimum": 1}}},
     503: {"Retry-After": {"required": True, "schema": {"type": "integer", "minimum": 1}}},
 }
 

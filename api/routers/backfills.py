@@ -7,8 +7,9 @@ from fastapi import APIRouter, Path, Query, Request, Response, Security
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.auth import Forbidden, Principal, authorize
+from api.auth import Forbidden, Principal, authorize, principal_of
 from api.openapi.problems import UNKNOWN_SERIES, problem_responses
+from api.requests.owners import owner_of, seen_by
 from api.requests.parameters import optional_time, path_with
 from api.responses.job_bodies import AcceptedJobsBody, JobBody, JobsBody, PlannedJobsBody
 from api.responses.jobs import (
@@ -22,6 +23,7 @@ from mdp_core.backfill.jobs import Backfills
 from mdp_core.backfill.planning import Planning
 from mdp_core.errors import InvalidParameter, InvalidWindow, StoreUnavailable, UnknownBackfill
 from mdp_core.series.selection import Selection
+from mdp_core.storage.jobs.backfills import NOBODY
 
 _MOST_SERIES = 1000
 # How long an answer waits for exchanges to tell where histories begin; the worker of the job finds
@@ -29,7 +31,6 @@ _MOST_SERIES = 1000
 _PATIENCE_SECONDS = 10.0
 _LARGEST_ID = 2**63 - 1
 _JobId = Annotated[int, Path(ge=1, le=_LARGEST_ID, description="As `job` of an answer.")]
-_WRITE = [Security(authorize, scopes=["backfill:write"])]
 _READ = [Security(authorize, scopes=["candles:read"])]
 
 router = APIRouter(
@@ -81,7 +82,7 @@ class JobFilter(BaseModel):
             "model": AcceptedJobsBody,
             "description": "Jobs; what is open already is that job.",
         },
-        **problem_responses(413, *UNKNOWN_SERIES, InvalidParameter, InvalidWindow, 502, 503),
+        **problem_responses(413, *UNKNOWN_SERIES, InvalidParameter, InvalidWindow, 429, 502, 503),
     },
 )
 async def post_backfills(
@@ -105,23 +106,31 @@ async def post_backfills(
         message = f"{len(names)} series are selected, and one call takes {_MOST_SERIES}"
         raise InvalidParameter(message)
     plan = await planning.plan(names, start, end, patience_seconds=_PATIENCE_SECONDS)
-    plan = await backfills.behind_the_queue(plan.worth_a_job())
+    plan = await backfills.behind_the_queue(plan.worth_a_job(), owner_of(request))
     more = {
         "failed": [describe_failed(each) for each in plan.failed],
         "estimate": describe_estimate(plan.total),
     }
     if wanted.dry_run:
         return JSONResponse({"jobs": [describe_planned(each) for each in plan.planned], **more})
-    opened = await backfills.open(plan.planned)
+    opened = await backfills.open(plan.planned, owner_of(request))
     return JSONResponse({"jobs": [accepted(each) for each in opened], **more}, 202)
 
 
 @router.get("", dependencies=_READ, summary="Jobs, the newest first")
 async def get_backfills(request: Request, wanted: Annotated[JobFilter, Query()]) -> JobsBody:
-    """List jobs with how far they have come."""
+    """List jobs with how far they have come.
+
+    A token with neither `backfill:write` nor `admin` sees those that its subject asked for.
+    """
     backfills: Backfills = request.state.services.backfills
     is_open = None if wanted.state is None else wanted.state == "open"
-    jobs = await backfills.jobs(before=wanted.before, is_open=is_open, limit=wanted.limit)
+    jobs = await backfills.jobs(
+        before=wanted.before,
+        is_open=is_open,
+        limit=wanted.limit,
+        subject=seen_by(principal_of(request)),
+    )
     last = str(jobs[-1].job.id) if len(jobs) == wanted.limit else None
     following = path_with(request, {"before": last}) if last else None
     return {"backfills": [describe_job(each) for each in jobs], "next": following}
@@ -132,18 +141,31 @@ async def get_backfills(request: Request, wanted: Annotated[JobFilter, Query()])
 )
 async def get_backfill(request: Request, job: _JobId) -> JobBody:
     """Return a job's progress, read from coverage, and the estimate of the rest."""
-    return describe_job(await request.state.services.backfills.get(job))
+    backfills: Backfills = request.state.services.backfills
+    return describe_job(await backfills.get(job, seen_by(principal_of(request))))
 
 
 @router.delete(
     "/{job}",
-    dependencies=_WRITE,
     summary="Cancel a job",
     responses=problem_responses(UnknownBackfill),
 )
-async def delete_backfill(request: Request, job: _JobId) -> JobBody:
-    """Cancel a job: fetched candles stay, a job that has ended stays as it is."""
-    return describe_job(await request.state.services.backfills.cancel(job))
+async def delete_backfill(
+    request: Request, job: _JobId, principal: Annotated[Principal, Security(authorize)]
+) -> JobBody:
+    """Cancel a job: fetched candles stay, a job that has ended stays as it is.
+
+    A job that other subjects asked for as well goes on for them; `admin` cancels any.
+    """
+    backfills: Backfills = request.state.services.backfills
+    if "admin" in principal.scopes:
+        return describe_job(await backfills.cancel(job))
+    _require(principal, "candles:read")
+    seen = await backfills.get(job, seen_by(principal))
+    if not {principal.subject, NOBODY.subject} & set(seen.job.subjects):
+        message = f"job {job} is another subject's: the scope admin cancels any"
+        raise Forbidden(message)
+    return describe_job(await backfills.leave(job, principal.subject))
 
 
 def _require(principal: Principal, scope: str) -> None:

@@ -14,6 +14,7 @@ from api.auth import authorize
 from api.openapi.candles import CANDLE_RESPONSES
 from api.openapi.problems import UNKNOWN_SERIES, problem_responses
 from api.requests.negotiation import accepts_plain, best_coding, best_media_type, matches
+from api.requests.owners import owner_of
 from api.requests.parameters import (
     SERIES,
     SeriesPath,
@@ -42,7 +43,7 @@ router = APIRouter(
     tags=["candles"],
     responses={
         **CANDLE_RESPONSES,
-        **problem_responses(401, 403, *UNKNOWN_SERIES, 406, 422, 502, 503),
+        **problem_responses(401, 403, *UNKNOWN_SERIES, 406, 422, 429, 502, 503),
     },
 )
 
@@ -116,7 +117,9 @@ async def get_candles(request: Request) -> Response:
         except SeriesRepaired:  # since its coverage was looked at; nothing is sent yet
             return await _answer(request, query, form, columns)
     except WindowTooLarge:
-        return answer_accepted(await request.state.services.backfills.request(query))
+        return answer_accepted(
+            await request.state.services.backfills.request(query, owner_of(request))
+        )
 
 
 async def _answer(

@@ -1,16 +1,18 @@
 """Fill jobs: asked for, estimated, followed, cancelled, and worked on.
 
-The coverage is the queue: any worker fills what is missing of the oldest open job, and a job is
-done when nothing is missing any more.
+The coverage is the queue: any worker fills what is missing of the job whose turn it is, and a job
+is done when nothing is missing any more.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from mdp_core.backfill.bulk import BulkFill
 from mdp_core.backfill.estimate import Estimate
 from mdp_core.backfill.planning import Plan, PlannedFill, Planning, some_at_once
+from mdp_core.backfill.turns import Entry, ahead_of_each
 from mdp_core.domain.clock import Clock
 from mdp_core.domain.intervals import Interval
 from mdp_core.domain.queries import CandleQuery
@@ -27,7 +29,16 @@ from mdp_core.ratelimit.context import DEFAULT_CONTEXT, RequestContext
 from mdp_core.series.resolver import SeriesResolver
 from mdp_core.series.selection import SeriesName
 from mdp_core.storage.candles.absences import AbsenceStore
-from mdp_core.storage.jobs.backfills import BackfillStore, Job, JobState, Queued, Retention
+from mdp_core.storage.jobs.backfills import (
+    NOBODY,
+    BackfillStore,
+    Job,
+    JobState,
+    Owner,
+    Queued,
+    Retention,
+    too_many_jobs,
+)
 from mdp_core.storage.jobs.job_runs import JobRuns
 
 
@@ -45,14 +56,6 @@ class JobStatus:
     forgotten: Sequence[Window]
     begins_known: bool = True
     unconfirmed: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Queue:
-    """The weight that is queued ahead of each open job, and in all for each exchange."""
-
-    ahead: dict[int, float]
-    in_all: dict[str, float]
 
 
 class Backfills:
@@ -76,13 +79,14 @@ class Backfills:
         self._resolver = resolver
         self._runs = runs
 
-    async def request(self, query: CandleQuery) -> JobStatus:
+    async def request(self, query: CandleQuery, owner: Owner = NOBODY) -> JobStatus:
         """Have a job for what a query needs and one request may not fetch.
 
         With a limit the job reaches as far as so many candles do where none is absent.
 
         Raises:
             NoSyncer: No syncer is alive to work on it.
+            QuotaExceeded: The owner has as many open jobs as it may have.
             MdpError: As `CandleService.get`.
         """
         series = await self._resolver.series(
@@ -92,27 +96,30 @@ class Backfills:
         if query.start is not None and query.limit is not None:
             enough = grid.at(grid.index(query.start) + query.limit + 1)
             end = enough if end is None else min(end, enough)
-        (followed,) = await self.open([await self._planning.plan_series(series, query.start, end)])
+        planned = await self._planning.plan_series(series, query.start, end)
+        (followed,) = await self.open([planned], owner)
         return followed
 
-    async def open(self, planned: Sequence[PlannedFill]) -> list[JobStatus]:
+    async def open(self, planned: Sequence[PlannedFill], owner: Owner = NOBODY) -> list[JobStatus]:
         """Have a job for each: an open one for the same window, else a new one.
 
         Raises:
             NothingClosed: A window is empty; then there is no job for any.
             NoSyncer: No syncer is alive to work on them.
+            QuotaExceeded: The owner would have more open jobs than it may have.
         """
         for each in planned:
             if each.window.is_empty:
                 raise each.nothing
         if not any(syncer.is_alive for syncer in await self._runs.syncers()):
             raise NoSyncer
+        await self._check_quota(planned, owner)
         ids = [
-            await self._jobs.get_or_create(each.series.id, each.window, each.slack)
+            await self._jobs.get_or_create(each.series.id, each.window, each.slack, owner)
             for each in planned
         ]
         jobs = {job.id: job for job in await self._jobs.get_many(ids)}
-        ahead = (await self._queue(each.exchange for each in jobs.values())).ahead
+        ahead = await self._ahead(each.exchange for each in jobs.values())
         return [
             JobStatus(
                 jobs[job],
@@ -123,49 +130,67 @@ class Backfills:
             for job, each in zip(ids, planned, strict=True)
         ]
 
-    async def behind_the_queue(self, plan: Plan) -> Plan:
+    async def _check_quota(self, planned: Sequence[PlannedFill], owner: Owner) -> None:
+        """Raise before the first job is opened if there is no room for all of them."""
+        wanted = [(each.series.id, each.window, each.slack) for each in planned]
+        new = sum(job is None for job in await self._jobs.find(wanted))
+        if new and await self._jobs.count_open(owner.subject) + new > owner.most_open:
+            raise too_many_jobs(owner)
+
+    async def behind_the_queue(self, plan: Plan, owner: Owner = NOBODY) -> Plan:
         """Have a plan count the wait for the open jobs, as if its own were opened now.
 
         What an open job fills already waits where that one stands.
         """
-        queue = await self._queue(each.series.exchange for each in plan.planned)
         wanted = [(each.series.id, each.window, each.slack) for each in plan.planned]
-        in_all = defaultdict(float, queue.in_all)
-        planned: list[PlannedFill] = []
-        for each, job in zip(plan.planned, await self._jobs.find(wanted), strict=True):
-            exchange = each.series.exchange
-            ahead = queue.ahead.get(job, 0.0) if job else in_all[exchange]
-            if not job:
-                in_all[exchange] += each.outlook.estimate.weight
-            seconds = ahead / self._bulk.terms(each.series).per_second
-            planned.append(replace(each, waiting_seconds=seconds))
+        jobs = await self._jobs.find(wanted)
+        keys = [job or _new(index) for index, job in enumerate(jobs)]
+        new: dict[str, list[Entry]] = defaultdict(list)
+        for key, job, each in zip(keys, jobs, plan.planned, strict=True):
+            entry = Entry(key, owner.subject, each.outlook.estimate.weight)
+            new[each.series.exchange] += [] if job else [entry]
+        ahead = await self._ahead((each.series.exchange for each in plan.planned), new)
+        planned = [
+            replace(each, waiting_seconds=ahead[key] / self._bulk.terms(each.series).per_second)
+            for key, each in zip(keys, plan.planned, strict=True)
+        ]
         return Plan(planned, plan.failed)
 
-    async def get(self, job: int) -> JobStatus:
-        """Tell how a job gets on.
+    async def get(self, job: int, subject: str | None = None) -> JobStatus:
+        """Return the progress of a job, of a subject's own unless that is None.
 
         Raises:
             UnknownBackfill: There is no such job.
         """
-        (followed,) = await self._follow([await self._job(job)])
+        (followed,) = await self._follow([await self._job(job, subject)])
         return followed
 
     async def jobs(
-        self, *, before: int | None, is_open: bool | None, limit: int
+        self, *, before: int | None, is_open: bool | None, limit: int, subject: str | None = None
     ) -> list[JobStatus]:
-        """Tell how jobs get on, the newest first."""
+        """Return the progress of jobs, the newest first; `subject` None: of all subjects."""
         return await self._follow(
-            await self._jobs.jobs(before=before, is_open=is_open, limit=limit)
+            await self._jobs.jobs(before=before, is_open=is_open, limit=limit, subject=subject)
         )
 
     async def cancel(self, job: int) -> JobStatus:
-        """Cancel a job; the candles that it has fetched stay.
+        """Cancel a job, whoever asked for it; the candles that it has fetched stay.
 
         Raises:
             UnknownBackfill: There is no such job.
         """
         await self._job(job)
         await self._jobs.end(job, JobState.CANCELLED)
+        return await self.get(job)
+
+    async def leave(self, job: int, subject: str) -> JobStatus:
+        """End a subject's part in its job; the last one to leave cancels it.
+
+        Raises:
+            UnknownBackfill: The subject has no such job.
+        """
+        await self._job(job, subject)
+        await self._jobs.leave(job, subject)
         return await self.get(job)
 
     async def series(
@@ -186,14 +211,15 @@ class Backfills:
         if start < end and (start, end) != (window.start, window.end):
             await self._jobs.narrow(job.id, Window(start, end))
 
-    async def _job(self, job: int) -> Job:
-        if (found := await self._jobs.get(job)) is None:
+    async def _job(self, job: int, subject: str | None = None) -> Job:
+        found = await self._jobs.get(job)
+        if found is None or (subject is not None and subject not in found.subjects):
             raise UnknownBackfill(job)
         return found
 
     async def _follow(self, jobs: Sequence[Job]) -> list[JobStatus]:
         """Tell how jobs get on, from what is kept: no exchange is asked."""
-        queue = await self._queue(job.exchange for job in jobs if job.state.is_open)
+        ahead = await self._ahead(job.exchange for job in jobs if job.state.is_open)
 
         async def follow(job: Job) -> JobStatus:
             try:
@@ -206,7 +232,7 @@ class Backfills:
                 return JobStatus(job, None, [])
             series, is_known = await self._planning.reckoned(kept, job.window.start)
             outlook = await self._bulk.remaining(series, job.window)
-            left = outlook.estimate.behind(queue.ahead.get(job.id, 0.0), self._bulk.terms(series))
+            left = outlook.estimate.behind(ahead.get(job.id, 0.0), self._bulk.terms(series))
             left = left if job.state.is_open else replace(left, seconds=0.0)
             doubts = await self._doubts(series, job.window)
             return JobStatus(job, left, outlook.forgotten if is_known else [], is_known, doubts)
@@ -219,16 +245,18 @@ class Backfills:
         parts = intersect([each.window for each in absences], window)
         return sum(series.grid.count(part.start, part.end) for part in parts)
 
-    async def _queue(self, exchanges: Iterable[str]) -> _Queue:
-        ahead: dict[int, float] = {}
-        in_all: dict[str, float] = {}
+    async def _ahead(
+        self, exchanges: Iterable[str], new: Mapping[str, Sequence[Entry]] = MappingProxyType({})
+    ) -> dict[Hashable, float]:
+        """Return the weight ahead of each open job, and of jobs as if they were open too."""
+        ahead: dict[Hashable, float] = {}
         for exchange in set(exchanges):
-            weight = 0.0
-            for queued in await self._jobs.queue(exchange, self._memories(exchange)):
-                ahead[queued.job] = weight
-                weight += self._weigh(exchange, queued)
-            in_all[exchange] = weight
-        return _Queue(ahead, in_all)
+            entries = [
+                Entry(queued.job, queued.subject, self._weigh(exchange, queued))
+                for queued in await self._jobs.queue(exchange, self._memories(exchange))
+            ]
+            ahead |= ahead_of_each([*entries, *new.get(exchange, ())])
+        return ahead
 
     def _weigh(self, exchange: str, queued: Queued) -> float:
         market = self._bulk.markets.get((exchange, queued.market_type))
@@ -252,3 +280,8 @@ class Backfills:
             if name == exchange and facts.retention_candles is not None
             for interval, each in facts.intervals.items()
         ]
+
+
+def _new(index: int) -> str:
+    """Name a job that is not open yet."""
+    return f"new {index}"

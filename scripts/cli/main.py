@@ -4,7 +4,7 @@ import asyncio
 import logging.config
 import math
 import sys
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from itertools import chain
 from pathlib import Path
@@ -14,7 +14,7 @@ import typer
 import uvicorn
 from pydantic import ValidationError
 
-from api.auth import SCOPES, MissingKey, issue_token
+from api.auth import MissingKey
 from db.local.errors import LocalDatabaseError
 from db.roles import ANALYST, SERVICE
 from db.upgrade import UpgradeError, upgrade
@@ -24,10 +24,9 @@ from mdp_core.settings import (
     DatabaseSettings,
     LogSettings,
     Settings,
-    TokenSettings,
     UpgradeSettings,
 )
-from scripts.cli import alive, coverage, repair, verify
+from scripts.cli import alive, coverage, repair, token, verify
 from scripts.cli import backfill as backfill_command
 from scripts.cli.check import CheckedService, findings, remarks, require
 from scripts.cli.db_status import report
@@ -50,6 +49,7 @@ app.add_typer(coverage.app)
 app.add_typer(alive.app)
 app.add_typer(repair.app)
 app.add_typer(verify.app)
+app.add_typer(token.app, name="token")
 
 
 @app.callback()
@@ -189,23 +189,6 @@ def sandbox(  # noqa: PLR0913, PLR0917 - each is an option
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=1,
     )
-
-
-@app.command()
-def token(
-    subject: Annotated[str, typer.Option(help="Whose token it is.")] = "me",
-    scope: Annotated[
-        list[str] | None, typer.Option(help=f"May be repeated: {', '.join(SCOPES)}.")
-    ] = None,
-    hours: Annotated[float, typer.Option(min=0, help="How long it is good.")] = 24 * 30,
-) -> None:
-    """Print a token made with JWT_SECRET."""
-    scopes = frozenset(scope or ("candles:read", "meta:read"))
-    if unknown := scopes.difference(SCOPES):
-        message = f"unknown scope {min(unknown)!r}: one of {', '.join(SCOPES)}"
-        raise typer.BadParameter(message)
-    with clear_errors(*_EXPECTED):
-        typer.echo(issue_token(TokenSettings(), subject, scopes, timedelta(hours=hours)))
 
 
 @app.command()

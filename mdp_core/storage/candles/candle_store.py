@@ -27,6 +27,11 @@ from mdp_core.storage.candles.corrections import Correction, apply_correction, f
 from mdp_core.storage.database.batching import BatchingQueue
 from mdp_core.storage.database.database import Connection, Database
 
+# Rows that were last seen so many days ago.
+_FORGET_REJECTED: LiteralString = """
+DELETE FROM rejected_rows WHERE last_seen < now() - %(days)s * interval '1 day'
+"""
+
 # What of these windows is not covered?
 _UNCOVERED: LiteralString = """
 SELECT %(window)s::tstzmultirange - coverage FROM series WHERE id = %(series_id)s
@@ -151,6 +156,11 @@ class CandleStore:
         """Delete the revisions that were found so many days ago."""
         async with self._database.connection() as connection:
             await forget_revisions(connection, days)
+
+    async def forget_rejected_rows(self, days: float) -> None:
+        """Delete the rejected rows that were last seen so many days ago."""
+        async with self._database.connection() as connection:
+            await connection.execute(_FORGET_REJECTED, {"days": days})
 
     async def rejected_slots(self, series_id: int, window: Window) -> list[datetime]:
         """Give the slots of `window` whose row was refused at some time, ascending."""

@@ -1,4 +1,4 @@
-"""Fill jobs: every SQL statement about them stands here.
+"""Fill jobs, as the database keeps them.
 
 A job is a series, a window and a state. What is left to do is not written down: the coverage says.
 """
@@ -14,109 +14,15 @@ from psycopg.types.range import Range
 
 from mdp_core.domain.clock import from_ms, to_ms
 from mdp_core.domain.windows import Window
-from mdp_core.errors import StoreUnavailable
-from mdp_core.storage.database.database import Database, storable
-
-# Make a job, unless the same is open.
-_OPEN: LiteralString = """
-INSERT INTO backfills (series_id, span) VALUES (%(series_id)s, %(span)s)
-ON CONFLICT (series_id, span) WHERE state = 'open' DO NOTHING
-RETURNING id
-"""
-
-# Which open job fills this window, but for so much at its end? What lies before the history is
-# nothing: a job that has learned where that begins need not fill it.
-_FIND_OPEN: LiteralString = """
-SELECT backfills.id FROM backfills JOIN series ON series.id = series_id
-WHERE series_id = %(series_id)s AND state = 'open'
-  AND (span @> %(start)s::timestamptz
-       OR span @> greatest(%(start)s::timestamptz, history_begins))
-  AND upper(span) >= %(end)s::timestamptz - %(slack)s::interval
-ORDER BY backfills.id LIMIT 1
-"""
-
-# Less is to be filled than was thought, unless another open job has just that window.
-_NARROW: LiteralString = """
-UPDATE backfills AS job SET span = %(span)s
-WHERE id = %(id)s AND state = 'open' AND NOT EXISTS (
-    SELECT FROM backfills AS other WHERE other.series_id = job.series_id
-    AND other.span = %(span)s AND other.state = 'open')
-"""
-
-# Jobs as they are shown. One that is open and was never worked on is queued.
-_SELECT: LiteralString = """
-SELECT backfills.id, symbols.exchange, symbols.market_type, symbols.name, series.interval,
-       lower(span), upper(span),
-       CASE WHEN state <> 'open' THEN state
-            WHEN started_at IS NULL THEN 'queued' ELSE 'running' END,
-       created_at, started_at, ended_at, error, missing
-FROM backfills
-JOIN series ON series.id = backfills.series_id
-JOIN symbols ON symbols.id = series.symbol_id
-"""
-_GET: LiteralString = _SELECT + "WHERE backfills.id = ANY(%(ids)s)"
-_LIST: LiteralString = (
-    _SELECT
-    + """
-WHERE (%(before)s::bigint IS NULL OR backfills.id < %(before)s)
-  AND (%(is_open)s::boolean IS NULL OR (state = 'open') = %(is_open)s)
-ORDER BY backfills.id DESC LIMIT %(limit)s
-"""
-)
-
-# Which open job of a market is the oldest, but for some?
-_OLDEST: LiteralString = (
-    _SELECT
-    + """
-WHERE state = 'open' AND symbols.exchange = %(exchange)s AND symbols.market_type = %(market_type)s
-  AND backfills.id <> ALL(%(without)s::bigint[])
-ORDER BY backfills.id LIMIT 1
-"""
-)
-
-# A worker has begun it.
-_START: LiteralString = """
-UPDATE backfills SET started_at = coalesce(started_at, now()) WHERE id = %(id)s
-"""
-
-# This can't be had.
-_RECORD_UNAVAILABLE: LiteralString = """
-UPDATE backfills SET missing = missing || %(missing)s WHERE id = %(id)s AND state = 'open'
-"""
-
-# It has come to an end; the first to say so is right.
-_END: LiteralString = """
-UPDATE backfills SET state = %(state)s, error = %(error)s, ended_at = now()
-WHERE id = %(id)s AND state = 'open'
-"""
-
-# How much is missing for each open job of an exchange, of what the exchange still has and of what
-# was not found out to be lost? A history whose beginning is not known is reckoned to begin on the
-# symbol's first known day, or when that was listed.
-_QUEUE: LiteralString = """
-SELECT backfills.id, symbols.market_type, series.interval,
-       (SELECT coalesce(sum(extract(epoch FROM upper(part) - lower(part))), 0)::float8
-        FROM unnest(
-            tstzmultirange(span * tstzrange(greatest(
-                coalesce(series.history_begins, daily.history_begins, symbols.listed_at), earliest
-            ), NULL)) - series.coverage
-            - (SELECT coalesce(range_agg(tstzrange(to_timestamp((loss->>'start')::float8 / 1000),
-                                                   to_timestamp((loss->>'end')::float8 / 1000))),
-                               '{}')
-               FROM jsonb_array_elements(missing) AS loss)) AS part)
-FROM backfills
-JOIN series ON series.id = backfills.series_id
-JOIN symbols ON symbols.id = series.symbol_id
-LEFT JOIN series AS daily ON daily.symbol_id = series.symbol_id AND daily.interval = '1d'
-LEFT JOIN unnest(%(market_types)s::text[], %(intervals)s::text[], %(earliest)s::timestamptz[])
-          AS memory(market_type, interval, earliest)
-          ON memory.market_type = symbols.market_type AND memory.interval = series.interval
-WHERE state = 'open' AND symbols.exchange = %(exchange)s
-ORDER BY backfills.id
-"""
+from mdp_core.errors import QuotaExceeded, StoreUnavailable
+from mdp_core.storage.database.database import Connection, Database, storable
+from mdp_core.storage.jobs import backfill_queries as queries
 
 # So often a job that was found open may have ended before it could be read.
 _ROUNDS = 3
+
+# When a subject with too many open jobs may ask again: jobs take a while.
+_JOB_RETRY_SECONDS = 30.0
 
 
 class JobState(StrEnum):
@@ -159,6 +65,20 @@ class Job:
     ended_at: datetime | None
     error: str | None
     unavailable: Sequence[UnavailableWindow]
+    subjects: Sequence[str] = ()
+    """The subjects that asked for it; an empty one stands for none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The subject that asks for jobs, and how many open ones it may have."""
+
+    subject: str
+    most_open: int
+
+
+NOBODY = Owner("", 1_000_000)
+"""Stands for this service's own commands: no token's subject is empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +89,7 @@ class Queued:
     market_type: str
     interval: str
     missing: timedelta
+    subject: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,23 +107,48 @@ class BackfillStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def get_or_create(self, series_id: int, window: Window, slack: timedelta) -> int:
+    async def get_or_create(
+        self, series_id: int, window: Window, slack: timedelta, owner: Owner = NOBODY
+    ) -> int:
         """Give the open job for a window (not empty), making one if there is none.
 
         One counts as the same that fills the window but for no more than `slack` at its end: who
-        asks again a moment later, until now, means the same.
+        asks again a moment later, until now, means the same. It is `owner`'s, too, from then on.
+
+        Raises:
+            QuotaExceeded: The owner has as many open jobs as it may have.
         """
         span = Range(window.start, window.end)
         bounds = {"start": window.start, "end": window.end, "slack": slack}
-        async with self._database.connection() as connection:
+        params = {"series_id": series_id, "span": span, **bounds}
+        async with self._database.transaction() as connection:
+            await connection.execute(queries.TAKE_TURNS, {"subject": owner.subject})
             for _ in range(_ROUNDS):
-                params = {"series_id": series_id, "span": span, **bounds}
-                for query in (_FIND_OPEN, _OPEN):
+                for query in (queries.FIND_OPEN, queries.OPEN):
                     row = await (await connection.execute(query, params)).fetchone()
                     if row is not None:
-                        return int(row[0])
+                        return await _joined(connection, int(row[0]), owner)
         message = "jobs for the same window come and go"
         raise StoreUnavailable(message)
+
+    async def count_open(self, subject: str) -> int:
+        """Count the open jobs of a subject."""
+        async with self._database.connection() as connection:
+            row = await (
+                await connection.execute(queries.COUNT_OPEN, {"subject": subject})
+            ).fetchone()
+        return int(row[0]) if row else 0
+
+    async def leave(self, job: int, subject: str) -> None:
+        """End a subject's part in a job; the last one to leave an open job cancels it."""
+        params = {"id": job, "subject": subject}
+        async with self._database.transaction() as connection:
+            for query in (queries.LOCK_JOB, queries.LEAVE, queries.CANCEL_UNLESS_WANTED):
+                await connection.execute(query, params)
+
+    async def forget(self, days: float) -> None:
+        """Drop the jobs that ended longer ago."""
+        await self._execute(queries.FORGET, {"days": days})
 
     async def find(self, wanted: Sequence[tuple[int, Window, timedelta]]) -> list[int | None]:
         """Tell for each series, window and slack which open job `open` would give, if any."""
@@ -211,7 +157,7 @@ class BackfillStore:
             for series_id, window, slack in wanted:
                 params = {"series_id": series_id, "slack": slack}
                 params |= {"start": window.start, "end": window.end}
-                row = await (await connection.execute(_FIND_OPEN, params)).fetchone()
+                row = await (await connection.execute(queries.FIND_OPEN, params)).fetchone()
                 found.append(int(row[0]) if row else None)
         return found
 
@@ -222,19 +168,27 @@ class BackfillStore:
 
     async def get_many(self, jobs: Sequence[int]) -> list[Job]:
         """Give the jobs of these ids, in any order."""
-        return await self._jobs(_GET, {"ids": list(jobs)})
+        return await self._jobs(queries.GET, {"ids": list(jobs)})
 
-    async def jobs(self, *, before: int | None, is_open: bool | None, limit: int) -> list[Job]:
-        """Return jobs, the newest first, perhaps before an id, open or ended only."""
-        return await self._jobs(_LIST, {"before": before, "is_open": is_open, "limit": limit})
+    async def jobs(
+        self, *, before: int | None, is_open: bool | None, limit: int, subject: str | None = None
+    ) -> list[Job]:
+        """Return jobs, the newest first: before an id, open or ended only, of one subject."""
+        params = {"before": before, "is_open": is_open, "limit": limit, "subject": subject}
+        return await self._jobs(queries.LIST, params)
 
-    async def oldest(
+    async def next(
         self, exchange: str, market_type: str, without: Collection[int] = ()
     ) -> Job | None:
-        """Give the open job of a market that was made first, leaving out some (ids)."""
+        """Give the open job of a market whose turn it is, leaving out some (ids).
+
+        Subjects take turns, the one that was served longest ago goes first; of its own jobs the
+        one that lacks the fewest slots.
+        """
         params = {"exchange": exchange, "market_type": market_type, "without": list(without)}
-        rows = await self._jobs(_OLDEST, params)
-        return rows[0] if rows else None
+        async with self._database.connection() as connection:
+            row = await (await connection.execute(queries.NEXT, params)).fetchone()
+        return await self.get(row[0]) if row else None
 
     async def queue(self, exchange: str, memories: Sequence[Retention]) -> list[Queued]:
         """Give what is missing for each of the exchange's open jobs, the oldest first.
@@ -248,16 +202,16 @@ class BackfillStore:
             "earliest": [each.earliest for each in memories],
         }
         async with self._database.connection() as connection:
-            rows = await (await connection.execute(_QUEUE, params)).fetchall()
-        return [Queued(row[0], row[1], row[2], timedelta(seconds=row[3])) for row in rows]
+            rows = await (await connection.execute(queries.QUEUE, params)).fetchall()
+        return [Queued(row[0], row[1], row[2], timedelta(seconds=row[3]), row[4]) for row in rows]
 
     async def start(self, job: int) -> None:
         """Note that a worker has begun it."""
-        await self._execute(_START, {"id": job})
+        await self._execute(queries.START, {"id": job})
 
     async def narrow(self, job: int, window: Window) -> None:
         """Have an open job fill less, a window that lies in its own (not empty)."""
-        await self._execute(_NARROW, {"id": job, "span": Range(window.start, window.end)})
+        await self._execute(queries.NARROW, {"id": job, "span": Range(window.start, window.end)})
 
     async def record_unavailable(self, job: int, unavailable: Sequence[UnavailableWindow]) -> None:
         """Note what can't be had."""
@@ -270,12 +224,12 @@ class BackfillStore:
             }
             for each in unavailable
         ]
-        await self._execute(_RECORD_UNAVAILABLE, {"id": job, "missing": Jsonb(missing)})
+        await self._execute(queries.RECORD_UNAVAILABLE, {"id": job, "missing": Jsonb(missing)})
 
     async def end(self, job: int, state: JobState, error: str | None = None) -> None:
         """Bring an open job to its end; one that has ended stays as it is."""
         why = None if error is None else storable(error)
-        await self._execute(_END, {"id": job, "state": state.value, "error": why})
+        await self._execute(queries.END, {"id": job, "state": state.value, "error": why})
 
     async def _execute(self, query: LiteralString, params: Mapping[str, object]) -> None:
         async with self._database.connection() as connection:
@@ -287,8 +241,30 @@ class BackfillStore:
             return [_job(row) for row in await cursor.fetchall()]
 
 
+async def _joined(connection: Connection, job: int, owner: Owner) -> int:
+    """Make a job the owner's, too, within the quota; return its id."""
+    params = {"id": job, "subject": owner.subject}
+    is_new = (await connection.execute(queries.JOIN, params)).rowcount > 0
+    row = (
+        await (await connection.execute(queries.COUNT_OPEN, params)).fetchone() if is_new else None
+    )
+    if row and int(row[0]) > owner.most_open:
+        raise too_many_jobs(owner)
+    return job
+
+
+def too_many_jobs(owner: Owner) -> QuotaExceeded:
+    """Build the error of an owner that would have more open jobs than it may."""
+    return QuotaExceeded(
+        f"{owner.subject} may have {owner.most_open} open jobs",
+        "wait for one to end, or cancel one (DELETE /backfills/{job})",
+        _JOB_RETRY_SECONDS,
+    )
+
+
 def _job(row: tuple[Any, ...]) -> Job:
-    id_, exchange, market_type, symbol, interval, start, end, state, *times, error, missing = row
+    id_, exchange, market_type, symbol, interval, start, end, state, *times = row[:11]
+    error, missing, subjects = row[11:]
     return Job(
         id_,
         exchange,
@@ -300,6 +276,7 @@ def _job(row: tuple[Any, ...]) -> Job:
         *times,
         error=error,
         unavailable=_unavailable(missing),
+        subjects=subjects,
     )
 
 

@@ -25,6 +25,7 @@ AND relkind IN ('r', 'p', 'v') ORDER BY relname
 _TABLES = [
     "absences",
     "alembic_version",
+    "backfill_subjects",
     "backfills",
     "candle_rows",
     "candles",
@@ -35,6 +36,7 @@ _TABLES = [
     "rate_budgets",
     "rejected_rows",
     "revisions",
+    "revoked_tokens",
     "series",
     "series_usage",
     "store",

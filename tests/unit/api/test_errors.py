@@ -49,6 +49,7 @@ STABLE = {
     "ClockSkew": (503, "clock_skew"),
     "RateLimited": (503, "rate_limited"),
     "NoSyncer": (503, "syncer_unavailable"),
+    "QuotaExceeded": (429, "quota_exceeded"),
     "Overloaded": (503, "overloaded"),
     "StoreUnavailable": (503, "store_unavailable"),
     "SchemaMissing": (503, "store_unavailable"),
@@ -178,7 +179,7 @@ async def test_error_that_may_pass_says_when_to_come_back(error: errors.MdpError
     """503 has Retry-After, whole seconds, at least one; nothing else has it."""
     response = await answer_to(error)
 
-    assert ("Retry-After" in response.headers) == (response.status_code == 503)
+    assert ("Retry-After" in response.headers) == (response.status_code in {429, 503})
     assert int(response.headers.get("Retry-After", "1")) >= 1
 
 

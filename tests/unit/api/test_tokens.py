@@ -123,7 +123,20 @@ def test_issued_token_is_good() -> None:
     """Its scopes are those that were given."""
     text = issue_token(settings(), "alice", frozenset(SCOPES), timedelta(minutes=1))
 
-    assert VERIFIER.verify(text) == Principal("alice", frozenset(SCOPES))
+    verified = VERIFIER.verify(text)
+    assert (verified.subject, verified.scopes) == ("alice", frozenset(SCOPES))
+    assert verified.token_id
+
+
+def test_revoked_token_is_refused_from_then_on() -> None:
+    """Also one that was verified before; one without an id can't be revoked."""
+    revoked: set[str] = set()
+    verifier = TokenVerifier(settings(), revoked=revoked)
+    text = issue_token(settings(), "alice", frozenset(SCOPES), timedelta(minutes=1))
+    revoked.add(verifier.verify(text).token_id or "")
+
+    with pytest.raises(Unauthorized, match="revoked"):
+        verifier.verify(text)
 
 
 def test_issued_tokens_differ() -> None:

@@ -5,6 +5,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 PIP_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-emit-find-links --no-header
 COMPILE := $(PIP_COMPILE) pyproject.toml
+# Else every process that a test starts compiles the project anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup setup-dev demo run test soak check format bench image-trial lock
 

@@ -53,7 +53,9 @@ class Server:
         """Yield the URL of a copy of the migrated database; drop it afterwards."""
         name = sql.Identifier(f"test_{secrets.token_hex(6)}")
         template = sql.Identifier(_database_of(self.url))
-        self._administer(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(name, template))
+        # Copied as files and not through the log: a third of the time where files lie in memory.
+        copied = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy")
+        self._administer(copied.format(name, template))
         try:
             yield _with_database(self.url, name.as_string().strip('"'))
         finally:

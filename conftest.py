@@ -8,7 +8,11 @@ from pathlib import Path
 _MEMORY = Path("/dev/shm")  # noqa: S108 - the one file system that Linux has in memory
 _ENOUGH_BYTES = 4 * 2**30
 
-if "TMPDIR" not in os.environ and _MEMORY.is_dir():
-    if shutil.disk_usage(_MEMORY).free >= _ENOUGH_BYTES and os.access(_MEMORY, os.W_OK):
-        # Processes that a test starts read the variable.
-        os.environ["TMPDIR"] = tempfile.tempdir = str(_MEMORY)
+
+def _is_usable() -> bool:
+    return os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free >= _ENOUGH_BYTES
+
+
+if "TMPDIR" not in os.environ and _is_usable():
+    # Processes that a test starts read the variable.
+    os.environ["TMPDIR"] = tempfile.tempdir = str(_MEMORY)

@@ -45,9 +45,18 @@ def _servers() -> Generator[Callable[[str], Server]]:
         yield open_
 
 
-@pytest.fixture(scope="session", params=KINDS)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run tests marked `every_kind_of_database` on each available kind, others on one."""
+    if "server" in metafunc.fixturenames:
+        on_all = metafunc.definition.get_closest_marker("every_kind_of_database")
+        metafunc.parametrize(
+            "server", KINDS if on_all else ["plain"], indirect=True, scope="session"
+        )
+
+
+@pytest.fixture(scope="session")
 def server(request: pytest.FixtureRequest, _servers: Callable[[str], Server]) -> Server:
-    """A Postgres server; a test with a database runs once on each available kind."""
+    """A Postgres server of the kind that the test is run for."""
     if request.param == "timescaledb" and shutil.which("apt-get") is None:
         pytest.skip("TimescaleDB comes from Debian's packages, and this machine has no apt")
     return _servers(request.param)

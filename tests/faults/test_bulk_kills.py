@@ -39,7 +39,6 @@ GROUP BY symbol, interval ORDER BY symbol, interval
 """
 
 # None of this depends on the kind of server, and all of it takes its time.
-pytestmark = pytest.mark.parametrize("server", ["plain"], indirect=True)
 
 
 @pytest.fixture

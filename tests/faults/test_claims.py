@@ -11,6 +11,8 @@ from support.waiting import eventually
 from mdp_core.storage.candles.claims import Claims
 from mdp_core.wiring import Services
 
+pytestmark = pytest.mark.every_kind_of_database
+
 _HELD = """
 SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = database
 WHERE locktype = 'advisory' AND granted AND classid = 7 AND datname = current_database()

@@ -15,7 +15,6 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from support.asking import answer_to
 from support.http import connected
-from support.postgres import one_kind_of_database
 from support.sandbox import MINUTE_MS, Sandbox
 from support.services import app_of, opened_services, serving, token_of
 from support.waiting import eventually
@@ -122,7 +121,6 @@ async def test_cut_claims_cost_at_most_one_more_request_per_page(
     assert later.status_code == 200
 
 
-@one_kind_of_database
 async def test_client_that_leaves_cancels_nothing(settings: Settings, sandbox: Sandbox) -> None:
     """A page that one client gave up is there for the next: asked for once."""
     sandbox.settings(latency_ms=300)
@@ -138,7 +136,6 @@ async def test_client_that_leaves_cancels_nothing(settings: Settings, sandbox: S
     assert _asked_starts(sandbox) == {START_MS + page * PAGE_MS: 1 for page in range(4)}
 
 
-@one_kind_of_database
 @pytest.mark.parametrize("is_same_process", [True, False])
 async def test_interactive_request_overtakes_a_saturating_backfill(
     settings: Settings, sandbox: Sandbox, *, is_same_process: bool
@@ -167,7 +164,6 @@ async def test_interactive_request_overtakes_a_saturating_backfill(
     assert seconds < 5  # to wait behind the backfill would take minutes
 
 
-@one_kind_of_database
 async def test_page_of_a_backfill_becomes_as_urgent_as_who_joins(
     settings: Settings, sandbox: Sandbox
 ) -> None:
@@ -194,7 +190,6 @@ async def test_page_of_a_backfill_becomes_as_urgent_as_who_joins(
     assert _asked_starts(sandbox)[START_MS + 99 * PAGE_MS] == 1
 
 
-@one_kind_of_database
 async def test_who_joins_a_page_that_waits_out_a_ban_is_told_in_time(
     settings: Settings, sandbox: Sandbox
 ) -> None:
@@ -222,7 +217,6 @@ async def test_who_joins_a_page_that_waits_out_a_ban_is_told_in_time(
     assert is_still_at_it
 
 
-@one_kind_of_database
 async def test_saturation_is_told_at_once(settings: Settings, sandbox: Sandbox) -> None:
     """Two hundred may wait for pages; the next request gets `overloaded`."""
     sandbox.settings(latency_ms=1000)
@@ -245,7 +239,6 @@ async def test_saturation_is_told_at_once(settings: Settings, sandbox: Sandbox) 
     assert {answer.status_code for answer in answers} == {200}
 
 
-@one_kind_of_database
 async def test_exchange_that_is_down_is_not_asked_for_every_page(
     settings: Settings, sandbox: Sandbox
 ) -> None:

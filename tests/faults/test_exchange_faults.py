@@ -8,13 +8,10 @@ import httpx
 import psycopg
 import pytest
 import stamina
-from support.postgres import one_kind_of_database
 from support.sandbox import MINUTE_MS, Sandbox
 from support.services import serving
 
 from mdp_core.settings import Settings
-
-pytestmark = one_kind_of_database
 
 PATH = "/candles/binance/perp/SOL-USDT/1m"
 SYMBOL = "SOLUSDT"

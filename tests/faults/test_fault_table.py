@@ -15,14 +15,11 @@ import psycopg
 import pytest
 import stamina
 from support.places import PROJECT
-from support.postgres import one_kind_of_database
 from support.sandbox import MINUTE_MS, Sandbox
 from support.services import serving
 
 from mdp_core.domain.clock import from_ms, to_ms
 from mdp_core.settings import Settings
-
-pytestmark = one_kind_of_database
 
 DOCUMENTED = PROJECT / "docs" / "faults.md"
 ATTEMPTS = 4

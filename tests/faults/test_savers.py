@@ -6,7 +6,6 @@ from datetime import datetime, timedelta
 import numpy as np
 import psycopg
 import pytest
-from support.postgres import one_kind_of_database
 from support.sandbox import Sandbox
 from support.services import opened_services
 
@@ -16,6 +15,8 @@ from mdp_core.domain.windows import Window
 from mdp_core.settings import Settings
 from mdp_core.storage.candles.candle_store import CandleStore
 from mdp_core.wiring import Services
+
+pytestmark = pytest.mark.every_kind_of_database
 
 START = from_ms(1_709_251_200_000)
 _PAGE = timedelta(minutes=499)
@@ -155,7 +156,6 @@ async def test_save_that_fails_does_not_take_others_with_it(
     assert isinstance(results[1], LookupError)
 
 
-@one_kind_of_database
 async def test_rejected_rows_of_two_processes_do_not_deadlock(
     services: Services, database: psycopg.Connection
 ) -> None:

@@ -27,7 +27,6 @@ from syncer.app import running_syncer
 pytestmark = [
     pytest.mark.soak,
     pytest.mark.timeout(1800),
-    pytest.mark.parametrize("server", ["plain"], indirect=True),
 ]
 
 HOT = {"binance": 300, "hyperliquid": 40, "coinbase": 100}

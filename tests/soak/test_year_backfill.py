@@ -23,7 +23,6 @@ from mdp_core.settings import Settings
 pytestmark = [
     pytest.mark.soak,
     pytest.mark.timeout(3000),
-    pytest.mark.parametrize("server", ["plain"], indirect=True),
 ]
 
 SYMBOLS = "BTC-USDT,ETH-USDT,SOL-USDT"

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
-import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from testcontainers.community.postgres import PostgresContainer
@@ -143,8 +142,3 @@ def open_server(kind: str) -> Generator[tuple[str, Path | None]]:
         local = "timescaledb" if kind == "timescaledb" else "plain"
         with open_local_database(folder / "db", kind=local, settings=SERVER_SETTINGS) as opened:
             yield opened.url, opened.bin_dir
-
-
-# For tests whose outcome can't depend on the kind of database: the kind that every machine can have
-# and that is copied fastest.
-one_kind_of_database = pytest.mark.parametrize("server", ["plain"], indirect=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -238,7 +238,7 @@ def describe_grid(grid: Grid) -> dict[str, object]:
 
 
 def _symbol_row(symbol: Symbol) -> dict[str, Any]:
-    row = asdict(symbol)
+    row: dict[str, Any] = {name: getattr(symbol, name) for name in Symbol.__slots__}
     row["listed_source"] = "exchange" if symbol.listed_at else None
     row["delisted_source"] = "exchange" if symbol.delisted_at else None
     return row

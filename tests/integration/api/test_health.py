@@ -9,15 +9,12 @@ import pytest
 from fastapi import FastAPI
 from support.frozen import frozen_server
 from support.http import connected
-from support.postgres import one_kind_of_database
 from support.sandbox import Sandbox
 from support.services import token_of
 from support.standing import BUSY, NOON, standing
 
 from mdp_core.settings import Settings
 from mdp_core.wiring import Services
-
-pytestmark = one_kind_of_database
 
 _DETAILS = {"exchanges", "syncers", "runs", "counters"}
 

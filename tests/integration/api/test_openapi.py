@@ -25,7 +25,6 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 from support.http import HOST, answers, ask
-from support.postgres import one_kind_of_database
 from support.sandbox import Sandbox
 from support.waiting import wait_until
 
@@ -67,7 +66,6 @@ def running_api(database_url: str, sandbox: Sandbox, secret: str) -> Generator[s
             process.terminate()
 
 
-@one_kind_of_database
 @pytest.mark.parametrize("is_known", [True, False], ids=["with a token", "without a token"])
 def test_every_answer_is_one_that_the_description_tells_of(
     database_url: str,

@@ -7,15 +7,12 @@ from typing import Any
 
 import httpx
 import pytest
-from support.postgres import one_kind_of_database
 from support.sandbox import MINUTE_MS, Sandbox, running_sandbox
 from support.services import serving
 
 from mdp_core.domain.clock import Clock, to_ms
 from mdp_core.settings import Settings
 from scripts.sandbox.app import SandboxOptions
-
-pytestmark = one_kind_of_database
 
 NOON = datetime(2026, 10, 7, 12, tzinfo=UTC)
 LAST_MS = to_ms(NOON) - MINUTE_MS

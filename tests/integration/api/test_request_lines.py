@@ -10,14 +10,11 @@ import httpx
 import pytest
 import stamina
 from support.http import connected
-from support.postgres import one_kind_of_database
 from support.sandbox import MINUTE_MS, Sandbox
 from support.services import app_of, opened_services, token_of
 
 from mdp_core.settings import Settings
 from mdp_core.wiring import Services
-
-pytestmark = one_kind_of_database
 
 PAGE_MS = 499 * MINUTE_MS
 START_MS = 1_709_251_200_000 // PAGE_MS * PAGE_MS

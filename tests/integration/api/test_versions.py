@@ -10,7 +10,6 @@ import numpy as np
 import psycopg
 import pytest
 from support.asking import answer_to
-from support.postgres import one_kind_of_database
 from support.sandbox import Sandbox
 from support.services import opened_services
 from support.stored_candles import PLAIN
@@ -24,8 +23,6 @@ from mdp_core.service.stored_pages import PageComparer
 from mdp_core.settings import Settings
 from mdp_core.storage.candles.corrections import record_changes
 from mdp_core.wiring import Services
-
-pytestmark = one_kind_of_database
 
 _PATH = "/candles/binance/perp/BTC-USDT/1h"
 _APRIL = {"start": "2024-04-01", "end": "2024-05-01"}

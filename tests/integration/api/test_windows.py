@@ -14,6 +14,8 @@ from support.stored_candles import bounds_of, fill
 from mdp_core.settings import Settings
 from mdp_core.wiring import Services
 
+pytestmark = pytest.mark.every_kind_of_database
+
 # 2024-03-01T00:00Z; long closed, so nothing here depends on what time it is.
 DAY_MS = 1_709_251_200_000
 PAGE_MS = 499 * MINUTE_MS

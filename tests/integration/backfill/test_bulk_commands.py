@@ -110,7 +110,6 @@ def backfill(*more: str, symbols: str = "ETH-USDT,1000*PEPE*") -> list[str]:
     return ["backfill", "binance", "perp", symbols, "1m", *bounds, *more]
 
 
-@pytest.mark.parametrize("server", ["plain"], indirect=True)
 def test_backfill_plans_fills_and_is_done(
     environment: Mapping[str, str], sandbox: Sandbox, database: psycopg.Connection
 ) -> None:
@@ -134,7 +133,6 @@ def test_backfill_plans_fills_and_is_done(
     assert database.execute("SELECT count(*) FROM candles").fetchone() == (8 * 499,)
 
 
-@pytest.mark.parametrize("server", ["plain"], indirect=True)
 @pytest.mark.usefixtures("sandbox")
 def test_backfill_on_a_terminal_has_it_to_itself(
     environment: Mapping[str, str], sandbox: Sandbox
@@ -163,7 +161,6 @@ def _form(line: str) -> str:
     return " ".join(re.sub(r"[━╸╺]+", "━", re.sub(r"[\d,]+", "0", line)).split())
 
 
-@pytest.mark.parametrize("server", ["plain"], indirect=True)
 def test_backfill_that_did_not_get_all_says_so(
     environment: Mapping[str, str], sandbox: Sandbox
 ) -> None:
@@ -183,7 +180,6 @@ def test_backfill_that_did_not_get_all_says_so(
     assert "unknown symbol 'NOPE-USDT'" in unknown.stderr
 
 
-@pytest.mark.parametrize("server", ["plain"], indirect=True)
 @pytest.mark.usefixtures("sandbox")
 def test_all_that_the_exchange_still_has_is_all(environment: Mapping[str, str]) -> None:
     """Without --start forgotten windows are no loss: the plan names them, exit 0."""
@@ -198,7 +194,6 @@ def test_all_that_the_exchange_still_has_is_all(environment: Mapping[str, str]) 
     assert end["done"] == end["wanted"] >= 4980
 
 
-@pytest.mark.parametrize("server", ["plain"], indirect=True)
 def test_series_that_fails_does_not_keep_the_others_back(
     environment: Mapping[str, str], sandbox: Sandbox
 ) -> None:
@@ -226,7 +221,6 @@ INSERT INTO series (symbol_id, interval, history_begins) SELECT id, '1m', '2020-
 """
 
 
-@pytest.mark.parametrize("server", ["plain"], indirect=True)
 def test_series_that_the_exchange_refuses_is_given_up_soon(
     environment: Mapping[str, str], sandbox: Sandbox, database: psycopg.Connection
 ) -> None:
@@ -244,7 +238,6 @@ def test_series_that_the_exchange_refuses_is_given_up_soon(
     assert len(sandbox.candle_requests()) < 100
 
 
-@pytest.mark.parametrize("server", ["plain"], indirect=True)
 def test_series_that_was_never_traded_is_named_and_nothing_is_fetched(
     environment: Mapping[str, str],
 ) -> None:
@@ -266,7 +259,6 @@ def test_series_that_was_never_traded_is_named_and_nothing_is_fetched(
     assert "86400" in asked
 
 
-@pytest.mark.parametrize("server", ["plain"], indirect=True)
 def test_beginning_is_searched_for_no_closer_than_is_asked(
     environment: Mapping[str, str], sandbox: Sandbox
 ) -> None:
@@ -300,7 +292,6 @@ WHERE application_name = 'mdp-backfill' AND datname = current_database()
 """
 
 
-@pytest.mark.parametrize("server", ["plain"], indirect=True)
 def test_backfill_outlives_a_hiccup_of_the_database(
     environment: Mapping[str, str], sandbox: Sandbox, database: psycopg.Connection
 ) -> None:
@@ -338,7 +329,6 @@ async def _planned(services: Services, pages: int) -> PlannedFill:
     return planned
 
 
-@pytest.mark.parametrize("server", ["plain"], indirect=True)
 async def test_what_is_given_up_while_the_database_is_away_is_named(
     settings: Settings, sandbox: Sandbox, database: psycopg.Connection
 ) -> None:
@@ -378,7 +368,6 @@ def _away(database: psycopg.Connection, url: str) -> Generator[None]:
         other.execute(allow.format(name, sql.SQL("true")))
 
 
-@pytest.mark.parametrize("server", ["plain"], indirect=True)
 @pytest.mark.usefixtures("sandbox")
 async def test_step_that_brought_something_is_not_fruitless(services: Services) -> None:
     """Despite an obstacle: its rows show in the remainder of the next."""
@@ -394,7 +383,6 @@ async def test_step_that_brought_something_is_not_fruitless(services: Services) 
     assert counts == [1] * 12 + [2, 3, 4]
 
 
-@pytest.mark.parametrize("server", ["plain"], indirect=True)
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [

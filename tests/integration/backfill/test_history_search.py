@@ -7,7 +7,6 @@ import psycopg
 import pytest
 from support.asking import answer_to
 from support.http import connected
-from support.postgres import one_kind_of_database
 from support.sandbox import Sandbox
 from support.services import app_of, opened_services, token_of
 
@@ -16,8 +15,6 @@ from mdp_core.domain.queries import CandleQuery
 from mdp_core.series.selection import Selection
 from mdp_core.settings import Settings
 from mdp_core.wiring import Services
-
-pytestmark = one_kind_of_database
 
 _BEGINS = "SELECT interval, history_begins FROM series"
 _FALSE_START = """

@@ -12,7 +12,6 @@ import httpx
 import psycopg
 import pytest
 from support.http import connected
-from support.postgres import one_kind_of_database
 from support.sandbox import MINUTE_MS, Sandbox, running_sandbox
 from support.services import app_of, opened_services, token_of
 
@@ -26,8 +25,6 @@ from mdp_core.settings import ExchangeSettings, Settings
 from mdp_core.wiring import Services, open_services
 from scripts.sandbox.app import SandboxOptions
 from syncer.app import running_syncer
-
-pytestmark = one_kind_of_database
 
 PATIENCE_SECONDS = 60
 PAGE_MS = 499 * MINUTE_MS

@@ -13,7 +13,6 @@ import pytest
 from support.command_line import is_setting, mdp
 from support.http import HOST
 from support.places import PROJECT
-from support.postgres import one_kind_of_database
 from support.sandbox import Sandbox
 from support.services import opened_services
 
@@ -65,7 +64,6 @@ def test_database_out_of_reach_is_said_in_a_line() -> None:
         assert "connection" in line
 
 
-@one_kind_of_database
 def test_missing_schema_is_said_with_the_command_that_makes_it(database_url: str) -> None:
     """A database without the schema."""
     with psycopg.connect(database_url, autocommit=True) as connection:
@@ -88,7 +86,6 @@ def test_bad_settings_are_said_by_their_names() -> None:
         assert [line.split(":")[1].strip() for line in done.stderr.splitlines()] == [*mistaken]
 
 
-@one_kind_of_database
 def test_only_the_api_needs_a_secret(database_url: str) -> None:
     """The syncer's container has none, and its configuration is right."""
     without = {"DATABASE_URL": database_url}
@@ -98,7 +95,6 @@ def test_only_the_api_needs_a_secret(database_url: str) -> None:
     assert "JWT_SECRET" in mdp(["api", "--port", str(free_port())], without).stderr
 
 
-@one_kind_of_database
 def test_bad_selection_stops_the_syncer_alone(database_url: str) -> None:
     """The API does nothing with it."""
     mistaken = environment_of(database_url) | {"MDP_HOT": "everything"}
@@ -109,7 +105,6 @@ def test_bad_selection_stops_the_syncer_alone(database_url: str) -> None:
     assert mdp(["check", "api"], mistaken).exit_code == 0
 
 
-@one_kind_of_database
 def test_older_schema_is_refused_and_a_later_one_is_not(database_url: str) -> None:
     """An upgrade begins with the database; services of the old version go on with it."""
     environment = environment_of(database_url)
@@ -125,7 +120,6 @@ def test_older_schema_is_refused_and_a_later_one_is_not(database_url: str) -> No
     assert f"schema: {LATER}, of a later version than this one" in later.stdout
 
 
-@one_kind_of_database
 def test_old_code_does_not_upgrade_what_is_newer(database_url: str) -> None:
     """It says so, and leaves the database alone."""
     revise(database_url, LATER)
@@ -137,7 +131,6 @@ def test_old_code_does_not_upgrade_what_is_newer(database_url: str) -> None:
     assert done.stderr.startswith("mdp: the database can't be upgraded: ")
 
 
-@one_kind_of_database
 async def test_syncer_of_this_host_lives_while_it_runs(
     settings: Settings, sandbox: Sandbox, database: psycopg.Connection
 ) -> None:

@@ -7,15 +7,12 @@ import psycopg
 import pytest
 from support.asking import answer_to
 from support.command_line import mdp
-from support.postgres import one_kind_of_database
 from support.sandbox import Sandbox
 from typer.testing import Result
 
 from mdp_core.domain.queries import CandleQuery
 from mdp_core.settings import Settings
 from mdp_core.wiring import Services
-
-pytestmark = one_kind_of_database
 
 _SERIES = ("binance", "perp", "BTC-USDT", "1h")
 _START = datetime(2024, 5, 1, tzinfo=UTC)

@@ -11,19 +11,19 @@ import pytest
 from psycopg import sql
 from support.backups import (
     base_backup,
-    commands_by_heading,
     content_of,
     documented_commands,
     programs_of,
     running,
     store_number,
 )
-from support.places import PROJECT
 from support.postgres import Server
 from support.sandbox import Sandbox
 from support.services import serving
 
 from mdp_core.settings import Settings
+
+pytestmark = pytest.mark.every_kind_of_database
 
 _EXTENSION = 'psql "$DATABASE_URL" --command="CREATE EXTENSION timescaledb"'
 _ASKED = {
@@ -83,22 +83,6 @@ async def test_base_backup_brings_everything_back(
             assert store_number(second.url(url)) != number
             elsewhere = settings.model_copy(update={"database_url": second.url(url)})
             await _assert_all_hits(elsewhere, sandbox, before)
-
-
-def test_every_command_of_the_page_is_run() -> None:
-    """By a test here, or by one of those that stand for compose."""
-    in_compose = (PROJECT / "tests/integration/deploy/test_inside_compose.py").read_text()
-    tests = Path(__file__).read_text() + in_compose
-    found = commands_by_heading(PROJECT / "docs" / "backup.md")
-
-    assert {heading: len(blocks) for heading, blocks in found.items()} == {
-        "One database: pg_dump": 2,
-        "One database, in compose": 2,
-        "The whole server: pg_basebackup": 2,
-        "The whole server, in compose": 2,
-        "A replica for reading": 2,
-    }
-    assert all(f'documented_commands("{heading}")' in tests for heading in found)
 
 
 async def _fill(settings: Settings, sandbox: Sandbox) -> list[httpx.Response]:

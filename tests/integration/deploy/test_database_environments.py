@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from support.command_line import mdp
 from support.http import HOST
 from support.pooler import running_pooler
-from support.postgres import Server, fresh_database, one_kind_of_database
+from support.postgres import Server, fresh_database
 from support.sandbox import Sandbox
 from support.services import serving
 
@@ -24,8 +24,6 @@ from scripts.demo.stack import free_port
 
 _PATH = "/candles/binance/perp/BTC-USDT/1h?start=2024-05-01&limit=10"
 _PASSWORD = "hunter2-of-the-database"  # noqa: S105 - of the tests
-
-pytestmark = one_kind_of_database
 
 
 def _environment(url: str) -> Mapping[str, str]:

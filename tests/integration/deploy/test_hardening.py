@@ -8,13 +8,10 @@ import httpx
 import pytest
 from fastapi import Body, FastAPI
 from support.http import connected
-from support.postgres import one_kind_of_database
 from support.services import app_of, token_of
 
 from mdp_core.settings import Settings
 from mdp_core.wiring import Services
-
-pytestmark = one_kind_of_database
 
 INSIDE = "postgresql://mdp:hunter2@db/mdp"
 PATH = "/meta/exchanges"

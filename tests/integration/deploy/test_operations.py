@@ -21,7 +21,7 @@ import pytest
 from pydantic import SecretStr
 from support.http import HOST, answers, ask
 from support.places import PROJECT
-from support.postgres import Server, one_kind_of_database
+from support.postgres import Server
 from support.sandbox import Sandbox
 from support.waiting import wait_until
 from typer.testing import CliRunner
@@ -32,6 +32,8 @@ from scripts.cli import main as cli
 from scripts.cli.check import findings, remarks
 from scripts.cli.environment import known_variables
 from scripts.demo.stack import free_port
+
+pytestmark = pytest.mark.every_kind_of_database
 
 PATH = "/candles/binance/perp/BTC-USDT/1h"
 SLOW_MS = 1500
@@ -302,7 +304,6 @@ def test_check_tells_every_fault_beside_a_bad_log_level(
     assert checked.exit_code == started.exit_code == 1
 
 
-@one_kind_of_database
 def test_check_warns_of_names_that_nothing_reads(
     database_url: str, environment: Callable[[Mapping[str, str | None]], None]
 ) -> None:
@@ -315,7 +316,6 @@ def test_check_warns_of_names_that_nothing_reads(
     assert done.exit_code == 0
 
 
-@one_kind_of_database
 def test_check_knows_every_name_of_the_example(
     database_url: str, environment: Callable[[Mapping[str, str | None]], None]
 ) -> None:

@@ -28,6 +28,8 @@ from db.roles import ROLES
 from scripts.demo.stack import free_port
 from scripts.sandbox.app import SandboxOptions
 
+pytestmark = pytest.mark.every_kind_of_database
+
 PATH = "/candles/binance/perp/BTC-USDT/1h?start=2024-05-01&limit=10"
 PASSWORDS = ("POSTGRES_PASSWORD", "MDP_SERVICE_PASSWORD", "MDP_ANALYST_PASSWORD", "JWT_SECRET")
 

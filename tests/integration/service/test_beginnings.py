@@ -8,7 +8,6 @@ import httpx
 import psycopg
 import pytest
 from support.asking import answer_to
-from support.postgres import one_kind_of_database
 from support.sandbox import Sandbox, running_sandbox
 from support.services import opened_services, serving
 from support.waiting import eventually
@@ -19,8 +18,6 @@ from mdp_core.ratelimit.context import RequestContext
 from mdp_core.ratelimit.priority import Priority
 from mdp_core.settings import Settings
 from scripts.sandbox.app import SandboxOptions
-
-pytestmark = one_kind_of_database
 
 # Half a minute past midnight: yesterday's candle is closed and settled, today's is forming.
 NOW = datetime(2026, 10, 7, 0, 0, 30, tzinfo=UTC)

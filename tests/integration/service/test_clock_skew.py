@@ -7,14 +7,11 @@ import httpx
 import psycopg
 import pytest
 from support.clocks import advance
-from support.postgres import one_kind_of_database
 from support.sandbox import MINUTE_MS, Sandbox
 from support.standing import BUSY, NOON_MS, minutes, open_times, standing
 from support.waiting import eventually
 
 from mdp_core.settings import Settings
-
-pytestmark = one_kind_of_database
 
 _HOURS_MS = 5 * 60 * MINUTE_MS
 EARLIER = {"clock_ahead": NOON_MS, "clock_behind": NOON_MS - _HOURS_MS}

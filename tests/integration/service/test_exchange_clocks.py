@@ -12,7 +12,6 @@ import psycopg
 import pytest
 import stamina
 from support.http import connected
-from support.postgres import one_kind_of_database
 from support.sandbox import MINUTE_MS, Sandbox
 from support.services import app_of, opened_services, token_of
 
@@ -25,8 +24,6 @@ from mdp_core.exchanges.clock_reading import ClockReader
 from mdp_core.settings import Settings
 from mdp_core.storage.candles.candle_store import CandleStore
 from mdp_core.wiring import Services
-
-pytestmark = one_kind_of_database
 
 HOUR_MS = 60 * MINUTE_MS
 DAY_MS = 24 * HOUR_MS

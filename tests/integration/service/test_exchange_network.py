@@ -9,15 +9,12 @@ import pytest
 import stamina
 from support.command_line import mdp
 from support.http import HOST
-from support.postgres import one_kind_of_database
 from support.sandbox import Sandbox
 from support.services import opened_services
 
 from mdp_core.errors import ExchangeUnavailable
 from mdp_core.settings import Settings
 from scripts.demo.stack import free_port
-
-pytestmark = one_kind_of_database
 
 _SOCKS = "socks5://proxy.example:1080"
 _NOWHERE = "no.such.host.invalid"

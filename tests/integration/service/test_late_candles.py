@@ -7,7 +7,6 @@ import psycopg
 import pytest
 from support.clocks import advance
 from support.http import connected
-from support.postgres import one_kind_of_database
 from support.sandbox import MINUTE_MS
 from support.services import app_of, opened_services, token_of
 from support.standing import BUSY, NOON, NOON_MS, Standing, minutes, open_times, standing
@@ -18,8 +17,6 @@ from mdp_core.service.mending import Mender
 from mdp_core.service.repair import Repair
 from mdp_core.service.stored_pages import PageComparer
 from mdp_core.settings import Settings
-
-pytestmark = one_kind_of_database
 
 _LATE = NOON_MS - MINUTE_MS
 """The slot whose candle is late: it closed half a minute ago."""

@@ -2,14 +2,11 @@
 
 import psycopg
 import pytest
-from support.postgres import one_kind_of_database
 from support.sandbox import MINUTE_MS, Sandbox
 from support.services import serving
 
 from mdp_core.domain.clock import to_ms
 from mdp_core.settings import Settings
-
-pytestmark = one_kind_of_database
 
 HOUR_MS = 60 * MINUTE_MS
 PATHS = {

@@ -13,7 +13,6 @@ from starlette.responses import Response
 from starlette.routing import Route
 from support.http import served_over_http
 from support.places import DATA
-from support.postgres import one_kind_of_database
 from support.sandbox import Sandbox
 from support.services import opened_services
 
@@ -29,8 +28,6 @@ from mdp_core.errors import (
 )
 from mdp_core.exchanges.base import ExchangeAdapter
 from mdp_core.settings import Settings
-
-pytestmark = one_kind_of_database
 
 RECORDED = DATA.parent / "recorded"
 ATTEMPTS = 4

@@ -2,15 +2,12 @@
 
 import psycopg
 import pytest
-from support.postgres import one_kind_of_database
 from support.sandbox import MINUTE_MS
 from support.standing import BUSY, NATIVE, NOON_MS, minutes, open_times, standing
 from support.waiting import eventually
 
 from mdp_core.domain.clock import from_ms
 from mdp_core.settings import Settings
-
-pytestmark = one_kind_of_database
 
 _END = NOON_MS - 30 * MINUTE_MS
 _SILENT = _END + 5 * MINUTE_MS

@@ -8,7 +8,6 @@ from typing import Any
 import psycopg
 import pytest
 from support.asking import answer_to
-from support.postgres import one_kind_of_database
 from support.sandbox import MINUTE_MS, Sandbox
 
 from mdp_core.domain.clock import to_ms
@@ -18,8 +17,6 @@ from mdp_core.service.mending import Mender, RepairMode, RepairReport
 from mdp_core.service.repair import Repair
 from mdp_core.service.stored_pages import PageComparer
 from mdp_core.wiring import Services
-
-pytestmark = one_kind_of_database
 
 _START = datetime(2024, 5, 1, tzinfo=UTC)
 _HOURS = CandleQuery(

@@ -23,6 +23,8 @@ from mdp_core.service.scan_request import ScanRequest
 from mdp_core.storage.candles.candle_reader import CandleReader
 from mdp_core.wiring import Services
 
+pytestmark = pytest.mark.every_kind_of_database
+
 _SLOTS = 48
 _QUERY = CandleQuery("binance", "perp", "BTC-USDT", "1m", limit=1)
 

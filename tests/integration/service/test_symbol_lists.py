@@ -8,7 +8,6 @@ import httpx
 import psycopg
 import pytest
 import stamina
-from support.postgres import one_kind_of_database
 from support.sandbox import Sandbox
 from support.services import serving
 
@@ -16,8 +15,6 @@ from mdp_core.domain.series import Symbol
 from mdp_core.series import symbol_directory
 from mdp_core.settings import Settings
 from mdp_core.wiring import Services
-
-pytestmark = one_kind_of_database
 
 MARKETS = {"binance": "perp", "hyperliquid": "perp", "coinbase": "spot"}
 NAMES = {"binance": "BTC-USDT", "hyperliquid": "BTC-USDC", "coinbase": "BTC-USD"}

@@ -14,7 +14,6 @@ from urllib.parse import quote
 import httpx
 import pytest
 from support.places import DATA
-from support.postgres import one_kind_of_database
 from support.sandbox import MINUTE_MS, Sandbox, running_sandbox
 from support.services import serving
 
@@ -378,7 +377,6 @@ async def test_window_in_which_nothing_traded_is_asked_for_twice_and_covered_in_
     assert later == []
 
 
-@one_kind_of_database
 @pytest.mark.parametrize(
     ("exchange", "market"),
     [

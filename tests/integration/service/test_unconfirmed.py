@@ -10,7 +10,6 @@ import psycopg
 import pytest
 from support.clocks import advance, standing_clock
 from support.http import connected
-from support.postgres import one_kind_of_database
 from support.sandbox import MINUTE_MS, Sandbox, running_sandbox
 from support.services import app_of, opened_services, token_of
 from support.waiting import eventually
@@ -20,8 +19,6 @@ from mdp_core.settings import Settings
 from mdp_core.wiring import Services
 from scripts.sandbox.app import SandboxOptions
 from syncer.rechecks import Rechecks
-
-pytestmark = one_kind_of_database
 
 NOW = datetime(2026, 10, 7, 12, 0, 30, tzinfo=UTC)
 NOW_MS = to_ms(NOW) // MINUTE_MS * MINUTE_MS

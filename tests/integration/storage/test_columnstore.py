@@ -30,6 +30,8 @@ from mdp_core.storage.database.database import Database, open_database
 from mdp_core.storage.database.diagnostics import Chunk, read_status
 from scripts.cli.db_status import report
 
+pytestmark = pytest.mark.every_kind_of_database
+
 _BLOCK_ROWS = 300
 _POLICIES = "SELECT job_id FROM timescaledb_information.jobs WHERE hypertable_name = 'candles'"
 

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
-from support.postgres import one_kind_of_database
 from support.strategies import CASES, Case, slots_near, slots_of, window_of
 
 from mdp_core.domain.candles import Candles
@@ -19,8 +18,6 @@ from mdp_core.domain.intervals import Grid
 from mdp_core.domain.windows import Window
 from mdp_core.storage.candles.candle_store import CandleStore
 from mdp_core.storage.database.database import open_database
-
-pytestmark = one_kind_of_database
 
 _SPAN = 120
 # What lies in the future is never covered.

@@ -32,6 +32,8 @@ from db.local.server import (
     remove_local_database,
 )
 
+pytestmark = pytest.mark.every_kind_of_database
+
 _FAST = {"fsync": "off", "synchronous_commit": "off", "shared_buffers": "16MB"}
 _HOMES_ELSEWHERE = Path("/var/lib/mdp")
 _OWNER = """

@@ -128,6 +128,7 @@ async def pair(
             yield Pair(client, database, there)
 
 
+@pytest.mark.every_kind_of_database
 async def test_hit_is_read_from_the_replica(pair: Pair) -> None:
     """While the primary's candles are unreadable the same bytes come."""
     miss = await pair.fill(_OLD)

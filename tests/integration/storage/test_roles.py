@@ -17,6 +17,8 @@ from db.roles import ANALYST, SERVICE
 from db.upgrade import UpgradeError, upgrade
 from mdp_core.settings import Settings
 
+pytestmark = pytest.mark.every_kind_of_database
+
 _FAR_APART = {"start": "2023-01-01", "end": "2024-01-01"}
 _CANDLES = "/candles/binance/perp/BTC-USDT/1d"
 _NOBODYS = ("CREATE TEMP TABLE mine (n int)", "SELECT lo_create(0)", "SELECT lo_from_bytea(0, 'x')")

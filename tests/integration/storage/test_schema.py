@@ -18,6 +18,8 @@ from support.services import serving
 from db.upgrade import alembic_config, newest_revision, upgrade
 from mdp_core.settings import Settings
 
+pytestmark = pytest.mark.every_kind_of_database
+
 _RELATIONS = """
 SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace
 AND relkind IN ('r', 'p', 'v') ORDER BY relname

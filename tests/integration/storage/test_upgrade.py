@@ -12,6 +12,8 @@ from sqlalchemy import create_engine, make_url, pool
 
 from db.upgrade import alembic_config, upgrade
 
+pytestmark = pytest.mark.every_kind_of_database
+
 _BEFORE = "0003"
 _CATALOG = """
 INSERT INTO exchanges (code, name) VALUES ('binance', 'Binance');

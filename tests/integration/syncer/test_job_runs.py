@@ -6,12 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
-from support.postgres import one_kind_of_database
 
 from mdp_core.storage.database.database import open_database
 from mdp_core.storage.jobs.job_runs import JobRuns, RunKey, RunResult
-
-pytestmark = one_kind_of_database
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 KEY = RunKey("warm", NOON)

@@ -7,7 +7,6 @@ import httpx
 import psycopg
 import pytest
 from support.asking import answer_to
-from support.postgres import one_kind_of_database
 from support.services import token_of
 
 from mdp_core.domain.clock import Clock
@@ -18,8 +17,6 @@ from mdp_core.wiring import Services
 from syncer.app import _first_run
 from syncer.nightly_check import NightlyCheck
 from syncer.scheduled_jobs import scheduled_jobs
-
-pytestmark = one_kind_of_database
 
 _SERIES = ("binance", "perp", "BTC-USDT", "1m")
 

@@ -32,7 +32,6 @@ FAST = 60.0
 VERY_FAST = 12_000.0
 LONGER_THAN_MEMORY = timedelta(minutes=5500)
 # What takes its time and does not depend on the kind of server is tried on one.
-on_one_server = pytest.mark.parametrize("server", ["plain"], indirect=True)
 
 
 @pytest.fixture
@@ -97,7 +96,6 @@ def _lists_asked_for(sandbox: Sandbox) -> int:
     return sum(each["path"] in paths or each["params"].get("type") == "meta" for each in asked)
 
 
-@on_one_server
 @pytest.mark.parametrize("clock", [FAST], indirect=True)
 async def test_series_asked_for_once_is_kept_warm(
     fast_services: Services, fast_sandbox: Sandbox, rows: Rows
@@ -126,7 +124,6 @@ async def test_series_asked_for_once_is_kept_warm(
     assert warmed[0]["n"] >= 6
 
 
-@on_one_server
 async def test_every_way_to_ask_for_what_is_newest_counts_as_use(
     services: Services, rows: Rows
 ) -> None:
@@ -171,7 +168,6 @@ async def test_two_syncers_share_the_runs(settings: Settings, sandbox: Sandbox, 
     assert len(lists) == len(rows("SELECT FROM job_runs WHERE job = 'refresh binance perp'"))
 
 
-@on_one_server
 @pytest.mark.parametrize("clock", [VERY_FAST], indirect=True)
 async def test_keeper_loses_nothing_that_the_exchange_forgets(
     fast_services: Services, clock: Clock, rows: Rows
@@ -197,7 +193,6 @@ async def test_keeper_loses_nothing_that_the_exchange_forgets(
     assert all(run["error"] is None for run in rows("SELECT error FROM job_runs"))
 
 
-@on_one_server
 async def test_beginning_that_no_exchange_tells_is_found(services: Services, rows: Rows) -> None:
     """A coinbase market used for a day is known for all its history afterwards."""
     await answer_to(services, CandleQuery("coinbase", "spot", "ETH-USD", "6h", limit=2))
@@ -214,7 +209,6 @@ async def test_beginning_that_no_exchange_tells_is_found(services: Services, row
     assert series["history_begins"].year == 2016
 
 
-@on_one_server
 async def test_many_series_are_looked_up_at_once(
     settings: Settings, sandbox: Sandbox, database: psycopg.Connection
 ) -> None:

@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 from support.asking import answer_to
-from support.postgres import one_kind_of_database
 from support.sandbox import Sandbox, running_sandbox
 from support.services import opened_services
 from support.waiting import eventually
@@ -31,8 +30,6 @@ from syncer.runner import Runner, ScheduledJob
 from syncer.schedule import Schedule
 from syncer.scheduled_jobs import scheduled_jobs
 from syncer.warm import Warming
-
-pytestmark = one_kind_of_database
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 EVERY_MINUTE = Schedule(timedelta(minutes=1), Clock())

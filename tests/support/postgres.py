@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
+import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from testcontainers.community.postgres import PostgresContainer
@@ -142,3 +143,7 @@ def open_server(kind: str) -> Generator[tuple[str, Path | None]]:
         local = "timescaledb" if kind == "timescaledb" else "plain"
         with open_local_database(folder / "db", kind=local, settings=SERVER_SETTINGS) as opened:
             yield opened.url, opened.bin_dir
+
+
+# To be removed: the default now.
+one_kind_of_database = pytest.mark.usefixtures()

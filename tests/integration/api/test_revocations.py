@@ -9,14 +9,11 @@ import jwt
 import pytest
 from fastapi import FastAPI
 from support.http import connected
-from support.postgres import one_kind_of_database
 from typer.testing import CliRunner
 
 from api.auth import issue_token
 from mdp_core.settings import Settings
 from scripts.cli import main as cli
-
-pytestmark = one_kind_of_database
 
 _PATH = "/meta/exchanges"
 

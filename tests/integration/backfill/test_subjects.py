@@ -8,7 +8,6 @@ import httpx
 import psycopg
 import pytest
 from support.http import connected
-from support.postgres import one_kind_of_database
 from support.sandbox import Sandbox
 from support.services import app_of, opened_services
 
@@ -19,8 +18,6 @@ from mdp_core.storage.jobs.backfills import Job, Owner
 from mdp_core.wiring import Services
 from syncer.backfill_worker import JobWorker
 from syncer.scheduled_jobs import scheduled_jobs
-
-pytestmark = one_kind_of_database
 
 _PATH = "/candles/binance/perp/ETH-USDT/1m"
 _DAY = timedelta(days=1)

@@ -11,6 +11,9 @@ from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
 
 from api.auth import TokenVerifier, authorize
+from api.dialects.passing import Passing
+from api.dialects.routes import ANSWER_SECONDS, Dialects, add_dialects
+from api.dialects.series_rows import SeriesRows
 from api.errors import add_error_handlers
 from api.middleware.head import HeadRequests
 from api.middleware.limits import Guard
@@ -45,6 +48,7 @@ class RequestState(TypedDict):
     verifier: TokenVerifier
     blocks: Blocks
     bodies: BodyMemory
+    dialects: Dialects
 
 
 @asynccontextmanager
@@ -72,13 +76,14 @@ def create_app(open_: OpenServices = open_from_environment) -> FastAPI:
             of_blocks, of_bodies = split_memory(settings.block_memory_mb << 20)
             at_once = max(settings.pool_size // 2, 1)
             blocks = Blocks(services.candles, of_blocks, at_once=at_once)
-            revocations = Revocations(services.database)
-            async with aclosing(blocks), revocations.watched():
+            revocations, passing = Revocations(services.database), Passing(ANSWER_SECONDS)
+            async with aclosing(blocks), aclosing(passing), revocations.watched():
                 yield RequestState(
                     services=services,
                     verifier=TokenVerifier(settings, revoked=revocations),
                     blocks=blocks,
                     bodies=of_bodies,
+                    dialects=Dialects(services, SeriesRows(services), passing),
                 )
 
     app = FastAPIOffline(
@@ -97,5 +102,6 @@ def create_app(open_: OpenServices = open_from_environment) -> FastAPI:
     for module in (candles, latest, coverage, inventory, backfills, meta, health):
         app.include_router(module.router)
     add_page(app)
+    add_dialects(app)
     complete_description(app)
     return app

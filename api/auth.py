@@ -21,7 +21,9 @@ from typing_extensions import override
 from mdp_core.logs import note
 from mdp_core.settings import TokenSettings
 
-SCOPES = ("candles:read", "meta:read", "backfill:write", "admin")
+SCOPES = ("candles:read", "meta:read", "backfill:write", "dialect:read", "admin")
+URL_SCOPE = "dialect:read"
+"""The scope of tokens that stand in a URL, and alone so: they are good for nothing else."""
 
 # Open to every client. Every other route needs a token, whether or not it says so.
 PUBLIC_PATHS = frozenset({"/health", "/health/live", "/docs", "/openapi.json"})
@@ -201,6 +203,21 @@ class _Authorize(HTTPBearer):
 authorize = _Authorize(
     scheme_name="HTTPBearer", auto_error=False, description="A JWT; `mdp token` makes one."
 )
+
+
+def verify_url_token(request: Request, token: str) -> Principal:
+    """Return the principal of a token that stands in a URL.
+
+    Raises:
+        Unauthorized: It proves nothing, or is of other scopes too: URLs are copied and logged.
+    """
+    verifier: TokenVerifier = request.state.verifier
+    principal = verifier.verify(token)
+    note(sub=principal.subject, jti=principal.token_id)
+    if principal.scopes != frozenset({URL_SCOPE}):
+        message = f"a token that stands in a URL has the scope {URL_SCOPE}, and no other"
+        raise Unauthorized(message)
+    return principal
 
 
 def _principal(claims: dict[str, Any]) -> Principal:

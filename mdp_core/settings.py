@@ -209,6 +209,9 @@ class Settings(DatabaseSettings, TokenSettings, LogSettings):
     block_memory_mb: int = Field(default=256, ge=0)
     """Megabytes that a process may use to keep encoded candles; 0 keeps none."""
 
+    dialect_passing: bool = True
+    """Whether calls in an exchange's dialect that are not answered here are passed on to it."""
+
     clock: _Clock = Clock()
     """SHOWN_MS@SINCE_MS*SPEED: another clock than real time, for demos of old data."""
 

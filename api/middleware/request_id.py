@@ -17,6 +17,8 @@ _log = logging.getLogger("mdp.requests")
 
 _HEADER = "X-Request-Id"
 _HEALTH = frozenset({"/health", "/health/live"})
+# The part behind a door for URLs, and whatever begins as a token does.
+_TOKEN = re.compile(r"(?<=/dialect/)[^/]+|(?<=/udf/)[^/]+|eyJ[^/]*")
 _ACCEPTABLE = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 
 
@@ -62,9 +64,14 @@ class RequestId:
             raise
         finally:
             # The query may hold what its sender did not mean to have written down.
-            described = {"method": scope["method"], "path": scope["path"], **fields}
+            described = {"method": scope["method"], "path": without_token(scope["path"]), **fields}
             described["ms"] = round((time.perf_counter() - begun) * 1000, 1)
             _log.log(_level(scope["path"]), "request", extra=described)
+
+
+def without_token(path: str) -> str:
+    """Return a path without the token that may stand in it, wherever it stands."""
+    return _TOKEN.sub("…", path)
 
 
 def _level(path: str) -> int:

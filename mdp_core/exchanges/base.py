@@ -17,6 +17,7 @@ from mdp_core.domain.series import Symbol
 from mdp_core.domain.windows import Window
 from mdp_core.exchanges.contact import Contact
 from mdp_core.exchanges.http import ExchangeHttp
+from mdp_core.exchanges.relay import Question, Relayed
 from mdp_core.ratelimit.context import RequestContext
 from mdp_core.ratelimit.tariff import Tariff
 
@@ -95,6 +96,14 @@ class ExchangeAdapter(ABC):
         bound = copy(self)
         bound._http = self._http.bound(context)  # noqa: SLF001 - of its own copy
         return bound
+
+    async def relay(self, question: Question) -> Relayed:
+        """Hand on a public question of another program, within the shared budget.
+
+        Raises:
+            ExchangeUnavailable, RateLimited, BadPayload: There is no answer to hand back.
+        """
+        return await self._http.relay(question)
 
     @abstractmethod
     async def fetch_page(self, symbol: Symbol, interval: Interval, window: Window) -> Candles:

@@ -7,7 +7,7 @@ from mdp_core.domain.intervals import Grid
 from mdp_core.domain.series import Series
 from mdp_core.domain.watermarks import Watermarks
 from mdp_core.exchanges.base import ExchangeFacts
-from mdp_core.exchanges.clock_reading import ClockReader, Times
+from mdp_core.exchanges.clock_reading import SURELY_CLOSED, ClockReader, Times
 from mdp_core.ratelimit.context import DEFAULT_CONTEXT, RequestContext
 
 # No exchange of today sold anything before that.
@@ -79,6 +79,13 @@ class ExchangeClock:
         """Give what can be asked for by our own clock alone: neither is asked."""
         ours = self._reader.ours
         return self._watermarks(series, Times(ours, ours))
+
+    def may_be_edge(self, series: Series, end: datetime) -> bool:
+        """Return whether `end` may be where the last closed candle ended, not a time long over.
+
+        What is old enough is asked for without reading a clock, up to a day before the edge.
+        """
+        return end > series.grid.floor(self._reader.ours - SURELY_CLOSED)
 
     async def settled(self, grid: Grid, context: RequestContext = DEFAULT_CONTEXT) -> datetime:
         """Tell up to when candles on a grid are final now, by the earlier clock."""

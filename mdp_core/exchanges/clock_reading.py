@@ -29,7 +29,7 @@ _JUMP_SECONDS = 1.0
 _EARLIEST = datetime(2015, 1, 1, tzinfo=UTC)
 _LATEST = timedelta(days=366)
 # Without the exchange's clock only what is older by this is closed.
-_SURELY_CLOSED = timedelta(days=1)
+SURELY_CLOSED = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +233,7 @@ class ClockReader:
     async def _surely_closed(self) -> datetime:
         """Return a time over by our clock and the database's, both being off by hours."""
         database = await self._read_database()
-        return self.ours + min(database.ahead, timedelta(0)) - _SURELY_CLOSED
+        return self.ours + min(database.ahead, timedelta(0)) - SURELY_CLOSED
 
     async def _read_database(self) -> _DatabaseReading:
         async with self._asking_database:

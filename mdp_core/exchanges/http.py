@@ -27,6 +27,7 @@ from mdp_core.errors import (
 from mdp_core.exchanges.contact import Contact
 from mdp_core.exchanges.network import describe_failure
 from mdp_core.exchanges.refusals import SHOWN_CHARACTERS, refusal_in, retry_after_seconds
+from mdp_core.exchanges.relay import HANDED_BACK, Question, Relayed
 from mdp_core.ratelimit.context import DEFAULT_CONTEXT, RequestContext
 from mdp_core.ratelimit.scheduler import RequestScheduler
 
@@ -45,6 +46,8 @@ _LONGEST_BODY_BYTES = 32 << 20
 # triggers.
 # https://developers.binance.com, usds-margined-futures/general-info, "Limits"
 _BLOCKS_SECONDS = {429: 60.0, 418: 120.0, 403: 120.0}
+# A 403 for what another program asked says nothing about this service.
+_RELAYED_BLOCKS = frozenset({429, 418})
 _REQUEST_TIMEOUT = 408  # the exchange's own: it may be asked again
 
 
@@ -131,6 +134,30 @@ class ExchangeHttp:
         request = self._client.build_request("POST", path, json=body)
         return await self._send_in_time(request, parse, weight, charged)
 
+    async def relay(self, question: Question) -> Relayed:
+        """Send a question once and return what comes back, whatever it is.
+
+        Raises:
+            ExchangeUnavailable: It can't be reached.
+            RateLimited: No tokens can be had within the context's time.
+            BadPayload: The answer is longer than any list of symbols.
+        """
+        await self._scheduler.pay(question.weight, self._context, until=self._context.until)
+        request = self._client.build_request(
+            question.method,
+            question.target,
+            content=question.body or None,
+            headers=question.headers,
+        )
+        response, body = await self._exchanged(request)
+        if response.status_code in _RELAYED_BLOCKS:
+            await self._block(response)
+        elif question.charged:
+            await self._scheduler.settle(question.weight - question.charged(body))
+        told = response.headers
+        handed = {name: told[name] for name in HANDED_BACK if name in told}
+        return Relayed(response.status_code, body, handed)
+
     async def _send_in_time(
         self,
         request: httpx.Request,
@@ -180,14 +207,7 @@ class ExchangeHttp:
         return parsed
 
     async def _attempt(self, request: httpx.Request) -> object:
-        self._context.upstream.requests += 1
-        sent_at = time.time()
-        try:
-            response, body = await self._received(request)
-        except httpx.HTTPError as error:
-            what = describe_failure(request, error)
-            raise ExchangeUnavailable(self._exchange, what) from error
-        self._scheduler.observe_limit(response.headers, sent_at)
+        response, body = await self._exchanged(request)
         if not response.is_success:
             raise await self._refusal(response, body)
         try:
@@ -198,6 +218,18 @@ class ExchangeHttp:
             what = f"refused the request, with HTTP {response.status_code}: {words}"
             raise ExchangeRejected(self._exchange, what)
         return payload
+
+    async def _exchanged(self, request: httpx.Request) -> tuple[httpx.Response, bytes]:
+        """Send a request, count it, and note what its answer says of the limit."""
+        self._context.upstream.requests += 1
+        sent_at = time.time()
+        try:
+            response, body = await self._received(request)
+        except httpx.HTTPError as error:
+            what = describe_failure(request, error)
+            raise ExchangeUnavailable(self._exchange, what) from error
+        self._scheduler.observe_limit(response.headers, sent_at)
+        return response, body
 
     async def _received(self, request: httpx.Request) -> tuple[httpx.Response, bytes]:
         """Send a request and read the body of its answer, up to a size that no answer has."""
@@ -214,9 +246,7 @@ class ExchangeHttp:
     async def _refusal(self, response: httpx.Response, body: bytes) -> ExchangeError:
         status = response.status_code
         if status in _BLOCKS_SECONDS:
-            seconds = retry_after_seconds(response) or _BLOCKS_SECONDS[status]
-            await self._scheduler.block(seconds, f"HTTP {status}")
-            return RateLimited(self._exchange, seconds)
+            return RateLimited(self._exchange, await self._block(response))
         if response.is_server_error or status == _REQUEST_TIMEOUT:
             return ExchangeUnavailable(self._exchange, f"answered HTTP {status}")
         if response.has_redirect_location:
@@ -224,6 +254,13 @@ class ExchangeHttp:
             return ExchangeRejected(self._exchange, what[:SHOWN_CHARACTERS])
         words = body.decode(errors="replace")[:SHOWN_CHARACTERS]
         return ExchangeRejected(self._exchange, f"refused the request: HTTP {status} {words}")
+
+    async def _block(self, response: httpx.Response) -> float:
+        """Have all processes wait as long as a refusal says; return the seconds."""
+        status = response.status_code
+        seconds = retry_after_seconds(response) or _BLOCKS_SECONDS[status]
+        await self._scheduler.block(seconds, f"HTTP {status}")
+        return seconds
 
 
 def _log_retry(details: RetryDetails) -> None:

@@ -78,7 +78,8 @@ class PageFetcher:
         if finding.error:
             raise finding.error
         provisional = window.clip(final.end, window.end)
-        at_edge = provisional.end == watermarks.closed_until
+        ends_known = provisional.end == watermarks.closed_until
+        at_edge = ends_known and self._horizon.may_be_edge(series, provisional.end)
         self._ranges.keep(series, run[-1].index, provisional, sifted.candles, at_edge=at_edge)
 
     async def _save(self, series: Series, final: Window, finding: Finding) -> None:

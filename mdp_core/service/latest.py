@@ -116,13 +116,20 @@ class LatestCandles:
         self._usage.note(series.id, at_edge=True)
         async with self._asking.setdefault(series.id, asyncio.Lock()):
             latest, _ = self._forming.get(series.id, (None, 0.0))
-            if latest is None:
+            if latest is None or await self._is_over(latest, context):
                 latest = await self._ask_in_time(series, context)
                 seconds = self._market(series).adapter.facts.forming_seconds
                 self._forming[series.id] = (latest, time.monotonic() + seconds)
         if isinstance(latest, MdpError):
             raise copied(latest)
         return latest
+
+    async def _is_over(self, latest: Latest | MdpError, context: RequestContext) -> bool:
+        """Return whether a candle that was forming when it was asked for has closed."""
+        if isinstance(latest, MdpError):
+            return False
+        now = await self._market(latest.series).exchange_clock.now(context)
+        return latest.series.grid.floor(now) > latest.candle.time
 
     async def _ask_in_time(self, series: Series, context: RequestContext) -> Latest | MdpError:
         """Ask the exchange; a failure is an outcome that is shared like any other."""

@@ -6,11 +6,12 @@ from typing import Annotated
 
 import typer
 
-from api.auth import SCOPES, MissingKey, issue_token
+from api.auth import SCOPES, URL_SCOPE, MissingKey, issue_token
 from mdp_core.settings import DatabaseSettings, TokenSettings
 from mdp_core.storage.catalog.revocations import Revocations
 from mdp_core.storage.database.database import open_database
 from scripts.cli.options import clear_errors
+from scripts.cli.ready_configuration import ready_configuration
 
 app = typer.Typer(help="Print a token made with JWT_SECRET, or revoke one.")
 
@@ -25,16 +26,30 @@ def token(
         list[str] | None, typer.Option(help=f"May be repeated: {', '.join(SCOPES)}.")
     ] = None,
     hours: Annotated[float, typer.Option(min=0, help="How long it is good.")] = 24 * 30,
+    *,
+    show: Annotated[
+        bool, typer.Option(help=f"A token of {URL_SCOPE}, with what programs are given.")
+    ] = False,
 ) -> None:
-    """Print a token made with JWT_SECRET, or revoke one."""
+    """Print a token made with JWT_SECRET, or revoke one.
+
+    With --show the base URLs that it opens, and the configuration of ccxt, freqtrade and
+    python-binance, follow on standard error.
+    """
     if context.invoked_subcommand:
         return
-    scopes = frozenset(scope or ("candles:read", "meta:read"))
+    scopes = frozenset(scope or ([URL_SCOPE] if show else ["candles:read", "meta:read"]))
     if unknown := scopes.difference(SCOPES):
         message = f"unknown scope {min(unknown)!r}: one of {', '.join(SCOPES)}"
         raise typer.BadParameter(message)
+    if show and scopes != frozenset({URL_SCOPE}):
+        message = f"--show is for tokens of {URL_SCOPE} alone"
+        raise typer.BadParameter(message)
     with clear_errors(MissingKey):
-        typer.echo(issue_token(TokenSettings(), subject, scopes, timedelta(hours=hours)))
+        made = issue_token(TokenSettings(), subject, scopes, timedelta(hours=hours))
+    typer.echo(made)
+    for line in ready_configuration(made) if show else ():
+        typer.echo(line, err=True)
 
 
 @app.command()

@@ -24,6 +24,7 @@ from api.responses.block_cache import BodyMemory, split_memory
 from api.responses.block_loader import Blocks
 from api.responses.formats import warm_up
 from api.routers import backfills, candles, coverage, health, inventory, latest, meta
+from api.udf import add_udf
 from mdp_core.settings import Settings
 from mdp_core.storage.catalog.revocations import Revocations
 from mdp_core.wiring import Services, open_services
@@ -103,5 +104,6 @@ def create_app(open_: OpenServices = open_from_environment) -> FastAPI:
         app.include_router(module.router)
     add_page(app)
     add_dialects(app)
+    add_udf(app)
     complete_description(app)
     return app

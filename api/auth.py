@@ -217,6 +217,7 @@ def verify_url_token(request: Request, token: str) -> Principal:
     if principal.scopes != frozenset({URL_SCOPE}):
         message = f"a token that stands in a URL has the scope {URL_SCOPE}, and no other"
         raise Unauthorized(message)
+    request.scope[_PRINCIPAL] = principal
     return principal
 
 

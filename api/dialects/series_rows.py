@@ -80,20 +80,29 @@ class SeriesRows:
         """
         bounds = replace(bounds, pages=_PAGES)
         try:
-            closed, answer = await self.closed(series, bounds, context)
-            forming: Candle | None = None
-            for _ in range(_TURNS):
-                if _is_short(bounds, closed, answer):
-                    return None
-                if not self._reaches_now(bounds, closed, answer):
-                    return closed
-                forming = await self._forming(series)
-                if forming is None or forming.time == answer.window.end:
-                    return self._with(closed, forming, bounds)
-                closed, answer = await self.closed(series, bounds, context)
+            found, answer = await self.with_forming(series, bounds, context)
         except InvalidQuery:
             return None
-        return self._with(closed, forming, bounds)
+        return None if _is_short(bounds, found, answer) else found
+
+    async def with_forming(
+        self, series: Series, bounds: Bounds, context: RequestContext
+    ) -> tuple[Candles, Answer]:
+        """Return the rows within bounds as `rows`, and the answer that the closed ones are of.
+
+        Raises:
+            MdpError: As `CandleService.get`.
+        """
+        closed, answer = await self.closed(series, bounds, context)
+        forming: Candle | None = None
+        for _ in range(_TURNS):
+            if _is_short(bounds, closed, answer) or not self._reaches_now(bounds, closed, answer):
+                return closed, answer
+            forming = await self._forming(series)
+            if forming is None or forming.time == answer.window.end:
+                break
+            closed, answer = await self.closed(series, bounds, context)
+        return self._with(closed, forming, bounds), answer
 
     async def closed(
         self, series: Series, bounds: Bounds, context: RequestContext

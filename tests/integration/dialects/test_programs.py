@@ -13,8 +13,6 @@ from support.standing import NOON_MS
 from mdp_core.settings import Settings
 from scripts.cli.ready_configuration import ccxt_urls
 
-pytestmark = pytest.mark.parametrize("server", ["plain"], indirect=True)
-
 HOUR = 3_600_000
 KINDS = {
     "binance": (ccxt.binanceusdm, "ETH/USDT:USDT"),

@@ -4,13 +4,10 @@ import random
 from datetime import UTC, datetime
 from typing import Any
 
-import pytest
 from support.dialects import opened_doors
 from support.standing import NOON_MS
 
 from mdp_core.settings import Settings
-
-pytestmark = pytest.mark.parametrize("server", ["plain"], indirect=True)
 
 MINUTE, DAY = 60_000, 86_400_000
 CALLS = 40

@@ -11,8 +11,6 @@ from support.services import token_of
 from api.auth import issue_token
 from mdp_core.settings import Settings
 
-pytestmark = pytest.mark.parametrize("server", ["plain"], indirect=True)
-
 _KLINES = "fapi/v1/klines?symbol=BTCUSDT&interval=1m&limit=1"
 
 

@@ -30,6 +30,7 @@ from mdp_core.fill.provisional import ProvisionalCache
 from mdp_core.fill.rechecks import Rechecker
 from mdp_core.ratelimit.budget import Budget
 from mdp_core.ratelimit.scheduler import RequestScheduler
+from mdp_core.ratelimit.waiting_room import WaitingRoom
 from mdp_core.series.history_probes import HistoryProbes
 from mdp_core.series.history_rechecks import HistoryRechecks
 from mdp_core.series.history_start import HistoryStarts
@@ -277,7 +278,10 @@ async def _open_market(
         ) as client,
     ):
         deadline = settings.fetch_deadline_seconds
-        adapter = kind(ExchangeHttp(facts.name, client, scheduler, deadline_seconds=deadline))
+        few = max(settings.subject_waiting, settings.max_waiting // 2)
+        room = WaitingRoom(settings.max_waiting, few)
+        http = ExchangeHttp(facts.name, client, scheduler, deadline_seconds=deadline, room=room)
+        adapter = kind(http)
         ranges = ProvisionalCache(facts.poll_seconds)
         tolerance = timedelta(seconds=settings.clock_tolerance_seconds)
         offsets = ClockOffsets(shared.database)
@@ -288,7 +292,9 @@ async def _open_market(
         fetcher = PageFetcher(observer, exchange_clock, shared.store, ranges, plan)
         healer = Healer(shared.database)
         rechecker = Rechecker(observer, exchange_clock, healer, shared.absences, plan)
-        filler = PageFiller(shared.store, fetcher, scheduler, shared.claims, _fill_limits(settings))
+        filler = PageFiller(
+            shared.store, fetcher, scheduler, shared.claims, _fill_limits(settings, room)
+        )
         async with aclosing(exchange_clock), aclosing(filler), aclosing(rechecker):
             per_second = facts.tariff.per_second * own.share
             yield MarketContext(
@@ -312,9 +318,9 @@ def _recheck_ages(facts: ExchangeFacts, own: ExchangeSettings) -> list[timedelta
     return [timedelta(seconds=seconds) for seconds in own.rechecks or usual]
 
 
-def _fill_limits(settings: Settings) -> FillLimits:
+def _fill_limits(settings: Settings, room: WaitingRoom) -> FillLimits:
     return FillLimits(
-        waiting=settings.max_waiting,
+        room=room,
         claim_seconds=settings.attempt_timeout_seconds,
     )
 

@@ -1,6 +1,7 @@
 """Hot series: extended to the last settled candle as soon as there is one."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -15,17 +16,22 @@ from mdp_core.errors import MdpError
 from mdp_core.exchanges.base import ExchangeAdapter
 from mdp_core.ratelimit.context import RequestContext
 from mdp_core.ratelimit.priority import Priority
-from mdp_core.series.selection import Selection
+from mdp_core.series.selection import Selection, SeriesName
 from mdp_core.storage.jobs.job_runs import RunResult
 from mdp_core.wiring import Services
 from syncer.configured import Configured
 from syncer.failures import describe
+
+_log = logging.getLogger(__name__)
 
 _Given = TypeVar("_Given")
 _Result = TypeVar("_Result")
 
 _HOT_FOR = timedelta(hours=24)
 _AT_ONCE = 8
+# Those asked for longer ago are not hot: a client that scans all there is must not have all of it
+# kept warm for a day.
+_MOST_ASKED = 300
 _MINUTE_SECONDS = 60
 # The rest is for those who ask meanwhile.
 _LARGEST_SHARE = 0.9
@@ -75,6 +81,7 @@ class Warming:
         facts = adapter.facts
         self._configured = Configured(services.resolver, adapter, configured, _context())
         self._market = services.markets[facts.name, facts.market_type]
+        self._told_gone: set[str] = set()
 
     async def run(self) -> RunResult:
         """Extend every hot series, one small request for each; what takes too long waits."""
@@ -128,9 +135,20 @@ class Warming:
         """
         facts = self._adapter.facts
         configured, errors = await self._configured.names()
-        asked = await self._services.usage.hot(facts.name, facts.market_type, _HOT_FOR)
+        configured = await self._still_listed(configured)
+        asked = await self._services.usage.hot(facts.name, facts.market_type, _HOT_FOR, _MOST_ASKED)
         names = [(name.symbol, name.interval) for name in configured]
         return list(dict.fromkeys([*names, *asked])), errors
+
+    async def _still_listed(self, names: Sequence[SeriesName]) -> list[SeriesName]:
+        """Leave out symbols that were delisted, and say so once: nothing new comes of them."""
+        listings = await self._services.resolver.directory.listings(self._adapter)
+        active = {listing.symbol.name for listing in listings if listing.symbol.active}
+        gone = {name.symbol for name in names} - active
+        for symbol in sorted(gone - self._told_gone):
+            _log.warning("MDP_HOT names a delisted symbol: %s %s", self._adapter.facts.name, symbol)
+        self._told_gone = gone
+        return [name for name in names if name.symbol in active]
 
     async def _extend(self, due: Due) -> int:
         """Fill what a series lacks; give how many slots were settled by it."""

@@ -6,7 +6,7 @@ from api.auth import Principal, principal_of
 from mdp_core.storage.jobs.backfills import Owner
 from mdp_core.wiring import Services
 
-# Whoever may start jobs for many series starts many.
+# A token that may start jobs for many series starts many.
 _MOST_OF_WRITERS = 10_000
 _WRITE = "backfill:write"
 _SEE_ALL = frozenset({_WRITE, "admin"})

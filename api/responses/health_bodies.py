@@ -39,7 +39,7 @@ class BlockBody(TypedDict):
 
 
 class ExpiringBody(TypedDict):
-    """A series of `MDP_KEEP` that lacks the candle of `first_missing`, lost at `lost_at`."""
+    """A series of `MDP_KEEP` that lacks a candle, which is lost at `lost_at`."""
 
     market_type: str
     symbol: str
@@ -49,7 +49,7 @@ class ExpiringBody(TypedDict):
 
 
 class ExchangeHealthBody(TypedDict):
-    """An exchange as this process last met it, its clock, its blocks, and what it will forget.
+    """An exchange as this process last met it, and series that it will forget.
 
     `reachable` is null while nothing was asked of it, `clock_offset_ms` (ahead of the database's
     clock) while that was never read.
@@ -112,7 +112,7 @@ class DetailsBody(TypedDict, total=False):
 
 
 class HealthBody(DetailsBody):
-    """The service's state; with a token of scope `admin` that of what it depends on, too."""
+    """The service's state; for a token of scope `admin` with details."""
 
     status: Literal["ok", "unavailable"]
     database: DatabaseBody

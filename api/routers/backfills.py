@@ -26,6 +26,7 @@ from mdp_core.series.selection import Selection
 from mdp_core.storage.jobs.backfills import NOBODY
 
 _MOST_SERIES = 1000
+_MOST_PATTERNS = 100
 # How long an answer waits for exchanges to tell where histories begin; the worker of the job finds
 # out the rest.
 _PATIENCE_SECONDS = 10.0
@@ -39,7 +40,9 @@ router = APIRouter(
     responses=problem_responses(401, 403, InvalidParameter, StoreUnavailable),
 )
 
-_Names = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+_Names = Annotated[
+    list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=_MOST_PATTERNS)
+]
 
 
 class NewBackfills(BaseModel):

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response, Security
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.auth import authorize
+from api.auth import authorize, principal_of
 from api.openapi.candles import CANDLE_RESPONSES
 from api.openapi.problems import UNKNOWN_SERIES, problem_responses
 from api.requests.negotiation import accepts_plain, best_coding, best_media_type, matches
@@ -126,7 +126,7 @@ async def _answer(
     request: Request, query: CandleQuery, form: _Form, columns: tuple[str, ...]
 ) -> Response:
     service: CandleService = request.state.services.candles
-    context = service.interactive()
+    context = service.interactive(principal_of(request).subject)
     series = await service.resolve(query, context)
     answer = await service.get(series, query, context)
     provenance = AnswerMetadata(answer, columns, _next_path(request, answer))

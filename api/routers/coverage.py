@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request, Security
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
-from api.auth import authorize
+from api.auth import authorize, principal_of
 from api.openapi.problems import UNKNOWN_SERIES, problem_responses
 from api.requests.parameters import (
     SERIES,
@@ -20,12 +20,13 @@ from api.requests.parameters import (
 from mdp_core.domain.clock import to_ms
 from mdp_core.domain.queries import CandleQuery
 from mdp_core.errors import InvalidParameter, InvalidWindow, LimitTooLarge
+from mdp_core.service.candles import CandleService
 from mdp_core.service.coverage import Coverage, CoveragePage, SlotState, Span
 
 router = APIRouter(
     tags=["candles"],
     responses=problem_responses(
-        *(401, 403, *UNKNOWN_SERIES, 502, 503),
+        *(401, 403, *UNKNOWN_SERIES, 429, 502, 503),
         *(InvalidParameter, InvalidWindow, LimitTooLarge),
     ),
 )
@@ -88,7 +89,9 @@ async def get_coverage(
         message = "detail=true needs start and end"
         raise InvalidParameter(message)
     tell = coverage.detailed_spans if parameters.detail else coverage.spans
-    told = await tell(query, _MOST_WINDOWS)
+    service: CandleService = request.state.services.candles
+    context = service.interactive(principal_of(request).subject)
+    told = await tell(query, _MOST_WINDOWS, context)
     return await asyncio.to_thread(_body, request, told)  # there may be thousands
 
 

@@ -28,7 +28,7 @@ _UNAVAILABLE = 503
     },
 )
 async def get_health(request: Request) -> Response:
-    """Return the state of the database, its extension and its schema, within three seconds.
+    """Return the state of the database and its schema, within three seconds.
 
     With a token of scope `admin` also that of exchanges and syncers. All who ask within a second
     get the same.

@@ -5,7 +5,7 @@ from fastapi import APIRouter, Request, Response, Security
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
-from api.auth import authorize
+from api.auth import authorize, principal_of
 from api.openapi.problems import problem_responses
 from api.requests.parameters import SERIES, SeriesPath, described, query_parameters, series_path
 from api.responses.job_bodies import BoundsBody
@@ -13,7 +13,7 @@ from mdp_core.domain.clock import to_ms
 from mdp_core.domain.queries import CandleQuery, Latest
 from mdp_core.service.latest import LatestCandles
 
-router = APIRouter(tags=["candles"], responses=problem_responses(401, 403, 404, 422, 502, 503))
+router = APIRouter(tags=["candles"], responses=problem_responses(401, 403, 404, 422, 429, 502, 503))
 
 
 class CandleBody(TypedDict):
@@ -64,7 +64,8 @@ async def get_latest(request: Request) -> Response:
     edge: LatestCandles = request.state.services.edge
     path, parameters = series_path(request), query_parameters(request, LatestParameters)
     query = CandleQuery(path.exchange, path.market_type, path.symbol, path.interval)
-    latest = await (edge.forming(query) if parameters.forming else edge.closed(query))
+    find = edge.forming if parameters.forming else edge.closed
+    latest = await find(query, principal_of(request).subject)
     return Response(orjson.dumps(_body(latest)), media_type="application/json")
 
 

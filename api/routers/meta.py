@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request, Security
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
-from api.auth import authorize
+from api.auth import authorize, principal_of
 from api.openapi.problems import problem_responses
 from api.requests.parameters import path_with
 from mdp_core.domain.clock import to_ms
@@ -17,6 +17,7 @@ from mdp_core.errors import (
     ExchangeUnavailable,
     InvalidParameter,
     Overloaded,
+    QuotaExceeded,
     RateLimited,
     StoreUnavailable,
     UnknownExchange,
@@ -24,6 +25,7 @@ from mdp_core.errors import (
 )
 from mdp_core.exchanges.base import ExchangeAdapter
 from mdp_core.series.resolver import SeriesResolver
+from mdp_core.service.candles import CandleService
 from mdp_core.storage.catalog.catalog import describe_grid
 
 router = APIRouter(
@@ -130,17 +132,18 @@ async def get_exchanges(
     "/symbols",
     summary="Symbols, active or not",
     responses=problem_responses(
-        502, StoreUnavailable, ExchangeUnavailable, RateLimited, Overloaded
+        502, StoreUnavailable, ExchangeUnavailable, RateLimited, Overloaded, QuotaExceeded
     ),
 )
 async def get_symbols(request: Request, wanted: Annotated[SymbolFilter, Query()]) -> SymbolsBody:
     """List symbols by market and name; a catalog that is empty is filled first."""
     resolver: SeriesResolver = request.state.services.resolver
     symbols: list[Symbol] = []
+    service: CandleService = request.state.services.candles
+    context = service.interactive(principal_of(request).subject)
     for adapter in resolver.directory.markets(wanted.exchange, wanted.market_type):
-        symbols += [
-            each for each in await resolver.directory.symbols(adapter) if _matches(each, wanted)
-        ]
+        listed = await resolver.directory.symbols(adapter, context)
+        symbols += [each for each in listed if _matches(each, wanted)]
     page = islice(symbols, wanted.offset, wanted.offset + wanted.limit)
     end = wanted.offset + wanted.limit
     following = path_with(request, {"offset": str(end)}) if end < len(symbols) else None

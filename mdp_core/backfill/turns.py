@@ -1,4 +1,4 @@
-"""The order in which open jobs are worked on, and the wait that it means for each. Pure."""
+"""The order in which open jobs are worked on, and the wait for each. Pure."""
 
 from collections import defaultdict
 from collections.abc import Hashable, Sequence

@@ -1,8 +1,10 @@
 """Windows of time, half-open, and the set algebra over them. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
+from operator import attrgetter
 from typing import Self
 
 
@@ -43,12 +45,31 @@ def hull(windows: list[Window]) -> Window:
 
 
 def subtract(windows: Iterable[Window], holes: Iterable[Window]) -> list[Window]:
-    """Return ascending, disjoint `windows` without `holes`; empty ones are dropped."""
-    left = list(windows)
-    for hole in holes:
-        parts = (part for window in left for part in _around(window, hole))
-        left = [part for part in parts if not part.is_empty]
+    """Return ascending, disjoint `windows` without `holes`; empty ones are dropped.
+
+    The holes may be in any order; it takes a time in proportion to both, and longer to sort them.
+    """
+    left: list[Window] = []
+    ordered = _merged(holes)
+    first = 0
+    for window in windows:
+        while first < len(ordered) and ordered[first].end <= window.start:
+            first += 1
+        start = window.start
+        for hole in islice(ordered, first, None):
+            if hole.start >= window.end:
+                break
+            if hole.start > start:
+                left.append(Window(start, hole.start))
+            start = hole.end
+        if start < window.end:
+            left.append(Window(start, window.end))
     return left
+
+
+def common(windows: Sequence[Window], others: Iterable[Window]) -> list[Window]:
+    """Return the parts of ascending, disjoint `windows` inside any of `others`, as `subtract`."""
+    return subtract(windows, subtract(windows, others))
 
 
 def intersect(windows: Iterable[Window], other: Window) -> list[Window]:
@@ -57,5 +78,13 @@ def intersect(windows: Iterable[Window], other: Window) -> list[Window]:
     return [window for window in clipped if not window.is_empty]
 
 
-def _around(window: Window, hole: Window) -> tuple[Window, Window]:
-    return window.clip(window.start, hole.start), window.clip(hole.end, window.end)
+def _merged(windows: Iterable[Window]) -> list[Window]:
+    """Return the same times as ascending windows that don't touch; empty ones are dropped."""
+    merged: list[Window] = []
+    for window in sorted(windows, key=attrgetter("start")):
+        if merged and window.start <= merged[-1].end:
+            if window.end > merged[-1].end:
+                merged[-1] = Window(merged[-1].start, window.end)
+        elif not window.is_empty:
+            merged.append(window)
+    return merged

@@ -20,6 +20,7 @@ from mdp_core.exchanges.http import ExchangeHttp
 from mdp_core.exchanges.relay import Question, Relayed
 from mdp_core.ratelimit.context import RequestContext
 from mdp_core.ratelimit.tariff import Tariff
+from mdp_core.ratelimit.waiting_room import WaitingRoom
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,11 @@ class ExchangeAdapter(ABC):
     def contact(self) -> Contact:
         """The outcome of the last request of this process to the exchange."""
         return self._http.contact
+
+    @property
+    def room(self) -> WaitingRoom:
+        """The place of the requests that wait for the exchange."""
+        return self._http.room
 
     def bound(self, context: RequestContext) -> Self:
         """Return this adapter for requests of `context`: its urgency, permit and count.

@@ -167,7 +167,8 @@ class ClockReader:
         left: float | None = None
         if await self._is_dispensable(end):
             left = max(0.0, self._task_since + _PATIENCE_SECONDS - self.monotonic())
-        await asyncio.wait({task}, timeout=left)
+        with self._adapter.room.place(context):
+            await asyncio.wait({task}, timeout=left)
         return self._fresh() if task.done() and not self._failure else None
 
     async def _is_dispensable(self, end: datetime | None) -> bool:

@@ -1,4 +1,4 @@
-"""What became of the last request to an exchange."""
+"""The outcome of the last request to an exchange."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from mdp_core.errors import ExchangeRejected
 
 @dataclass(slots=True)
 class Contact:
-    """The outcome of this process' last request to an exchange; None: it sent none so far."""
+    """The outcome of this process' last request to an exchange; None: none sent."""
 
     reachable: bool | None = None
     last_error: str | None = None

@@ -30,6 +30,7 @@ from mdp_core.exchanges.refusals import SHOWN_CHARACTERS, refusal_in, retry_afte
 from mdp_core.exchanges.relay import HANDED_BACK, Question, Relayed
 from mdp_core.ratelimit.context import DEFAULT_CONTEXT, RequestContext
 from mdp_core.ratelimit.scheduler import RequestScheduler
+from mdp_core.ratelimit.waiting_room import WaitingRoom
 
 Parsed = TypeVar("Parsed")
 
@@ -37,6 +38,7 @@ _log = logging.getLogger(__name__)
 
 _ATTEMPTS = 4
 _FIRST_WAIT_SECONDS = 0.25
+_ANY_NUMBER = 2**31
 _WAITING_PART = 0.95
 # The longest answers are lists of symbols, of some megabytes.
 _LONGEST_BODY_BYTES = 32 << 20
@@ -64,6 +66,7 @@ class ExchangeHttp:
         client: Base URL and headers set; its time-out bounds one attempt.
         scheduler: Lets requests through within the exchange's shared budget.
         deadline_seconds: For one request with its waiting and its attempts.
+        room: Where requests wait for the exchange.
     """
 
     def __init__(
@@ -73,7 +76,9 @@ class ExchangeHttp:
         scheduler: RequestScheduler,
         *,
         deadline_seconds: float,
+        room: WaitingRoom | None = None,
     ) -> None:
+        self.room = room or WaitingRoom(_ANY_NUMBER, _ANY_NUMBER)
         self._exchange = exchange
         self._client = client
         self._scheduler = scheduler

@@ -19,7 +19,6 @@ from mdp_core.domain.windows import hull
 from mdp_core.errors import (
     ExchangeUnavailable,
     MdpError,
-    Overloaded,
     RateLimited,
     StoreUnavailable,
     copied,
@@ -29,6 +28,7 @@ from mdp_core.fill.pages import Page, adjacent_runs
 from mdp_core.ratelimit.context import RequestContext
 from mdp_core.ratelimit.priority import Urgency
 from mdp_core.ratelimit.scheduler import RequestScheduler
+from mdp_core.ratelimit.waiting_room import WaitingRoom
 from mdp_core.storage.candles.candle_store import CandleStore
 from mdp_core.storage.candles.claims import Claims
 
@@ -54,8 +54,8 @@ class Failure:
 class FillLimits:
     """The bounds of the filling for one exchange."""
 
-    waiting: int
-    """Requests that wait for pages at the most."""
+    room: WaitingRoom
+    """The place of requests while they wait."""
     claim_seconds: float
     """How long another process' claim on a page is respected."""
 
@@ -88,14 +88,8 @@ class PageFiller:
         self._claims = claims
         self._limits = limits
         self._page_tasks: dict[tuple[int, int], _PageTask] = {}
-        self._waiting = 0
         self.filled = 0
         """How many pages were fetched since this process began."""
-
-    @property
-    def waiting(self) -> int:
-        """How many requests wait for pages now."""
-        return self._waiting
 
     async def fill(
         self,
@@ -110,12 +104,13 @@ class PageFiller:
         that no other request waits for are given up.
 
         Raises:
-            Overloaded: Too many wait already.
+            Overloaded, QuotaExceeded: Too many wait already.
         """
-        self._start(series, pages, watermarks, context)
-        page_tasks = [self._page_tasks[series.id, page.index] for page in pages]
-        with self._waiting_for(page_tasks, context) as waited:
-            verdict = await self._ended(series, waited, context.until)
+        with self._limits.room.place(context):
+            self._start(series, pages, watermarks, context)
+            page_tasks = [self._page_tasks[series.id, page.index] for page in pages]
+            with self._waiting_for(page_tasks, context) as waited:
+                verdict = await self._ended(series, waited, context.until)
         return [
             Failure(page, error)
             for page, page_task in zip(pages, page_tasks, strict=True)
@@ -137,8 +132,6 @@ class PageFiller:
         context: RequestContext,
     ) -> None:
         """Start a task for each new page; adjacent ones share one, and its request."""
-        if self._waiting >= self._limits.waiting:
-            raise Overloaded
         new = [page for page in pages if (series.id, page.index) not in self._page_tasks]
         for run in adjacent_runs(new, self._fetcher.facts.pages_per_request):
             page_task = _PageTask(run, Urgency(context.priority))
@@ -164,11 +157,9 @@ class PageFiller:
         for page_task in waited:
             page_task.waiting += 1
             page_task.urgency.raise_to(context.priority)
-        self._waiting += 1
         try:
             yield waited
         finally:
-            self._waiting -= 1
             for page_task in waited:
                 page_task.waiting -= 1
 

@@ -72,6 +72,14 @@ class Permit:
             self._slots.occupy()
 
 
+@dataclass(slots=True)
+class Caller:
+    """The client that waits for an answer: its token's subject, and whether it has a place."""
+
+    subject: str = ""
+    is_waiting: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class RequestContext:
     """The urgency, deadline, permit and count with which an exchange is asked.
@@ -87,6 +95,8 @@ class RequestContext:
     deadline: float | None = None
     permit: Permit | None = None
     begun: float = field(default_factory=time.perf_counter)
+    caller: Caller | None = None
+    """The client, if one waits: only so many may."""
 
     @classmethod
     def at(cls, priority: Priority) -> Self:
@@ -94,13 +104,14 @@ class RequestContext:
         return cls(Urgency(priority))
 
     @classmethod
-    def within(cls, seconds: float) -> Self:
-        """Build the context of an interactive caller that waits so long.
+    def within(cls, seconds: float, subject: str = "") -> Self:
+        """Build the context of an interactive caller, a token's subject, that waits so long.
 
         Its wait for tokens ends a little sooner, so that a used-up limit is told as such.
         """
         now = asyncio.get_running_loop().time()
-        return cls(until=now + seconds * _PATIENT_PART, deadline=now + seconds)
+        until, deadline = now + seconds * _PATIENT_PART, now + seconds
+        return cls(until=until, deadline=deadline, caller=Caller(subject))
 
     @property
     def priority(self) -> Priority:

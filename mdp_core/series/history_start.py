@@ -97,7 +97,7 @@ class HistoryStarts:
         question = self._questions[key]
         context.urgency.lead(question.urgency)
         # A client that leaves cancels nothing: others wait for the same answer.
-        with context.upstream.waiting():
+        with context.upstream.waiting(), adapter.room.place(context):
             await asyncio.wait([question.task])
         if not question.task.cancelled() and (error := question.task.exception()):
             raise copied(error)

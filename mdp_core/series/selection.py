@@ -1,5 +1,6 @@
 """Many series at once: symbols as names or globs, and intervals."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -87,25 +88,27 @@ class Selector:
         return found
 
     async def _symbols(self, adapter: ExchangeAdapter, patterns: Sequence[str]) -> list[str]:
+        wanted = list(dict.fromkeys(patterns))
+        listed: list[str] = []
+        if any(map(is_glob, wanted)):
+            symbols = await self._resolver.directory.symbols(adapter, self._context)
+            listed = [symbol.name for symbol in symbols if symbol.active]
         names: dict[str, None] = {}
-        for pattern in patterns:
+        for pattern in wanted:
             if is_glob(pattern):
-                names |= dict.fromkeys(await self._matching(adapter, pattern))
+                # In a thread: many patterns over many symbols would hold up every other request.
+                matching = await asyncio.to_thread(_matching, listed, pattern)
+                if not matching:
+                    raise UnknownSymbol(adapter.facts.name, pattern, ())
+                names |= dict.fromkeys(matching)
             else:
-                names[
-                    (await self._resolver.directory.symbol(adapter, pattern, self._context)).name
-                ] = None
+                symbol = await self._resolver.directory.symbol(adapter, pattern, self._context)
+                names[symbol.name] = None
         return list(names)
 
-    async def _matching(self, adapter: ExchangeAdapter, pattern: str) -> list[str]:
-        names = [
-            symbol.name
-            for symbol in await self._resolver.directory.symbols(adapter, self._context)
-            if symbol.active and matches(symbol.name, pattern)
-        ]
-        if not names:
-            raise UnknownSymbol(adapter.facts.name, pattern, ())
-        return names
+
+def _matching(names: Sequence[str], pattern: str) -> list[str]:
+    return [name for name in names if matches(name, pattern)]
 
 
 def _offered(adapter: ExchangeAdapter, interval: str) -> str:

@@ -167,6 +167,10 @@ class SymbolDirectory:
         raise UnknownSymbol(adapter.facts.name, text, near_names(text, listings))
 
     async def _refresh_sometimes(self, adapter: ExchangeAdapter, context: RequestContext) -> None:
+        with adapter.room.place(context):
+            await self._refresh_once(adapter, context)
+
+    async def _refresh_once(self, adapter: ExchangeAdapter, context: RequestContext) -> None:
         async with self._refreshing[adapter]:
             until, failure = self._refreshed.get(adapter, (0.0, None))
             if time.monotonic() < until:

@@ -72,9 +72,9 @@ class CandleService:
         self.usage = usage
         self.counts = AnswerCounts()
 
-    def interactive(self) -> RequestContext:
-        """Return the context of a caller that waits as long as a request may."""
-        return RequestContext.within(self._limits.deadline_seconds)
+    def interactive(self, subject: str = "") -> RequestContext:
+        """Return the context of a token's subject that waits as long as a request may."""
+        return RequestContext.within(self._limits.deadline_seconds, subject)
 
     async def resolve(self, query: CandleQuery, context: RequestContext) -> Series:
         """Return the series that a query names.

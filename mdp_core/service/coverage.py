@@ -12,7 +12,7 @@ from mdp_core.domain.intervals import Grid, Int64s
 from mdp_core.domain.queries import CandleQuery
 from mdp_core.domain.series import Series
 from mdp_core.domain.watermarks import Watermarks
-from mdp_core.domain.windows import Window, intersect, subtract
+from mdp_core.domain.windows import Window, common, intersect, subtract
 from mdp_core.errors import LimitTooLarge
 from mdp_core.fill.market import MarketContext
 from mdp_core.logs import note
@@ -70,28 +70,31 @@ class Coverage:
         self._resolver = resolver
         self._markets = markets
 
-    async def spans(self, query: CandleQuery, most: int) -> CoveragePage:
+    async def spans(self, query: CandleQuery, most: int, context: RequestContext) -> CoveragePage:
         """Part the window (without bounds: from the beginning to now) into spans.
 
         Args:
             query: Of which series and window.
             most: How many spans are told.
+            context: On whose behalf the exchange is asked.
 
         Raises:
             InvalidWindow: `start` lies after `end`.
             MdpError: The series is unknown or the exchange's clock can't be read.
         """
-        series, watermarks, window = await self._resolve(query)
+        series, watermarks, window = await self._resolve(query, context)
         return _told(window, await self._spans(series, watermarks, window), most)
 
-    async def detailed_spans(self, query: CandleQuery, most: int) -> CoveragePage:
+    async def detailed_spans(
+        self, query: CandleQuery, most: int, context: RequestContext
+    ) -> CoveragePage:
         """Part covered spans further, into slots with candles and without.
 
         Raises:
             LimitTooLarge: The window has more than 100,000 slots.
             MdpError: As `spans`.
         """
-        series, watermarks, window = await self._resolve(query)
+        series, watermarks, window = await self._resolve(query, context)
         slots = series.grid.count(window.start, window.end)
         if slots > _MOST_SLOTS:
             what, advice = "detail=true: the window's count of slots", "ask for a shorter window"
@@ -102,8 +105,9 @@ class Coverage:
         parts = _in_detail(spans, occupied, series.grid)
         return await asyncio.to_thread(_told, window, parts, most)  # there may be thousands
 
-    async def _resolve(self, query: CandleQuery) -> tuple[Series, Watermarks, Window]:
-        context = RequestContext()
+    async def _resolve(
+        self, query: CandleQuery, context: RequestContext
+    ) -> tuple[Series, Watermarks, Window]:
         series = await self._resolver.series(
             query.exchange, query.market_type, query.symbol, query.interval, context
         )
@@ -120,12 +124,10 @@ class Coverage:
         covered = await self._store.covered(series.id, known)
         absences = await self._absences.inside(series.id, known)
         doubts = [each.window for each in absences]
-        unconfirmed = [part for each in covered for part in intersect(doubts, each)]
+        unconfirmed = common(covered, doubts)
         gaps = subtract([known], covered)
         slots = await self._store.rejected_slots(series.id, known)
-        rejected = [
-            part for slot in slots for part in intersect(gaps, Window(slot, series.grid.next(slot)))
-        ]
+        rejected = common(gaps, [Window(slot, series.grid.next(slot)) for slot in slots])
         gaps = subtract(gaps, rejected)
         forgotten = Window(watermarks.history_start, watermarks.retention_start)
         states = {

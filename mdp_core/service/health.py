@@ -1,8 +1,8 @@
 """The state of the service, and of what it depends on, for `/health`.
 
 The state is what a load balancer asks for: the database and its schema. Details are for an
-administrator. Both are found at most once a second, whoever asks, and never waited for longer than
-a load balancer waits.
+administrator. Both are found at most once a second for all callers, and never waited for longer than a
+load balancer waits.
 """
 
 import asyncio
@@ -41,9 +41,9 @@ _AWAY = "the database can't be had"
 
 @dataclass(frozen=True, slots=True)
 class ServiceState:
-    """The database as it was found; `problem` says why the service can't serve from it.
+    """The database as it was found; `problem` says why it can't be served from.
 
-    `cause` is the problem in the system's own words, which are not for everybody's eyes.
+    `cause` is the problem in the system's own words, which are an administrator's to see.
     """
 
     health: Health | None
@@ -53,7 +53,7 @@ class ServiceState:
 
 @dataclass(frozen=True, slots=True)
 class ExpiringSeries:
-    """A kept series with a candle that is not stored and that the exchange will forget soon."""
+    """A kept series that lacks a candle which the exchange will forget soon."""
 
     series: UnkeptSeries
     lost_at: datetime
@@ -61,7 +61,7 @@ class ExpiringSeries:
 
 @dataclass(frozen=True, slots=True)
 class ServiceDetails:
-    """The exchanges, syncers, runs and counts; without the database's part while it is away."""
+    """The exchanges, syncers, runs and counts; as far as they can be had."""
 
     contacts: Mapping[str, Contact]
     answers: AnswerCounts
@@ -150,7 +150,7 @@ class HealthReader:
             contacts={name: market.adapter.contact for (name, _), market in markets.items()},
             answers=self._candles.counts,
             pages=sum(market.filler.filled for market in markets.values()),
-            waiting=sum(market.filler.waiting for market in markets.values()),
+            waiting=sum(market.adapter.room.waiting for market in markets.values()),
         )
 
     async def _expiring(self) -> list[ExpiringSeries]:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime
 from weakref import WeakValueDictionary
@@ -50,14 +51,14 @@ class LatestCandles:
         self._forming = TLRUCache[int, _Shared](_MOST_SERIES, _expires, time.monotonic)
         self._asking = WeakValueDictionary[int, asyncio.Lock]()
 
-    async def closed(self, query: CandleQuery) -> Latest:
+    async def closed(self, query: CandleQuery, subject: str = "") -> Latest:
         """Return the newest closed candle, wherever it comes from.
 
         Raises:
             NoCandle: There is none within ten pages.
             MdpError: As `CandleService.get`.
         """
-        context = self._candles.interactive()
+        context = self._candles.interactive(subject)
         series = await self._candles.resolve(query, context)
         now = await self._market(series).exchange_clock.now(context)
         newest = self._newest.get(series.id)
@@ -102,7 +103,7 @@ class LatestCandles:
             raise NoCandle(str(answer.series), f"since {answer.window.start.isoformat()}")
         return answer, found.row(-1)
 
-    async def forming(self, query: CandleQuery) -> Latest:
+    async def forming(self, query: CandleQuery, subject: str = "") -> Latest:
         """Return the candle that is still forming, some seconds old at the most.
 
         Callers within those seconds share the outcome, a failure too.
@@ -111,17 +112,25 @@ class LatestCandles:
             NoCandle: The exchange has none yet.
             MdpError: The series is unknown, or the exchange can't be asked.
         """
-        context = self._candles.interactive()
+        context = self._candles.interactive(subject)
         series = await self._candles.resolve(query, context)
         self._usage.note(series.id, at_edge=True)
+        room = self._market(series).adapter.room
+        known, _ = self._forming.get(series.id, (None, 0.0))
+        with nullcontext() if known else room.place(context):
+            latest = known or await self._ask_once(series, context)
+        if isinstance(latest, MdpError):
+            raise copied(latest)
+        return latest
+
+    async def _ask_once(self, series: Series, context: RequestContext) -> Latest | MdpError:
+        """Return the outcome that all callers of some seconds share."""
         async with self._asking.setdefault(series.id, asyncio.Lock()):
             latest, _ = self._forming.get(series.id, (None, 0.0))
             if latest is None or await self._is_over(latest, context):
                 latest = await self._ask_in_time(series, context)
                 seconds = self._market(series).adapter.facts.forming_seconds
                 self._forming[series.id] = (latest, time.monotonic() + seconds)
-        if isinstance(latest, MdpError):
-            raise copied(latest)
         return latest
 
     async def _is_over(self, latest: Latest | MdpError, context: RequestContext) -> bool:

@@ -220,7 +220,7 @@ async def test_who_joins_a_page_that_waits_out_a_ban_is_told_in_time(
 async def test_saturation_is_told_at_once(settings: Settings, sandbox: Sandbox) -> None:
     """Two hundred may wait for pages; the next request gets `overloaded`."""
     sandbox.settings(latency_ms=1000)
-    few = settings.model_copy(update={"max_waiting": 200})
+    few = settings.model_copy(update={"max_waiting": 200, "subject_waiting": 200})
     async with serving(few, sandbox) as client:
         await _ask(client, "BTC-USDT", -499, 0)
         waiting = [

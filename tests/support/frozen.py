@@ -1,4 +1,4 @@
-"""A database server that stands still: its processes live, and none of them answers."""
+"""A database server that stands still: its processes live, and none answers."""
 
 from collections.abc import Generator
 from contextlib import contextmanager

@@ -8,7 +8,7 @@ from typing import LiteralString
 from mdp_core.storage.database.database import Database
 
 # Of which active series does a window lack slots, from when on? A series that was never fetched is
-# nobody's yet, and slots whose rows can't be right are named elsewhere.
+# left out, and slots whose rows can't be right are named elsewhere.
 _UNKEPT: LiteralString = """
 SELECT symbols.name, series.interval, lower(lacking.parts)
 FROM series
@@ -43,7 +43,7 @@ class UnkeptSeries:
 async def read_unkept(
     database: Database, market: tuple[str, str, str], window: tuple[datetime, datetime]
 ) -> Sequence[UnkeptSeries]:
-    """Return the series of a market that lack slots of a window, the oldest lack first.
+    """Return the series of a market that lack slots of a window, oldest first.
 
     Args:
         database: The primary.

@@ -37,7 +37,7 @@ JOIN series ON series.id = series_usage.series_id
 JOIN symbols ON symbols.id = series.symbol_id
 WHERE series_usage.last_at_edge > %(since)s AND symbols.active
   AND symbols.exchange = %(exchange)s AND symbols.market_type = %(market_type)s
-ORDER BY series_usage.last_at_edge DESC, series.id
+ORDER BY series_usage.last_at_edge DESC, series.id LIMIT %(most)s
 """
 
 # A request at the live edge must not wait long to make its series hot.
@@ -69,15 +69,15 @@ class Usage:
             note.at_edge = now
 
     async def hot(
-        self, exchange: str, market_type: str, within: timedelta
+        self, exchange: str, market_type: str, within: timedelta, most: int
     ) -> list[tuple[str, str]]:
-        """Return symbol and interval of each active series polled at the edge `within`.
+        """Return symbol and interval of the active series polled at the edge `within`.
 
         Returns:
-            The latest asked for comes first.
+            The latest asked for comes first; `most` at the most.
         """
         since = _real_time() - within
-        params = {"exchange": exchange, "market_type": market_type, "since": since}
+        params = {"exchange": exchange, "market_type": market_type, "since": since, "most": most}
         async with self._database.connection() as connection:
             cursor = await connection.execute(_HOT, params)
             return [(row[0], row[1]) for row in await cursor.fetchall()]

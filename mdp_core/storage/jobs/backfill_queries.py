@@ -113,7 +113,7 @@ WHERE id = %(id)s AND state = 'open' AND NOT EXISTS (
     SELECT FROM backfill_subjects WHERE backfill_id = %(id)s AND subject <> %(subject)s)
 """
 
-# Jobs that ended so long ago are nobody's any more.
+# Jobs that ended so many days ago.
 FORGET: LiteralString = """
 DELETE FROM backfills WHERE state <> 'open' AND ended_at < now() - %(days)s * interval '1 day'
 """

@@ -189,7 +189,7 @@ TOKEN = {"unauthorized", "forbidden"}
 MARKET = {"unknown_exchange", "unknown_market_type", "invalid_parameter"}
 ASKED_FOR_SYMBOLS = {
     *("upstream_rejected", "upstream_bad_data"),
-    *("upstream_unavailable", "rate_limited", "overloaded", "store_unavailable"),
+    *("upstream_unavailable", "rate_limited", "overloaded", "quota_exceeded", "store_unavailable"),
 }
 
 

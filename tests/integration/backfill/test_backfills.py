@@ -338,6 +338,19 @@ async def test_request_that_makes_no_sense_is_refused(
     assert (answer.status_code, answer.json()["code"]) == (status, code)
 
 
+async def test_patterns_are_bounded_and_counted_once(client: httpx.AsyncClient) -> None:
+    """A hundred at the most; the same one again is the same."""
+    many = [f"A{number}*" for number in range(101)]
+    refused = await client.post("/backfills", json=job_request(symbols=many, dry_run=True))
+    again = await client.post(
+        "/backfills", json=job_request(symbols=["ETH-USDT", "ETH-USDT*"] * 50, dry_run=True)
+    )
+
+    assert (refused.status_code, refused.json()["code"]) == (422, "invalid_parameter")
+    assert "100" in refused.json()["detail"]
+    assert len(again.json()["jobs"]) == 1
+
+
 async def test_job_that_is_not_there(client: httpx.AsyncClient) -> None:
     """404, to see and to cancel."""
     for answer in (await client.get("/backfills/9"), await client.delete("/backfills/9")):

@@ -28,7 +28,7 @@ Caller = Callable[..., httpx.AsyncClient]
 
 @pytest.fixture
 async def services(settings: Settings, sandbox: Sandbox) -> AsyncGenerator[Services]:
-    """Services that make a job of whatever takes more than a page; a syncer counts as alive."""
+    """Services that make a job of more than a page; a syncer counts as alive."""
     few = settings.model_copy(update={"max_pages": 1, "subject_jobs": 2})
     async with opened_services(few, sandbox) as opened:
         await opened.runs.live("idle")

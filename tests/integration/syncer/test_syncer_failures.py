@@ -98,7 +98,7 @@ async def test_note_that_can_not_be_kept_does_not_end_the_notes(services: Servic
     await answer_to(services, CandleQuery("binance", "perp", "ETH-USDT", "1m", limit=2))
     await asyncio.sleep(1.5)
 
-    hot = await services.usage.hot("binance", "perp", timedelta(minutes=1))
+    hot = await services.usage.hot("binance", "perp", timedelta(minutes=1), 10)
     assert hot == [("ETH-USDT", "1m")]
 
 
@@ -115,6 +115,41 @@ async def test_name_that_is_wrong_costs_the_others_nothing(services: Services) -
     assert "2 failed" in warmed.error
     assert "TYPO-USDT" in warmed.error
     assert await services.store.covered_until([series.id])
+
+
+async def test_delisted_symbol_is_left_out_and_told_once(
+    services: Services,
+    database: psycopg.Connection,
+    sandbox: Sandbox,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Nothing new comes of it; the others are kept warm."""
+    (adapter,) = services.resolver.directory.markets("binance", None)
+    await services.resolver.directory.refresh(adapter)
+    database.execute("UPDATE symbols SET active = false WHERE name = 'ETH-USDT'")
+    warming = _warming(services, "binance:BTC-USDT,ETH-USDT:1m")
+    sandbox.clear()
+    await warming.run()
+    await warming.run()
+    told = [record.getMessage() for record in caplog.records if "delisted" in record.getMessage()]
+
+    assert told == ["MDP_HOT names a delisted symbol: binance ETH-USDT"]
+    assert {entry["params"]["symbol"] for entry in sandbox.candle_requests()} == {"BTCUSDT"}
+
+
+async def test_series_asked_for_longest_ago_are_not_hot(
+    services: Services, database: psycopg.Connection
+) -> None:
+    """Only so many are, whatever a client asks for in a day."""
+    for interval in ("1m", "3m", "5m"):
+        await services.resolver.series("binance", "perp", "BTC-USDT", interval)
+    database.execute(
+        "INSERT INTO series_usage (series_id, last_requested, last_at_edge, requests) "
+        "SELECT id, now(), now() - id * interval '1 second', 1 FROM series"
+    )
+    hot = await services.usage.hot("binance", "perp", timedelta(hours=1), 2)
+
+    assert hot == [("BTC-USDT", "1m"), ("BTC-USDT", "3m")]
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ class _Rest:
 
 @dataclass(slots=True)
 class _Progress:
-    """What a worker remembers of a job between its turns."""
+    """A worker's memory of a job between its turns."""
 
     order: Apart = field(default_factory=Apart)
     refusals: Refusals = field(default_factory=Refusals)

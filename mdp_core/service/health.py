@@ -1,8 +1,8 @@
 """The state of the service, and of what it depends on, for `/health`.
 
 The state is what a load balancer asks for: the database and its schema. Details are for an
-administrator. Both are found at most once a second for all callers, and never waited for longer than a
-load balancer waits.
+administrator. Both are found at most once a second for all callers, and never waited for longer
+than a load balancer waits.
 """
 
 import asyncio

@@ -239,7 +239,7 @@ def _options(group: TyperGroup, words: Sequence[str]) -> set[str]:
 
 def _command(group: TyperGroup, words: Sequence[str]) -> bool:
     """Tell whether words begin with a command's name, or are options of the whole."""
-    if words[0].startswith("-") and group.invoke_without_command:
+    if group.invoke_without_command and (not words or words[0].startswith("-")):
         return True
     found = group.commands.get(words[0])
     if isinstance(found, TyperGroup):

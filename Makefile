@@ -8,7 +8,7 @@ COMPILE := $(PIP_COMPILE) pyproject.toml
 # Else every process that a test starts compiles the project anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup setup-dev demo run test soak check format bench image-trial lock
+.PHONY: setup setup-dev demo run test soak check format bench image-trial trial-bots lock
 
 setup: .venv/.ready .venv/.ready-page
 setup-dev: .venv/.ready-dev .venv/.ready-page
@@ -67,6 +67,18 @@ bench: setup-dev
 
 image-trial: setup-dev
 	$(BIN)/python -m scripts.dev.image_trial
+
+# Programs of others, which want other packages than the house does.
+BOTS := freqtrade==2026.9 ccxt==4.5.90 python-binance==1.0.37 hyperliquid-python-sdk==0.24.0 \
+	coinbasepro==0.4.2 binance-sdk-derivatives-trading-usds-futures==18.1.0
+
+.venv-bots/.ready: Makefile
+	$(PYTHON) -m venv .venv-bots
+	.venv-bots/bin/python -m pip --disable-pip-version-check install --quiet $(BOTS)
+	@touch $@
+
+trial-bots: setup-dev .venv-bots/.ready
+	$(BIN)/python -m scripts.dev.bots_trial .venv-bots/bin/python
 
 lock: setup-dev
 	$(COMPILE) --upgrade -o requirements.lock

@@ -53,7 +53,7 @@ async def bars_of(
 async def _inside(
     rows: SeriesRows, series: Series, bounds: Bounds, context: RequestContext
 ) -> Candles:
-    """Return the bars within bounds; where they begin before what can be had, from there on."""
+    """Return the bars within bounds, from the earliest that can be had on."""
     try:
         return (await rows.with_forming(series, bounds, context))[0]
     except HistoryUnavailable as error:
@@ -66,7 +66,7 @@ async def _inside(
 async def _begun(
     request: Request, series: Series, window: tuple[datetime, datetime]
 ) -> dict[str, object]:
-    """Have a job load a window, and say so: `no_data` would be taken for the end of history."""
+    """Have a job load a window; `no_data` would mean the end of history."""
     symbol = series.symbol
     words = (symbol.exchange, symbol.market_type, symbol.native, series.interval.value)
     query = CandleQuery(*words, start=window[0], end=window[1])

@@ -1,4 +1,4 @@
-"""Pass calls on to the exchanges; identical ones are shared while they are under way."""
+"""Pass calls on to the exchanges; identical ones under way are shared."""
 
 import asyncio
 from collections.abc import Mapping

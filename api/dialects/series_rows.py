@@ -1,4 +1,4 @@
-"""Rows of a series as exchanges give them: the closed ones, and the forming one last."""
+"""Rows of a series as exchanges give them, the forming candle last."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -37,7 +37,7 @@ class SeriesName:
 
 
 class SeriesRows:
-    """The candles of the service, with the forming one where an exchange would give it."""
+    """The service's candles, with the forming one where an exchange gives it."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -88,7 +88,7 @@ class SeriesRows:
     async def with_forming(
         self, series: Series, bounds: Bounds, context: RequestContext
     ) -> tuple[Candles, Answer]:
-        """Return the rows within bounds as `rows`, and the answer that the closed ones are of.
+        """Return the rows within bounds, and the answer of the closed ones.
 
         Raises:
             MdpError: As `CandleService.get`.

@@ -1,4 +1,4 @@
-"""Questions that are handed to an exchange as they came, and its answers as they came back."""
+"""Questions handed to an exchange as they came, and its answers."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A public request to an exchange; no header of the asker's but the type of its body."""
+    """A public request, without its asker's headers but the body's type."""
 
     method: str
     target: str

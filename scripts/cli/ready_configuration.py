@@ -1,4 +1,4 @@
-"""The base URLs of a token for URLs, and the configuration of programs that use them."""
+"""The base URLs of a token for URLs, and the configuration of programs."""
 
 import json
 import os

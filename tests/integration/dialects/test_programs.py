@@ -30,7 +30,7 @@ CALLS: list[dict[str, Any]] = [
 
 
 def told(exchange: str, base: str) -> list[object]:
-    """Have ccxt load markets and ask for candles in many ways; return all that it says."""
+    """Have ccxt ask for markets and candles in many ways; return what it says."""
     kind, market = KINDS[exchange]
     program = kind({"urls": {"api": ccxt_urls(exchange, base)}, "enableRateLimit": False})
     program.milliseconds = lambda: NOON_MS  # pyright: ignore[reportAttributeAccessIssue]

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import orjson
 from fastapi import FastAPI, Request, Response
 
-from api.auth import Unauthorized, verify_url_token
+from api.auth import Unauthorized, principal_of, verify_url_token
 from api.dialects.routes import ANSWER_SECONDS, Dialects
 from api.errors import kind_of
 from api.udf_bars import bars_of
@@ -88,7 +88,9 @@ async def _time(request: Request) -> Response:
 
 
 async def _symbols(request: Request) -> Response:
-    adapter, symbol = await _named(request, RequestContext.within(ANSWER_SECONDS))
+    adapter, symbol = await _named(
+        request, RequestContext.within(ANSWER_SECONDS, principal_of(request).subject)
+    )
     return _json(describe(adapter, symbol))
 
 
@@ -97,7 +99,7 @@ async def _search(request: Request) -> Response:
     params = request.query_params
     query, kind = params.get("query", "").upper(), params.get("type", "")
     exchange, limit = params.get("exchange", ""), _whole(params, "limit", 30)
-    context = RequestContext.within(ANSWER_SECONDS)
+    context = RequestContext.within(ANSWER_SECONDS, principal_of(request).subject)
     directory, found = _directory_of(request), list[Named]()
     for adapter in directory.markets(None, None):
         facts = adapter.facts
@@ -109,7 +111,7 @@ async def _search(request: Request) -> Response:
 
 
 async def _history(request: Request) -> Response:
-    context = RequestContext.within(ANSWER_SECONDS)
+    context = RequestContext.within(ANSWER_SECONDS, principal_of(request).subject)
     params = request.query_params
     _, symbol = await _named(request, context)
     resolution = params.get("resolution", "")

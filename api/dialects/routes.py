@@ -8,7 +8,7 @@ from urllib.parse import unquote
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
-from api.auth import Unauthorized, verify_url_token
+from api.auth import Unauthorized, principal_of, verify_url_token
 from api.dialects.binance import BinanceDialect
 from api.dialects.coinbase import CoinbaseDialect
 from api.dialects.dialect import Call, Dialect
@@ -85,7 +85,7 @@ def _refused(dialect: Dialect, call: Call) -> Response | None:
 async def _answer_in_time(request: Request, dialect: Dialect, call: Call) -> Response:
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
-            return await _answered(request.state.dialects, dialect, call)
+            return await _answered(request, dialect, call)
     except TimeoutError:
         note(code="overloaded")
         return _wait(dialect, "this takes longer than a program waits: ask again", 1)
@@ -97,8 +97,9 @@ async def _answer_in_time(request: Request, dialect: Dialect, call: Call) -> Res
         return dialect.refusal(kind.status, str(error))
 
 
-async def _answered(dialects: Dialects, dialect: Dialect, call: Call) -> Response:
-    context = RequestContext.within(ANSWER_SECONDS)
+async def _answered(request: Request, dialect: Dialect, call: Call) -> Response:
+    dialects: Dialects = request.state.dialects
+    context = RequestContext.within(ANSWER_SECONDS, principal_of(request).subject)
     found = await dialect.answer(call, dialects.rows, context)
     return found or await _passed(dialects, dialect, call)
 

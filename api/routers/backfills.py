@@ -8,6 +8,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.auth import Forbidden, Principal, authorize, principal_of
+from api.deadline import TimedRoute
 from api.openapi.problems import UNKNOWN_SERIES, problem_responses
 from api.requests.owners import owner_of, seen_by
 from api.requests.parameters import optional_time, path_with
@@ -36,6 +37,7 @@ _READ = [Security(authorize, scopes=["candles:read"])]
 
 router = APIRouter(
     prefix="/backfills",
+    route_class=TimedRoute,
     tags=["backfills"],
     responses=problem_responses(401, 403, InvalidParameter, StoreUnavailable),
 )

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
 from api.auth import authorize, principal_of
+from api.deadline import TimedRoute
 from api.openapi.problems import UNKNOWN_SERIES, problem_responses
 from api.requests.parameters import (
     SERIES,
@@ -25,6 +26,7 @@ from mdp_core.service.coverage import Coverage, CoveragePage, SlotState, Span
 
 router = APIRouter(
     tags=["candles"],
+    route_class=TimedRoute,
     responses=problem_responses(
         *(401, 403, *UNKNOWN_SERIES, 429, 502, 503),
         *(InvalidParameter, InvalidWindow, LimitTooLarge),

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
 from api.auth import authorize
+from api.deadline import TimedRoute
 from api.openapi.problems import problem_responses
 from api.requests.parameters import path_with
 from mdp_core.domain.clock import to_ms
@@ -17,6 +18,7 @@ from mdp_core.storage.catalog.inventory import Holding, HoldingFilter, read_hold
 
 router = APIRouter(
     tags=["candles"],
+    route_class=TimedRoute,
     responses=problem_responses(401, 403, InvalidParameter, StoreUnavailable),
 )
 

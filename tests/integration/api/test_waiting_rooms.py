@@ -7,7 +7,6 @@ from datetime import timedelta
 import httpx
 import pytest
 from support.http import connected
-from support.postgres import one_kind_of_database
 from support.sandbox import Sandbox
 from support.services import app_of, opened_services
 from support.waiting import eventually
@@ -16,8 +15,6 @@ from api.auth import SCOPES, issue_token
 from mdp_core.exchanges.base import ExchangeAdapter
 from mdp_core.settings import Settings
 from mdp_core.wiring import Services
-
-pytestmark = one_kind_of_database
 
 _INTERVALS = ("1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h")
 

@@ -120,7 +120,7 @@ async def test_methods_that_change_something_are_refused(settings: Settings) -> 
 
 
 async def test_used_up_limit_is_429_with_a_time(settings: Settings) -> None:
-    """What must be asked for waits; what is stored goes on."""
+    """A question to the exchange waits; stored candles go on."""
     async with opened_doors(settings) as doors:
         await _use_up(doors)
 

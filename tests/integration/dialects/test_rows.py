@@ -1,4 +1,4 @@
-"""Each exchange's candles through its dialect: the exchange's own answer, row for row."""
+"""Each exchange's candles through its dialect: its own, row for row."""
 
 import random
 from datetime import UTC, datetime
@@ -33,7 +33,7 @@ def as_numbers(value: Any) -> Any:  # noqa: ANN401 - JSON
 
 
 def some_time(chance: random.Random) -> int:
-    """Return a time on or off the grid: lately, long ago, before history, in the future."""
+    """Return a time on or off the grid: lately, long ago, in the future."""
     back = chance.choice([3 * MINUTE, 40 * MINUTE, DAY, 30 * DAY, 6 * 365 * DAY, -DAY])
     time = NOON_MS - back + chance.randrange(30) * MINUTE
     return time + chance.choice([0, 0, 1, 59_999, 31_000])
@@ -57,7 +57,7 @@ def some_klines(chance: random.Random) -> dict[str, str]:
 
 
 async def test_binance_answers_as_itself(settings: Settings) -> None:
-    """Bounds of all kinds, wrong calls too: status, rows, order and types are Binance's."""
+    """Bounds of all kinds, wrong calls too: status, rows and types are the same."""
     chance = random.Random(18)  # noqa: S311 - not a secret
     async with opened_doors(settings) as doors:
         for _ in range(CALLS):

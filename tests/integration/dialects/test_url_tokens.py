@@ -1,4 +1,4 @@
-"""Tokens that stand in a URL: of one scope, refused in the dialect's form, never logged."""
+"""Tokens that stand in a URL: of one scope, and never logged."""
 
 import logging
 from datetime import timedelta

@@ -14,10 +14,11 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from mdp_core.domain.clock import Clock
 from mdp_core.errors import MdpError
+from mdp_core.exchanges.base import ExchangeAdapter
 from mdp_core.settings import Settings
 from mdp_core.storage.jobs.job_runs import HEARTBEAT_SECONDS, JobRuns
 from mdp_core.wiring import Services, open_services
-from syncer.backfill_worker import JobWorker
+from syncer.backfill_worker import TURN_SECONDS, JobWorker
 from syncer.runner import Runner, ScheduledJob
 from syncer.schedule import ScheduleTrigger
 from syncer.scheduled_jobs import scheduled_jobs
@@ -77,6 +78,21 @@ async def running_syncer(services: Services) -> AsyncGenerator[str]:
             _log.info("syncer stopped", extra={"syncer": name})
 
 
+def worker_of(
+    services: Services, adapter: ExchangeAdapter, turn_seconds: float = TURN_SECONDS
+) -> JobWorker:
+    """Build the worker on a market's jobs."""
+    return JobWorker(
+        adapter,
+        services.jobs,
+        services.backfills,
+        services.bulk,
+        resolver=services.resolver,
+        history_search=services.history_search,
+        turn_seconds=turn_seconds,
+    )
+
+
 def _begin(
     group: asyncio.TaskGroup,
     services: Services,
@@ -86,7 +102,7 @@ def _begin(
 ) -> list[asyncio.Task[None]]:
     """Begin what goes on as long as the syncer: it ends if any of that does."""
     workers = [
-        JobWorker(services, adapter) for adapter in services.resolver.directory.markets(None, None)
+        worker_of(services, adapter) for adapter in services.resolver.directory.markets(None, None)
     ]
     working = [group.create_task(worker.run()) for worker in workers]
     return [

@@ -4,12 +4,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from cachetools import LRUCache
 
-from mdp_core.backfill.bulk import Filled, Refusals
+from mdp_core.backfill.bulk import BulkFill, ChunkFiller
 from mdp_core.backfill.chunks import Apart
+from mdp_core.backfill.history_search import HistorySearch
+from mdp_core.backfill.jobs import Backfills
 from mdp_core.domain.queries import Missing
 from mdp_core.domain.series import Series
 from mdp_core.domain.windows import Window
@@ -28,14 +30,14 @@ from mdp_core.errors import (
 from mdp_core.exchanges.base import ExchangeAdapter
 from mdp_core.ratelimit.context import RequestContext
 from mdp_core.ratelimit.priority import Priority
-from mdp_core.storage.jobs.backfills import Job, JobState, UnavailableWindow
-from mdp_core.wiring import Services
+from mdp_core.series.resolver import SeriesResolver
+from mdp_core.storage.jobs.backfills import BackfillStore, Job, JobState, UnavailableWindow
 
 _log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 1.0
 # After so long another job has its turn, if there is one.
-_TURN_SECONDS = 5.0
+TURN_SECONDS = 5.0
 # Jobs that a worker remembers between their turns.
 _MOST_REMEMBERED = 1_000
 # A job that can't go on is left alone, each time twice as long as before.
@@ -60,33 +62,32 @@ class _Rest:
     until: float
 
 
-@dataclass(slots=True)
-class _Progress:
-    """A worker's memory of a job between its turns."""
-
-    order: Apart = field(default_factory=Apart)
-    refusals: Refusals = field(default_factory=Refusals)
-    gaps: Sequence[Window] = ()
-
-
 class JobWorker:
     """Works on the jobs of one market; any number of workers may work on the same job.
 
     A job that can't go on, or that is not understood, holds up none of the others.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - its collaborators
         self,
-        services: Services,
         adapter: ExchangeAdapter,
+        jobs: BackfillStore,
+        backfills: Backfills,
+        bulk: BulkFill,
         *,
-        turn_seconds: float = _TURN_SECONDS,
+        resolver: SeriesResolver,
+        history_search: HistorySearch,
+        turn_seconds: float = TURN_SECONDS,
     ) -> None:
-        self._services = services
         self._facts = adapter.facts
+        self._jobs = jobs
+        self._backfills = backfills
+        self._bulk = bulk
+        self._resolver = resolver
+        self._history_search = history_search
         self._turn_seconds = turn_seconds
         self._rests: LRUCache[int, _Rest] = LRUCache(_MOST_REMEMBERED)
-        self._progress: LRUCache[int, _Progress] = LRUCache(_MOST_REMEMBERED)
+        self._fillers: LRUCache[int, ChunkFiller] = LRUCache(_MOST_REMEMBERED)
 
     async def run(self) -> None:
         """Work until this is cancelled."""
@@ -107,7 +108,7 @@ class JobWorker:
         Raises:
             StoreUnavailable: The database does not answer.
         """
-        now, jobs = time.monotonic(), self._services.jobs
+        now, jobs = time.monotonic(), self._jobs
         resting = [job for job, rest in self._rests.items() if rest.until > now]
         job = await jobs.next(self._facts.name, self._facts.market_type, resting)
         if job is None:
@@ -138,10 +139,11 @@ class JobWorker:
         try:
             series = await self._begun(job)
         except _HOPELESS as error:
-            await self._services.jobs.end(job.id, JobState.FAILED, str(error))
+            await self._jobs.end(job.id, JobState.FAILED, str(error))
             return
-        await self._services.backfills.narrow(job, series)
-        await self._work(job.id, series, self._progress.setdefault(job.id, _Progress()))
+        await self._backfills.narrow(job, series)
+        filler = self._fillers.setdefault(job.id, self._bulk.filler(Apart(), Priority.BACKFILL))
+        await self._work(job.id, series, filler)
 
     async def _begun(self, job: Job) -> Series:
         """Return the job's series once its history is known to have begun.
@@ -150,66 +152,56 @@ class JobWorker:
             NeverTraded: It has not begun.
             MdpError: The exchange could not be asked.
         """
-        backfills, context = self._services.backfills, RequestContext.at(Priority.BACKFILL)
-        series = await backfills.series(job, context)
-        if job.id in self._progress:
+        context = RequestContext.at(Priority.BACKFILL)
+        series = await self._resolver.series(*job.words, context)
+        if job.id in self._fillers:
             return series
         if series.history_start is not None:
             return await self._asked_again(series, context)
         since = job.window.start
-        is_begun = (
-            not self._facts.supports_first_candle
-            and await self._services.history_search.find(series, since)
+        is_begun = not self._facts.supports_first_candle and await self._history_search.find(
+            series, since
         )
         if not is_begun:
             raise NeverTraded
-        return await backfills.series(job, context)
+        return await self._resolver.series(*job.words, context)
 
     async def _asked_again(self, series: Series, context: RequestContext) -> Series:
         """Return a series whose history start was asked for anew, if that gave an answer."""
         try:
-            return await self._services.resolver.ask_history_start(series, context)
+            return await self._resolver.ask_history_start(series, context)
         except BadPayload as error:
             _log.warning("history start of %s: %s", series, error)
             return series
 
-    async def _work(self, job_id: int, series: Series, progress: _Progress) -> None:
-        """Fill chunks of a job until it ends, or its turn does."""
+    async def _work(self, job_id: int, series: Series, filler: ChunkFiller) -> None:
+        """Fill chunks of a job until it ends, or its turn does.
+
+        What the exchange has forgotten is no loss of this job's: it is told from the coverage.
+        """
         ends_at = time.monotonic() + self._turn_seconds
-        bulk = self._services.bulk
-        while (job := await self._services.jobs.get(job_id)) and job.state.is_open:
-            left = await bulk.left(series, job.window, [loss.window for loss in job.unavailable])
-            if not left.gaps:
-                await self._services.jobs.end(job_id, *_verdict(job))
+        while (job := await self._jobs.get(job_id)) and job.state.is_open:
+            given_up = [lost.window for lost in job.unavailable]
+            step = await filler.step(series, job.window, given_up)
+            if step is None or not step.gaps:
+                await self._jobs.end(job_id, *_verdict(job))
                 return
-            await bulk.pause(progress.gaps, left)
-            progress.gaps = left.gaps
-            chunk = bulk.choose(series, left, progress.order)
-            filled = await self._fill(job_id, series, chunk)
-            if refusal := progress.refusals.heed(filled, chunk):
-                await self._services.jobs.end(job_id, JobState.FAILED, str(refusal))
-            if filled.delay:
-                raise filled.delay
+            if step.chunk and (unavailable := _unavailable(step.lost, step.chunk)):
+                await self._jobs.record_unavailable(job_id, unavailable)
+            if step.refusal:
+                await self._jobs.end(job_id, JobState.FAILED, str(step.refusal))
+            if step.delay:
+                raise step.delay
             self._rests.pop(job_id, None)
             if time.monotonic() >= ends_at:
                 return
 
-    async def _fill(self, job_id: int, series: Series, chunk: Window) -> Filled:
-        """Fill a chunk, and write down what can't be had.
 
-        What the exchange has forgotten is no loss of this job's: it is told from the coverage.
-        """
-        filled = await self._services.bulk.fill(series, chunk, Priority.BACKFILL)
-        if losses := _losses(filled.lost, chunk):
-            await self._services.jobs.record_unavailable(job_id, losses)
-        return filled
-
-
-def _losses(lost: Sequence[Missing], within: Window) -> list[UnavailableWindow]:
+def _unavailable(lost: Sequence[Missing], within: Window) -> list[UnavailableWindow]:
     parts = [
-        (each.window.clip(within.start, within.end), each.error)
-        for each in lost
-        if not isinstance(each.error, HistoryUnavailable)
+        (missing.window.clip(within.start, within.end), missing.error)
+        for missing in lost
+        if not isinstance(missing.error, HistoryUnavailable)
     ]
     return [
         UnavailableWindow(part, error.code, str(error))

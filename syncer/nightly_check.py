@@ -5,15 +5,16 @@ import random
 from collections.abc import Sequence
 from datetime import timedelta
 
+from mdp_core.domain.clock import Clock
 from mdp_core.domain.queries import CandleQuery
 from mdp_core.errors import MdpError
 from mdp_core.exchanges.base import ExchangeAdapter
 from mdp_core.service.stored_pages import StoredPage, StoredSeries
-from mdp_core.service.verify import SeriesCheck
+from mdp_core.service.verify import SeriesCheck, Verify
 from mdp_core.storage.catalog.inventory import Holding, HoldingFilter, read_holdings
+from mdp_core.storage.database.database import Database
 from mdp_core.storage.jobs.job_runs import RunResult
-from mdp_core.wiring import Services
-from syncer.failures import describe
+from syncer.runner import describe
 
 _log = logging.getLogger(__name__)
 
@@ -25,16 +26,20 @@ _RECENT = timedelta(days=1)
 class NightlyCheck:
     """Compares some pages of one market, of the last day and older ones."""
 
-    def __init__(self, services: Services, adapter: ExchangeAdapter) -> None:
-        self._services = services
+    def __init__(
+        self, adapter: ExchangeAdapter, database: Database, verify: Verify, clock: Clock
+    ) -> None:
         self._adapter = adapter
+        self._database = database
+        self._verify = verify
+        self._clock = clock
 
     async def run(self) -> RunResult:
         """Compare a sample; nothing stored changes. Rows are the compared candles."""
         facts, compared, differing = self._adapter.facts, 0, 0
         errors: list[MdpError] = []
         wanted = HoldingFilter(facts.name, facts.market_type)
-        holdings = await read_holdings(self._services.database, wanted)
+        holdings = await read_holdings(self._database, wanted)
         for holding in random.sample(holdings, min(_SERIES, len(holdings))):
             try:
                 check = await self._check(holding)
@@ -46,8 +51,8 @@ class NightlyCheck:
 
     async def _check(self, holding: Holding) -> SeriesCheck:
         names = (holding.exchange, holding.market_type, holding.symbol, holding.interval)
-        stored = await self._services.verify.find(CandleQuery(*names))
-        check = await self._services.verify.check(stored.series, self._sample(stored))
+        stored = await self._verify.find(CandleQuery(*names))
+        check = await self._verify.check(stored.series, self._sample(stored))
         if check.unequal:
             _log.warning(
                 "%s: %d stored candles are not what the exchange answers now; compare all with "
@@ -61,7 +66,7 @@ class NightlyCheck:
         indexes = [index for pages in stored.page_ranges() for index in pages]
         if not indexes:
             return []
-        now = self._services.settings.clock()
+        now = self._clock()
         is_recent = stored.covered[-1].end > now - _RECENT
         older = indexes[:-1] if is_recent else indexes
         chosen = [random.choice(older)] if older else []  # noqa: S311 - not a secret

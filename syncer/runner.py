@@ -127,3 +127,8 @@ class Runner:
             await asyncio.sleep(HEARTBEAT_SECONDS)
             with suppress(MdpError):
                 is_ours = await self._runs.beat(key, self._worker)
+
+
+def describe(errors: Sequence[BaseException]) -> str | None:
+    """Say how many series failed in a run, and one of the reasons; None: none did."""
+    return f"{len(errors)} failed, one with: {errors[0]}" if errors else None

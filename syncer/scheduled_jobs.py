@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from mdp_core.errors import MdpError
 from mdp_core.exchanges.base import ExchangeAdapter
+from mdp_core.fill.market import MarketContext
 from mdp_core.ratelimit.context import RequestContext
 from mdp_core.ratelimit.priority import Priority
 from mdp_core.series.selection import Selection
@@ -21,7 +22,7 @@ from syncer.nightly_check import NightlyCheck
 from syncer.rechecks import Rechecks
 from syncer.runner import ScheduledJob
 from syncer.schedule import Schedule
-from syncer.warm import Warming
+from syncer.warm import PATIENCE_SECONDS, Warming
 
 _log = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ def scheduled_jobs(services: Services) -> list[ScheduledJob]:
         jobs += [_refreshing(services, adapter), _warming(services, adapter, hot)]
         jobs += [_rechecking(services, adapter), _rechecking_starts(services, adapter)]
         jobs.append(_verifying(services, adapter))
-        if any(each.exchange == adapter.facts.name for each in keep):
+        if any(selection.exchange == adapter.facts.name for selection in keep):
             jobs.append(_keeping(services, adapter, keep))
         if not adapter.facts.supports_first_candle:
             jobs.append(_searching(services, adapter))
@@ -92,44 +93,90 @@ async def retry_refresh(
     return await ask()
 
 
+def warming_of(
+    services: Services,
+    adapter: ExchangeAdapter,
+    hot: Sequence[Selection],
+    patience_seconds: float = PATIENCE_SECONDS,
+) -> Warming:
+    """Build the warming of a market."""
+    return Warming(
+        _market(services, adapter),
+        services.resolver,
+        services.candles,
+        services.store,
+        services.usage,
+        configured=hot,
+        clock_speed=services.settings.clock.speed,
+        patience_seconds=patience_seconds,
+    )
+
+
+def keeper_of(services: Services, adapter: ExchangeAdapter, keep: Sequence[Selection]) -> Keeper:
+    """Build the keeper of a market."""
+    return Keeper(_market(services, adapter), services.resolver, services.bulk, keep)
+
+
+def rechecks_of(services: Services, adapter: ExchangeAdapter) -> Rechecks:
+    """Build the rechecks of a market's absences."""
+    market, clock = _market(services, adapter), services.settings.clock
+    return Rechecks(market, services.resolver, services.absences, clock)
+
+
+def start_rechecks_of(services: Services, adapter: ExchangeAdapter) -> HistoryStartRechecks:
+    """Build the rechecks of a market's history starts."""
+    starts, clock = services.history_starts, services.settings.clock
+    return HistoryStartRechecks(adapter, services.resolver, starts, clock)
+
+
+def nightly_check_of(services: Services, adapter: ExchangeAdapter) -> NightlyCheck:
+    """Build the nightly check of a market."""
+    return NightlyCheck(adapter, services.database, services.verify, services.settings.clock)
+
+
+def _market(services: Services, adapter: ExchangeAdapter) -> MarketContext:
+    return services.markets[adapter.facts.name, adapter.facts.market_type]
+
+
 def _warming(
     services: Services, adapter: ExchangeAdapter, hot: Sequence[Selection]
 ) -> ScheduledJob:
-    facts = adapter.facts
-    settle = services.markets[facts.name, facts.market_type].exchange_clock.settle
+    settle = _market(services, adapter).exchange_clock.settle
     schedule = Schedule(_MINUTE, services.settings.clock, settle + _CLOCKS_DIFFER)
-    return ScheduledJob(_name("warm", adapter), schedule, 0.5, Warming(services, adapter, hot).run)
+    return ScheduledJob(
+        _name("warm", adapter), schedule, 0.5, warming_of(services, adapter, hot).run
+    )
 
 
 def _keeping(
     services: Services, adapter: ExchangeAdapter, keep: Sequence[Selection]
 ) -> ScheduledJob:
     schedule = Schedule(_KEEP_EVERY, services.settings.clock)
-    run = Keeper(services, adapter, keep).run
+    run = keeper_of(services, adapter, keep).run
     return ScheduledJob(_name("keep", adapter), schedule, 1.0, run, at_start=True)
 
 
 def _rechecking(services: Services, adapter: ExchangeAdapter) -> ScheduledJob:
     schedule = Schedule(_RECHECK_EVERY, services.settings.clock)
-    return ScheduledJob(_name("recheck", adapter), schedule, 2.0, Rechecks(services, adapter).run)
+    run = rechecks_of(services, adapter).run
+    return ScheduledJob(_name("recheck", adapter), schedule, 2.0, run)
 
 
 def _rechecking_starts(services: Services, adapter: ExchangeAdapter) -> ScheduledJob:
     schedule = Schedule(_MINUTE, services.settings.clock)
-    run = HistoryStartRechecks(services, adapter).run
+    run = start_rechecks_of(services, adapter).run
     return ScheduledJob(_name("history", adapter), schedule, 5.0, run)
 
 
 def _searching(services: Services, adapter: ExchangeAdapter) -> ScheduledJob:
     schedule = Schedule(_MINUTE, services.settings.clock)
-    return ScheduledJob(
-        _name("beginnings", adapter), schedule, 5.0, HistoryStartSearch(services, adapter).run
-    )
+    run = HistoryStartSearch(adapter, services.resolver, services.history_search).run
+    return ScheduledJob(_name("beginnings", adapter), schedule, 5.0, run)
 
 
 def _verifying(services: Services, adapter: ExchangeAdapter) -> ScheduledJob:
     schedule = Schedule(_VERIFY_EVERY, services.settings.clock, _VERIFY_AT)
-    run = NightlyCheck(services, adapter).run
+    run = nightly_check_of(services, adapter).run
     return ScheduledJob(_name("verify", adapter), schedule, 10.0, run, only_on_time=True)
 
 

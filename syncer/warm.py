@@ -7,24 +7,28 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Generic, TypeVar
 
+from mdp_core.backfill.concurrency import gather_limited
 from mdp_core.domain.intervals import Grid, Interval, epoch_grid
 from mdp_core.domain.queries import Bounds
 from mdp_core.domain.series import Series
 from mdp_core.domain.watermarks import Watermarks
 from mdp_core.domain.windows import Window
 from mdp_core.errors import MdpError
-from mdp_core.exchanges.base import ExchangeAdapter
+from mdp_core.fill.market import MarketContext
 from mdp_core.ratelimit.context import RequestContext
 from mdp_core.ratelimit.priority import Priority
+from mdp_core.series.resolver import SeriesResolver
 from mdp_core.series.selection import Selection, SeriesName
+from mdp_core.service.candles import CandleService
+from mdp_core.storage.candles.candle_store import CandleStore
+from mdp_core.storage.catalog.usage import Usage
 from mdp_core.storage.jobs.job_runs import RunResult
-from mdp_core.wiring import Services
 from syncer.configured import Configured
-from syncer.failures import describe
+from syncer.runner import describe
 
 _log = logging.getLogger(__name__)
 
-_Given = TypeVar("_Given")
+_Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 _HOT_FOR = timedelta(hours=24)
@@ -36,7 +40,7 @@ _MINUTE_SECONDS = 60
 # The rest is for those who ask meanwhile.
 _LARGEST_SHARE = 0.9
 # The next run is to find nothing of this one under way.
-_PATIENCE_SECONDS = 57.0
+PATIENCE_SECONDS = 57.0
 # By so much our clock may be ahead of the exchange's: what has settled there is waited for.
 _LARGEST_LEAD = timedelta(seconds=5)
 
@@ -50,12 +54,12 @@ class Due:
     weight: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Outcome(Generic[_Result]):
     """The outcome of many: results, errors, and the number that found no time."""
 
-    results: Sequence[_Result]
-    errors: Sequence[BaseException]
+    results: list[_Result]
+    errors: list[MdpError]
     waiting: int
 
 
@@ -67,20 +71,27 @@ class Warming:
     request is the longest ago.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - its collaborators
         self,
-        services: Services,
-        adapter: ExchangeAdapter,
-        configured: Sequence[Selection],
+        market: MarketContext,
+        resolver: SeriesResolver,
+        candles: CandleService,
+        store: CandleStore,
+        usage: Usage,
         *,
-        patience_seconds: float = _PATIENCE_SECONDS,
+        configured: Sequence[Selection],
+        clock_speed: float = 1.0,
+        patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
-        self._services = services
-        self._adapter = adapter
+        self._market = market
+        self._adapter = market.adapter
+        self._resolver = resolver
+        self._candles = candles
+        self._store = store
+        self._usage = usage
+        self._clock_speed = clock_speed
         self._patience_seconds = patience_seconds
-        facts = adapter.facts
-        self._configured = Configured(services.resolver, adapter, configured, _context())
-        self._market = services.markets[facts.name, facts.market_type]
+        self._configured = Configured(resolver, market.adapter, configured, _context())
         self._told_gone: set[str] = set()
 
     async def run(self) -> RunResult:
@@ -89,7 +100,7 @@ class Warming:
         async with asyncio.timeout_at(until):
             await self._wait_until_settled()
             names, unknown = await self._names()
-            await self._services.resolver.look_up(self._adapter, names)
+            await self._resolver.look_up(self._adapter, names)
         found = await _all_at_once(self._series, names, until)
         due = await self._lacking(found.results)
         capacity = self._market.weight_per_second * _MINUTE_SECONDS * _LARGEST_SHARE
@@ -105,17 +116,15 @@ class Warming:
         settled = await exchange_clock.now(_context()) - exchange_clock.settle
         left = minutes.ceil(settled) - settled
         if left < _LARGEST_LEAD:
-            await asyncio.sleep(left.total_seconds() / self._services.settings.clock.speed)
+            await asyncio.sleep(left.total_seconds() / self._clock_speed)
 
     async def _series(self, name: tuple[str, str]) -> Series:
         facts = self._adapter.facts
-        return await self._services.resolver.series(
-            facts.name, facts.market_type, *name, _context()
-        )
+        return await self._resolver.series(facts.name, facts.market_type, *name, _context())
 
     async def _lacking(self, found: Sequence[Series]) -> list[Due]:
         due: list[Due] = []
-        ends = await self._services.store.covered_until([series.id for series in found])
+        ends = await self._store.covered_until([series.id for series in found])
         for series in found:
             window = to_extend(
                 series,
@@ -136,13 +145,13 @@ class Warming:
         facts = self._adapter.facts
         configured, errors = await self._configured.names()
         configured = await self._still_listed(configured)
-        asked = await self._services.usage.hot(facts.name, facts.market_type, _HOT_FOR, _MOST_ASKED)
+        asked = await self._usage.hot(facts.name, facts.market_type, _HOT_FOR, _MOST_ASKED)
         names = [(name.symbol, name.interval) for name in configured]
         return list(dict.fromkeys([*names, *asked])), errors
 
     async def _still_listed(self, names: Sequence[SeriesName]) -> list[SeriesName]:
         """Leave out symbols that were delisted, and say so once: nothing new comes of them."""
-        listings = await self._services.resolver.directory.listings(self._adapter)
+        listings = await self._resolver.directory.listings(self._adapter)
         active = {listing.symbol.name for listing in listings if listing.symbol.active}
         gone = {name.symbol for name in names} - active
         for symbol in sorted(gone - self._told_gone):
@@ -153,7 +162,7 @@ class Warming:
     async def _extend(self, due: Due) -> int:
         """Fill what a series lacks; give how many slots were settled by it."""
         bounds = Bounds(start=due.window.start, end=due.window.end, settled=True)
-        answer = await self._services.candles.get(due.series, bounds, _context())
+        answer = await self._candles.get(due.series, bounds, _context())
         return due.series.grid.count(due.window.start, max(answer.stored.end, due.window.start))
 
 
@@ -162,23 +171,26 @@ def _context() -> RequestContext:
 
 
 async def _all_at_once(
-    do: Callable[[_Given], Awaitable[_Result]], given: Iterable[_Given], until: float
+    do: Callable[[_Item], Awaitable[_Result]], items: Iterable[_Item], until: float
 ) -> _Outcome[_Result]:
     """Run it for each, some at a time, until then (the loop's time)."""
-    free = asyncio.Semaphore(_AT_ONCE)
 
-    async def do_one(one: _Given) -> _Result:
-        async with asyncio.timeout_at(until), free:
-            return await do(one)
+    async def attempt(item: _Item) -> _Result | MdpError | TimeoutError:
+        try:
+            async with asyncio.timeout_at(until):
+                return await do(item)
+        except (MdpError, TimeoutError) as error:
+            return error
 
-    done = await asyncio.gather(*map(do_one, given), return_exceptions=True)
-    late = [each for each in done if isinstance(each, TimeoutError)]
-    errors = [each for each in done if isinstance(each, BaseException)]
-    return _Outcome(
-        results=[each for each in done if not isinstance(each, BaseException)],
-        errors=[each for each in errors if not isinstance(each, TimeoutError)],
-        waiting=len(late),
-    )
+    outcome = _Outcome[_Result]([], [], 0)
+    for result in await gather_limited(attempt, items, _AT_ONCE):
+        if isinstance(result, TimeoutError):
+            outcome.waiting += 1
+        elif isinstance(result, MdpError):
+            outcome.errors.append(result)
+        else:
+            outcome.results.append(result)
+    return outcome
 
 
 def to_extend(

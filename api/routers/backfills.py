@@ -24,7 +24,7 @@ from mdp_core.backfill.jobs import Backfills
 from mdp_core.backfill.planning import Planning
 from mdp_core.errors import InvalidParameter, InvalidWindow, StoreUnavailable, UnknownBackfill
 from mdp_core.series.selection import Selection
-from mdp_core.storage.jobs.backfills import NOBODY
+from mdp_core.storage.jobs.backfills import OWN_COMMANDS
 
 _MOST_SERIES = 1000
 _MOST_PATTERNS = 100
@@ -167,7 +167,7 @@ async def delete_backfill(
         return describe_job(await backfills.cancel(job))
     _require(principal, "candles:read")
     seen = await backfills.get(job, seen_by(principal))
-    if not {principal.subject, NOBODY.subject} & set(seen.job.subjects):
+    if not {principal.subject, OWN_COMMANDS.subject} & set(seen.job.subjects):
         message = f"job {job} is another subject's: the scope admin cancels any"
         raise Forbidden(message)
     return describe_job(await backfills.leave(job, principal.subject))

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from mdp_core.backfill.chunks import ChunkGrid, Order
@@ -44,45 +44,26 @@ class Outlook:
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
-    """The gaps of a window that are left, and the windows that can't be had."""
+class Remaining:
+    """The gaps of a window that can be fetched, and its windows that can't be had."""
 
     gaps: Sequence[Window]
     lost: Sequence[Missing]
-
-
-@dataclass(frozen=True, slots=True)
-class Filled:
-    """The outcome of a chunk: windows that are lost, and a passing obstacle, if any."""
-
-    lost: Sequence[Missing]
-    delay: MdpError | None
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
     """A chunk that was tried; the windows that are lost, and a passing obstacle.
 
-    `gaps` is what was still to be fetched before it, as far as that is known.
+    `gaps` were still to be fetched before it, as far as that is known. `refusal` is set once the
+    exchange refuses the series itself.
     """
 
     chunk: Window | None
     lost: Sequence[Missing]
     delay: MdpError | None
     gaps: Sequence[Window]
-
-
-class Refusals:
-    """Counts the chunks of a series that the exchange refused one after the other."""
-
-    def __init__(self) -> None:
-        self._count = 0
-
-    def heed(self, filled: Filled, chunk: Window) -> MdpError | None:
-        """Give the refusal once it is the series itself that is refused."""
-        refusal = refusal_of(filled, chunk)
-        self._count = self._count + 1 if refusal else 0
-        return refusal if self._count >= _REFUSALS else None
+    refusal: MdpError | None = None
 
 
 class BulkFill:
@@ -109,7 +90,7 @@ class BulkFill:
             ExchangeError: The exchange's clock was needed and could not be read.
         """
         Bounds(start=start, end=end)
-        watermarks, grid = await self._market(series).watermarks(series, end), series.grid
+        watermarks, grid = await self.market(series).watermarks(series, end), series.grid
         last = min(watermarks.grace_start, watermarks.settled_until)
         last = last if end is None else min(grid.ceil(end), last)
         begins = series.history_start or watermarks.history_start
@@ -122,7 +103,7 @@ class BulkFill:
         Raises:
             ExchangeError: The exchange's clock was needed and could not be read.
         """
-        watermarks = await self._market(series).watermarks(series, window.end)
+        watermarks = await self.market(series).watermarks(series, window.end)
         return await self._outlook(series, window, watermarks)
 
     async def remaining(self, series: Series, window: Window) -> Outlook:
@@ -130,7 +111,7 @@ class BulkFill:
 
         No exchange is asked: all that lies in such a window was closed when it was given.
         """
-        market = self._market(series)
+        market = self.market(series)
         by_our_clock = market.exchange_clock.presumed(series)
         begins = by_our_clock.history_start
         if series.history_start is not None or market.adapter.facts.supports_first_candle:
@@ -154,99 +135,116 @@ class BulkFill:
     ) -> AsyncGenerator[Step]:
         """Fill `window` (on the grid) chunk by chunk, until nothing more can be fetched.
 
-        After a step with a delay the same is tried again: who takes the steps waits, or stops. Of a
-        series that the exchange refuses all that is left is lost.
+        After a step with a delay the same is tried again: the caller waits, or stops. Of a series
+        that the exchange refuses the rest is lost.
         """
-        given_up: list[Window] = []
-        before: Sequence[Window] = []
-        refusals = Refusals()
-        while True:
-            try:
-                left = await self.left(series, window, given_up)
-            except MdpError as error:
-                yield Step(None, [], error, before or [window])
-                continue
-            if not left.lost and not left.gaps:
-                return
-            await self.pause(before, left)
-            before = left.gaps
-            step = await self._step(series, left, order, priority, refusals)
-            given_up += [each.window for each in step.lost]
+        filler, given_up = self.filler(order, priority), list[Window]()
+        while step := await filler.step(series, window, given_up):
+            if step.refusal:
+                rest = subtract(step.gaps, [missing.window for missing in step.lost])
+                refused = [Missing(gap, step.refusal) for gap in rest]
+                step = replace(step, lost=[*step.lost, *refused])
+            given_up += [missing.window for missing in step.lost]
             yield step
 
-    async def _step(
-        self, series: Series, left: Left, order: Order, priority: Priority, refusals: Refusals
-    ) -> Step:
-        """Report the windows that are lost already, and try a chunk of the rest."""
-        if not left.gaps:
-            return Step(None, left.lost, None, [])
-        chunk = self.choose(series, left, order)
-        filled = await self.fill(series, chunk, priority)
-        lost = [*left.lost, *filled.lost]
-        if refusal := refusals.heed(filled, chunk):
-            rest = subtract(left.gaps, [each.window for each in filled.lost])
-            lost += [Missing(gap, refusal) for gap in rest]
-        return Step(chunk, lost, filled.delay, left.gaps)
+    def filler(self, order: Order, priority: Priority) -> "ChunkFiller":
+        """Return a filler of one series, for a worker that decides itself about each step."""
+        return ChunkFiller(self, self._candles, order, priority)
 
-    @staticmethod
-    async def pause(before: Sequence[Window], left: Left) -> None:
-        """Wait a moment if the step before changed nothing: the next one might not either."""
-        if left.gaps and left.gaps == before:
-            await asyncio.sleep(_PAUSE_SECONDS)
-
-    async def left(self, series: Series, window: Window, given_up: Sequence[Window]) -> Left:
-        """Tell what of `window` is still to be fetched.
+    async def gaps(
+        self, series: Series, window: Window, given_up: Sequence[Window] = ()
+    ) -> Remaining:
+        """Tell which parts of `window` are still to be fetched.
 
         Args:
             series: Whose candles.
             window: On the grid.
-            given_up: What is not to be asked for again.
+            given_up: Windows that are not to be asked for again.
 
         Raises:
             ExchangeError: The exchange's clock was needed and could not be read.
         """
         context = RequestContext.at(Priority.BACKFILL)
-        watermarks = await self._market(series).watermarks(series, window.end, context)
+        watermarks = await self.market(series).watermarks(series, window.end, context)
         known = window.clip(watermarks.history_start, watermarks.closed_until)
         missing = subtract(await self._store.uncovered(series.id, known), given_up)
         forgotten = intersect(
             missing, known.clip(watermarks.history_start, watermarks.retention_start)
         )
         error = HistoryUnavailable(series.exchange, watermarks.retention_start)
-        return Left(subtract(missing, forgotten), [Missing(part, error) for part in forgotten])
+        return Remaining(subtract(missing, forgotten), [Missing(part, error) for part in forgotten])
 
-    def choose(self, series: Series, left: Left, order: Order) -> Window:
-        """Choose the chunk that comes next of what is left (not nothing)."""
-        facts = self._market(series).adapter.facts
+    def chunk_grid(self, series: Series) -> ChunkGrid:
+        """Return the chunks in which a series is filled."""
+        facts = self.market(series).adapter.facts
         pages = max(_CHUNK_PAGES, 2 * facts.pages_per_request)
-        return order.choose(left.gaps, ChunkGrid(series.grid, facts.page_size, pages))
-
-    async def fill(self, series: Series, chunk: Window, priority: Priority) -> Filled:
-        """Have the store hold a chunk, or tell why it can't."""
-        slots = series.grid.count(chunk.start, chunk.end)
-        bounds = Bounds(start=chunk.start, end=chunk.end, partial=True, pages=slots)
-        try:
-            answer = await self._candles.get(series, bounds, RequestContext.at(priority))
-        except _LASTING as error:
-            return Filled([Missing(chunk, error)], None)
-        except MdpError as error:
-            return Filled([], error)
-        lost = [each for each in answer.missing if isinstance(each.error, _LASTING)]
-        delays = [each.error for each in answer.missing if not isinstance(each.error, _LASTING)]
-        return Filled(lost, delays[0] if delays else None)
+        return ChunkGrid(series.grid, facts.page_size, pages)
 
     def terms(self, series: Series) -> Terms:
         """Give the terms of the series' exchange."""
-        return self._market(series).terms
+        return self.market(series).terms
 
-    def _market(self, series: Series) -> MarketContext:
+    def market(self, series: Series) -> MarketContext:
+        """Return the market of a series."""
         return self.markets[series.exchange, series.symbol.market_type]
 
 
-def refusal_of(filled: Filled, chunk: Window) -> MdpError | None:
-    """Give the exchange's refusal, if it refused all of a chunk; else None."""
-    refused = [each for each in filled.lost if isinstance(each.error, ExchangeRejected)]
-    if not refused or subtract([chunk], [each.window for each in refused]):
+class ChunkFiller:
+    """Fills one series step by step, and counts the refusals in a row."""
+
+    def __init__(
+        self, bulk: BulkFill, candles: CandleService, order: Order, priority: Priority
+    ) -> None:
+        self._bulk = bulk
+        self._candles = candles
+        self._choose = order
+        self._context = RequestContext.at(priority)
+        self._gaps: Sequence[Window] = ()
+        self._refusals = 0
+
+    async def step(self, series: Series, window: Window, given_up: Sequence[Window]) -> Step | None:
+        """Try the next chunk of `window`; None: nothing is left of it.
+
+        Waits a moment if the step before changed nothing: this one might not either.
+        """
+        try:
+            remaining = await self._bulk.gaps(series, window, given_up)
+        except MdpError as error:
+            return Step(None, [], error, self._gaps or [window])
+        if not remaining.gaps:
+            return Step(None, remaining.lost, None, []) if remaining.lost else None
+        if remaining.gaps == self._gaps:
+            await asyncio.sleep(_PAUSE_SECONDS)
+        self._gaps = remaining.gaps
+        chunk = self._choose(remaining.gaps, self._bulk.chunk_grid(series))
+        lost, delay = await self._fill(series, chunk)
+        refusal = self._counted(refusal_of(lost, chunk))
+        return Step(chunk, [*remaining.lost, *lost], delay, remaining.gaps, refusal)
+
+    async def _fill(self, series: Series, chunk: Window) -> tuple[list[Missing], MdpError | None]:
+        """Have the store hold a chunk; return lost windows, and a passing obstacle."""
+        slots = series.grid.count(chunk.start, chunk.end)
+        bounds = Bounds(start=chunk.start, end=chunk.end, partial=True, pages=slots)
+        try:
+            answer = await self._candles.get(series, bounds, self._context)
+        except _LASTING as error:
+            return [Missing(chunk, error)], None
+        except MdpError as error:
+            return [], error
+        lost = [part for part in answer.missing if isinstance(part.error, _LASTING)]
+        delays = [part.error for part in answer.missing if not isinstance(part.error, _LASTING)]
+        return lost, delays[0] if delays else None
+
+    def _counted(self, refusal: MdpError | None) -> MdpError | None:
+        """Return the refusal once it is the series itself that is refused."""
+        self._refusals = self._refusals + 1 if refusal else 0
+        return refusal if self._refusals >= _REFUSALS else None
+
+
+def refusal_of(lost: Sequence[Missing], chunk: Window) -> MdpError | None:
+    """Return the exchange's refusal, if it refused all of a chunk; else None."""
+    refused = [part for part in lost if isinstance(part.error, ExchangeRejected)]
+    if not refused or subtract([chunk], [part.window for part in refused]):
         return None
     return refused[0].error
 

@@ -1,11 +1,9 @@
-"""In which order a large window is filled: chunk after chunk of whole pages. Pure."""
+"""The order in which a large window is filled, in chunks of whole pages. Pure."""
 
 import random
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-
-from typing_extensions import override
+from typing import TypeAlias
 
 from mdp_core.domain.intervals import Grid
 from mdp_core.domain.windows import Window
@@ -36,34 +34,22 @@ class ChunkGrid:
         return self.grid.index(gap.start) // self.page_size * self.page_size
 
 
-class Order(ABC):
-    """Which chunk comes next."""
-
-    @abstractmethod
-    def choose(self, gaps: Sequence[Window], chunks: ChunkGrid) -> Window:
-        """Choose a chunk of ascending gaps (at least one)."""
+# Chooses the next chunk of ascending gaps (at least one).
+Order: TypeAlias = Callable[[Sequence[Window], ChunkGrid], Window]
 
 
-class OldestFirst(Order):
-    """From the beginning on."""
-
-    @override
-    def choose(self, gaps: Sequence[Window], chunks: ChunkGrid) -> Window:
-        """Choose the first chunk."""
-        return chunks.chunk(gaps[0], 0)
+def oldest_first(gaps: Sequence[Window], chunks: ChunkGrid) -> Window:
+    """Choose the first chunk."""
+    return chunks.chunk(gaps[0], 0)
 
 
-class NewestFirst(Order):
-    """From the end back."""
-
-    @override
-    def choose(self, gaps: Sequence[Window], chunks: ChunkGrid) -> Window:
-        """Choose the last chunk."""
-        return chunks.chunk(gaps[-1], chunks.count(gaps[-1]) - 1)
+def newest_first(gaps: Sequence[Window], chunks: ChunkGrid) -> Window:
+    """Choose the last chunk."""
+    return chunks.chunk(gaps[-1], chunks.count(gaps[-1]) - 1)
 
 
-class Apart(Order):
-    """Away from others who fill the same window.
+class Apart:
+    """Away from other workers that fill the same window.
 
     It goes on where its last chunk ended, and where that is taken or done, anywhere else: so each
     of several workers finds a stretch of its own, and they meet at the very end only.
@@ -72,13 +58,12 @@ class Apart(Order):
     def __init__(self) -> None:
         self._last: Window | None = None
 
-    @override
-    def choose(self, gaps: Sequence[Window], chunks: ChunkGrid) -> Window:
+    def __call__(self, gaps: Sequence[Window], chunks: ChunkGrid) -> Window:
         """Choose the chunk after the last one, else a random one."""
         following = [gap for gap in gaps if self._last and gap.start == self._last.end]
         if following:
             self._last = chunks.chunk(following[0], 0)
         else:
-            (gap,) = random.choices(gaps, [chunks.count(each) for each in gaps])  # noqa: S311
+            (gap,) = random.choices(gaps, [chunks.count(gap) for gap in gaps])  # noqa: S311
             self._last = chunks.chunk(gap, random.randrange(chunks.count(gap)))  # noqa: S311
         return self._last

@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from mdp_core.backfill.bulk import BulkFill
+from mdp_core.backfill.concurrency import gather_limited
 from mdp_core.backfill.estimate import Estimate
-from mdp_core.backfill.planning import Plan, PlannedFill, Planning, some_at_once
+from mdp_core.backfill.planning import Plan, PlannedFill, Planning
 from mdp_core.backfill.turns import Entry, ahead_of_each
 from mdp_core.domain.clock import Clock
 from mdp_core.domain.intervals import Interval
@@ -25,12 +26,10 @@ from mdp_core.errors import (
     UnknownBackfill,
 )
 from mdp_core.exchanges.clock import EARLIEST
-from mdp_core.ratelimit.context import DEFAULT_CONTEXT, RequestContext
 from mdp_core.series.resolver import SeriesResolver
-from mdp_core.series.selection import SeriesName
 from mdp_core.storage.candles.absences import AbsenceStore
 from mdp_core.storage.jobs.backfills import (
-    NOBODY,
+    OWN_COMMANDS,
     BackfillStore,
     Job,
     JobState,
@@ -40,6 +39,8 @@ from mdp_core.storage.jobs.backfills import (
     too_many_jobs,
 )
 from mdp_core.storage.jobs.job_runs import JobRuns
+
+_AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ class Backfills:
         self._resolver = resolver
         self._runs = runs
 
-    async def request(self, query: CandleQuery, owner: Owner = NOBODY) -> JobStatus:
+    async def request(self, query: CandleQuery, owner: Owner = OWN_COMMANDS) -> JobStatus:
         """Have a job for what a query needs and one request may not fetch.
 
         With a limit the job reaches as far as so many candles do where none is absent.
@@ -100,7 +101,9 @@ class Backfills:
         (followed,) = await self.open([planned], owner)
         return followed
 
-    async def open(self, planned: Sequence[PlannedFill], owner: Owner = NOBODY) -> list[JobStatus]:
+    async def open(
+        self, planned: Sequence[PlannedFill], owner: Owner = OWN_COMMANDS
+    ) -> list[JobStatus]:
         """Have a job for each: an open one for the same window, else a new one.
 
         Raises:
@@ -137,7 +140,7 @@ class Backfills:
         if new and await self._jobs.count_open(owner.subject) + new > owner.most_open:
             raise too_many_jobs(owner)
 
-    async def behind_the_queue(self, plan: Plan, owner: Owner = NOBODY) -> Plan:
+    async def behind_the_queue(self, plan: Plan, owner: Owner = OWN_COMMANDS) -> Plan:
         """Have a plan count the wait for the open jobs, as if its own were opened now.
 
         What an open job fills already waits where that one stands.
@@ -193,14 +196,6 @@ class Backfills:
         await self._jobs.leave(job, subject)
         return await self.get(job)
 
-    async def series(
-        self, name: SeriesName | Job, context: RequestContext = DEFAULT_CONTEXT
-    ) -> Series:
-        """Give the series that a selection or a job names."""
-        return await self._resolver.series(
-            name.exchange, name.market_type, name.symbol, name.interval, context
-        )
-
     async def narrow(self, job: Job, series: Series) -> None:
         """Let a job for all of a history begin at the history start, once known."""
         grid, window = series.grid, job.window
@@ -223,9 +218,7 @@ class Backfills:
 
         async def follow(job: Job) -> JobStatus:
             try:
-                kept = await self._resolver.stored(
-                    job.exchange, job.market_type, job.symbol, job.interval
-                )
+                kept = await self._resolver.stored(*job.words)
             except StoreUnavailable:
                 raise
             except MdpError:
@@ -237,7 +230,7 @@ class Backfills:
             doubts = await self._doubts(series, job.window)
             return JobStatus(job, left, outlook.forgotten if is_known else [], is_known, doubts)
 
-        return await some_at_once(follow, jobs)
+        return await gather_limited(follow, jobs, _AT_ONCE)
 
     async def _doubts(self, series: Series, window: Window) -> int:
         """Count the unconfirmed slots of a window."""

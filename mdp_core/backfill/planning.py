@@ -5,13 +5,13 @@ first, and a limit that is used up for now is waited for.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TypeVar
 
 from mdp_core.backfill.bulk import BulkFill, Outlook
+from mdp_core.backfill.concurrency import gather_limited, wait_out_rate_limit
 from mdp_core.backfill.estimate import Estimate
 from mdp_core.domain.queries import Bounds
 from mdp_core.domain.series import Series
@@ -21,7 +21,6 @@ from mdp_core.errors import (
     MdpError,
     NeverTraded,
     NothingClosed,
-    RateLimited,
     StoreUnavailable,
 )
 from mdp_core.exchanges.clock import EARLIEST
@@ -30,13 +29,9 @@ from mdp_core.ratelimit.priority import Priority
 from mdp_core.series.resolver import SeriesResolver
 from mdp_core.series.selection import Selection, Selector, SeriesName
 
-_Given = TypeVar("_Given")
-_Result = TypeVar("_Result")
-
 _AT_ONCE = 8
 # Who asks for all until now, and again so much later, means the same.
 _SAME_NOW = timedelta(hours=1)
-_SHORTEST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 1.0, 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +157,7 @@ class Planning:
             except MdpError as error:
                 return RejectedFill(name, error)
 
-        found = await some_at_once(plan_one, names)
+        found = await gather_limited(plan_one, names, _AT_ONCE)
         return Plan(
             [each for each in found if isinstance(each, PlannedFill)],
             [each for each in found if isinstance(each, RejectedFill)],
@@ -212,11 +207,10 @@ class Planning:
             NeverTraded: It has not begun yet.
             MdpError: As `SeriesResolver.series`, but for a limit that is used up.
         """
-        words = (name.exchange, name.market_type, name.symbol, name.interval)
         context = RequestContext.at(Priority.BACKFILL)
-        kept = await self._resolver.stored(*words, context)
+        kept = await self._resolver.stored(*name.words, context)
         adapter = self._resolver.directory.adapter(name.exchange, name.market_type)
-        known, ask = kept.history_start, partial(self._resolver.series, *words, context)
+        known, ask = kept.history_start, partial(self._resolver.series, *name.words, context)
         if not adapter.facts.supports_first_candle or (known and start and start >= known):
             return kept
         if known is not None:
@@ -233,39 +227,3 @@ class Planning:
         if series.history_start is None:
             raise NeverTraded
         return series
-
-
-async def wait_out_rate_limit(
-    do: Callable[[], Awaitable[_Result]], until: float | None = None
-) -> _Result:
-    """Run an action again until the exchange's rate limit lets it through.
-
-    Args:
-        do: Asks an exchange.
-        until: The event loop's time after which it is not begun again; None: for ever.
-
-    Raises:
-        RateLimited: It had to wait longer.
-    """
-    while True:
-        try:
-            return await do()
-        except RateLimited as error:
-            seconds = max(error.retry_after_seconds, _SHORTEST_WAIT_SECONDS)
-            seconds = min(seconds, _LONGEST_WAIT_SECONDS)
-            if until is not None and asyncio.get_running_loop().time() + seconds > until:
-                raise
-            await asyncio.sleep(seconds)
-
-
-async def some_at_once(
-    do: Callable[[_Given], Awaitable[_Result]], given: Iterable[_Given]
-) -> list[_Result]:
-    """Do it for each, a few at a time; give what came, in their order."""
-    free = asyncio.Semaphore(_AT_ONCE)
-
-    async def do_one(one: _Given) -> _Result:
-        async with free:
-            return await do(one)
-
-    return list(await asyncio.gather(*map(do_one, given)))

@@ -34,9 +34,14 @@ class SeriesName:
     symbol: str
     interval: str
 
+    @property
+    def words(self) -> tuple[str, str, str, str]:
+        """The four words, as the resolver takes them."""
+        return self.exchange, self.market_type, self.symbol, self.interval
+
     def __str__(self) -> str:
-        """Give the four words."""
-        return f"{self.exchange} {self.market_type} {self.symbol} {self.interval}"
+        """Return the four words."""
+        return " ".join(self.words)
 
 
 def parse_selections(text: str) -> tuple[Selection, ...]:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 
-from mdp_core.backfill.bulk import Step
-from mdp_core.backfill.chunks import NewestFirst, OldestFirst, Order
-from mdp_core.backfill.planning import Plan, RejectedFill, wait_out_rate_limit
+from mdp_core.backfill.bulk import BulkFill, Step
+from mdp_core.backfill.chunks import Order, newest_first, oldest_first
+from mdp_core.backfill.concurrency import gather_limited, wait_out_rate_limit
+from mdp_core.backfill.planning import Plan, RejectedFill
 from mdp_core.domain.queries import Missing
 from mdp_core.domain.windows import Window, subtract
 from mdp_core.errors import HistoryUnavailable, MdpError, NeverTraded, StoreUnavailable
@@ -57,7 +58,7 @@ async def backfill(settings: Settings, request: BackfillRequest, display: Displa
             return not plan.failed and not _lacks(request, plan)
         display.start([SeriesProgress(each) for each in plan.planned])
         try:
-            display.got_all = await _fill_all(services, request, display) and not plan.failed
+            display.got_all = await _fill_all(services.bulk, request, display) and not plan.failed
         finally:
             display.stop()
         return display.got_all
@@ -99,19 +100,17 @@ async def _find_history_starts(
     if not unknown:
         return []
     display.search(f"searching where the histories of {len(unknown)} series begin")
-    free = asyncio.Semaphore(_SERIES_AT_ONCE)
 
     async def find(name: SeriesName) -> RejectedFill | None:
-        async with free:
-            try:
-                await wait_out_rate_limit(partial(_find_history_start, services, request, name))
-            except StoreUnavailable:
-                raise
-            except MdpError as error:
-                return RejectedFill(name, error)
-            return None
+        try:
+            await wait_out_rate_limit(partial(_find_history_start, services, request, name))
+        except StoreUnavailable:
+            raise
+        except MdpError as error:
+            return RejectedFill(name, error)
+        return None
 
-    return [failed for failed in await asyncio.gather(*map(find, unknown)) if failed]
+    return [failed for failed in await gather_limited(find, unknown, _SERIES_AT_ONCE) if failed]
 
 
 async def _is_unknown(services: Services, request: BackfillRequest, name: SeriesName) -> bool:
@@ -120,7 +119,7 @@ async def _is_unknown(services: Services, request: BackfillRequest, name: Series
     if facts.supports_first_candle:
         return False
     _, is_known = await services.planning.reckoned(
-        await services.backfills.series(name), request.start
+        await services.resolver.series(*name.words), request.start
     )
     return not is_known
 
@@ -128,30 +127,26 @@ async def _is_unknown(services: Services, request: BackfillRequest, name: Series
 async def _find_history_start(
     services: Services, request: BackfillRequest, name: SeriesName
 ) -> None:
-    series = await services.backfills.series(name)
+    series = await services.resolver.series(*name.words)
     if await services.history_search.find(series, request.start) is None:
         raise NeverTraded
 
 
-async def _fill_all(services: Services, request: BackfillRequest, display: Display) -> bool:
-    free = asyncio.Semaphore(_SERIES_AT_ONCE)
-
+async def _fill_all(bulk: BulkFill, request: BackfillRequest, display: Display) -> bool:
     async def fill(progress: SeriesProgress) -> bool:
-        async with free:
-            order = NewestFirst() if request.newest_first else OldestFirst()
-            filling = SeriesFill(services, request, progress, order, display)
-            await filling.run()
-            display.finish(progress)
-            return not progress.lost
+        order = newest_first if request.newest_first else oldest_first
+        await SeriesFill(bulk, request, progress, order, display).run()
+        display.finish(progress)
+        return not progress.lost
 
-    return all(await asyncio.gather(*map(fill, display.progresses)))
+    return all(await gather_limited(fill, display.progresses, _SERIES_AT_ONCE))
 
 
 @dataclass(slots=True)
 class SeriesFill:
     """One series on its way into the store."""
 
-    services: Services
+    bulk: BulkFill
     request: BackfillRequest
     progress: SeriesProgress
     order: Order
@@ -163,7 +158,7 @@ class SeriesFill:
     async def run(self) -> None:
         """Take steps until nothing is left, or until nothing has come for long."""
         series, window = self.progress.planned.series, self.progress.planned.window
-        steps = self.services.bulk.steps(series, window, self.order, Priority.BACKFILL)
+        steps = self.bulk.steps(series, window, self.order, Priority.BACKFILL)
         async with aclosing(steps):
             async for step in steps:
                 await self.record(step)
@@ -196,13 +191,13 @@ class SeriesFill:
         planned = self.progress.planned
         # The old estimate will do: the store may be back for the next step.
         with suppress(MdpError):
-            outlook = await self.services.bulk.remaining(planned.series, planned.window)
+            outlook = await self.bulk.remaining(planned.series, planned.window)
             self.progress.left = outlook.estimate
 
     async def _give_up(self, error: MdpError) -> None:
         planned, gaps = self.progress.planned, self.gaps
         with suppress(MdpError):
-            gaps = (await self.services.bulk.left(planned.series, planned.window, [])).gaps
+            gaps = (await self.bulk.gaps(planned.series, planned.window)).gaps
         known = [each.window for each in self.progress.lost]
         self.progress.lost += [Missing(gap, error) for gap in subtract(gaps, known)]
 

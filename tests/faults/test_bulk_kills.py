@@ -13,7 +13,7 @@ from support.sandbox import MINUTE_MS, Sandbox
 from support.services import opened_services
 from support.waiting import eventually, wait_until
 
-from mdp_core.backfill.chunks import OldestFirst
+from mdp_core.backfill.chunks import oldest_first
 from mdp_core.domain.clock import from_ms
 from mdp_core.ratelimit.priority import Priority
 from mdp_core.series.selection import SeriesName
@@ -148,9 +148,7 @@ async def _fill(services: Services) -> None:
     names = [SeriesName("binance", "perp", symbol, "1m") for symbol in SYMBOLS]
     bounds = from_ms(START_MS), from_ms(START_MS + PAGES * PAGE_MS)
     for planned in (await services.planning.plan(names, *bounds)).planned:
-        steps = services.bulk.steps(
-            planned.series, planned.window, OldestFirst(), Priority.BACKFILL
-        )
+        steps = services.bulk.steps(planned.series, planned.window, oldest_first, Priority.BACKFILL)
         assert [step async for step in steps if step.delay or step.lost] == []
 
 

@@ -68,6 +68,11 @@ class Job:
     subjects: Sequence[str] = ()
     """The subjects that asked for it; an empty one stands for none."""
 
+    @property
+    def words(self) -> tuple[str, str, str, str]:
+        """The four words that name its series."""
+        return self.exchange, self.market_type, self.symbol, self.interval
+
 
 @dataclass(frozen=True, slots=True)
 class Owner:
@@ -77,7 +82,7 @@ class Owner:
     most_open: int
 
 
-NOBODY = Owner("", 1_000_000)
+OWN_COMMANDS = Owner("", 1_000_000)
 """Stands for this service's own commands: no token's subject is empty."""
 
 
@@ -108,7 +113,7 @@ class BackfillStore:
         self._database = database
 
     async def get_or_create(
-        self, series_id: int, window: Window, slack: timedelta, owner: Owner = NOBODY
+        self, series_id: int, window: Window, slack: timedelta, owner: Owner = OWN_COMMANDS
     ) -> int:
         """Give the open job for a window (not empty), making one if there is none.
 

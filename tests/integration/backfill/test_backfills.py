@@ -14,7 +14,7 @@ from support.sandbox import MINUTE_MS, Sandbox
 from support.services import app_of, opened_services, token_of
 from support.waiting import eventually
 
-from mdp_core.backfill.chunks import OldestFirst
+from mdp_core.backfill.chunks import oldest_first
 from mdp_core.domain.clock import from_ms, to_ms
 from mdp_core.domain.queries import CandleQuery
 from mdp_core.domain.windows import Window
@@ -392,7 +392,7 @@ async def test_dry_run_tells_what_is_then_spent(
     (planned,) = (await services.planning.plan([name], start, end)).planned
     sandbox.clear()
     series, window = planned.series, planned.window
-    async for step in services.bulk.steps(series, window, OldestFirst(), Priority.BACKFILL):
+    async for step in services.bulk.steps(series, window, oldest_first, Priority.BACKFILL):
         assert (step.delay, step.lost) == (None, [])
     slots = [found for entry in sandbox.requests() if (found := _slots(entry))]
     weigh = services.markets[exchange, market].adapter.facts.tariff.weigh

@@ -24,7 +24,7 @@ from support.services import opened_services
 from support.waiting import eventually, wait_until
 
 from mdp_core.backfill.bulk import Step
-from mdp_core.backfill.chunks import OldestFirst
+from mdp_core.backfill.chunks import oldest_first
 from mdp_core.backfill.planning import PlannedFill
 from mdp_core.domain.clock import Clock, from_ms
 from mdp_core.domain.intervals import Interval
@@ -319,7 +319,7 @@ def _filling(services: Services, planned: PlannedFill) -> SeriesFill:
     display = PlainDisplay()
     selection = Selection("binance", "perp", ("ETH-USDT",), ("1m",))
     request = BackfillRequest(selection, None, None, dry_run=False, newest_first=False)
-    return SeriesFill(services, request, SeriesProgress(planned), OldestFirst(), display)
+    return SeriesFill(services.bulk, request, SeriesProgress(planned), oldest_first, display)
 
 
 async def _planned(services: Services, pages: int) -> PlannedFill:

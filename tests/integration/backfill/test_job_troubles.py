@@ -15,7 +15,7 @@ from support.http import connected
 from support.sandbox import MINUTE_MS, Sandbox, running_sandbox
 from support.services import app_of, opened_services, token_of
 
-from mdp_core.backfill.chunks import OldestFirst
+from mdp_core.backfill.chunks import oldest_first
 from mdp_core.domain.clock import Clock, to_ms
 from mdp_core.domain.windows import Window
 from mdp_core.exchanges.clock import EARLIEST
@@ -462,7 +462,7 @@ async def test_step_that_brings_nothing_is_not_tried_again_at_once(
         series = await services.resolver.series("binance", "perp", "ETH-USDT", "1m")
         now = series.grid.floor(Clock()())
         window = await services.bulk.window(series, now - timedelta(hours=1), None)
-        fill = services.bulk.steps(series, window, OldestFirst(), Priority.BACKFILL)
+        fill = services.bulk.steps(series, window, oldest_first, Priority.BACKFILL)
         async with asyncio.timeout(PATIENCE_SECONDS):
             steps = [step async for step in fill]
 
@@ -478,7 +478,7 @@ async def test_step_that_changed_nothing_is_followed_by_a_pause(
         series = await services.resolver.series("binance", "perp", "ETH-USDT", "1m")
         now = series.grid.floor(Clock()())
         window = Window(now - timedelta(minutes=5), now)
-        fill = services.bulk.steps(series, window, OldestFirst(), Priority.BACKFILL)
+        fill = services.bulk.steps(series, window, oldest_first, Priority.BACKFILL)
         begun = time.monotonic()
         async with aclosing(fill):
             for _ in range(3):

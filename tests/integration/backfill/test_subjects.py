@@ -16,7 +16,7 @@ from mdp_core.domain.windows import Window
 from mdp_core.settings import Settings
 from mdp_core.storage.jobs.backfills import Job, Owner
 from mdp_core.wiring import Services
-from syncer.backfill_worker import JobWorker
+from syncer.app import worker_of
 from syncer.scheduled_jobs import scheduled_jobs
 
 _PATH = "/candles/binance/perp/ETH-USDT/1m"
@@ -146,7 +146,7 @@ async def test_long_job_gives_way_to_other_subjects(services: Services) -> None:
     """A worker leaves it at the end of its turn, and comes back to it."""
     jobs = await _queued(services, ("greedy", 365), ("late", 1))
     (adapter,) = services.resolver.directory.markets("binance", None)
-    worker = JobWorker(services, adapter, turn_seconds=0.0)
+    worker = worker_of(services, adapter, turn_seconds=0.0)
     while (small := await services.jobs.get(jobs[1])) and small.state.is_open:
         await worker.work_once()
     long = await services.jobs.get(jobs[0])

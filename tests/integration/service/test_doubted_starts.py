@@ -16,7 +16,7 @@ from mdp_core.domain.queries import CandleQuery
 from mdp_core.settings import Settings
 from mdp_core.wiring import Services
 from scripts.sandbox.app import SandboxOptions
-from syncer.history_rechecks import HistoryStartRechecks
+from syncer.scheduled_jobs import start_rechecks_of
 
 NOW = datetime(2026, 10, 7, 12, 0, 30, tzinfo=UTC)
 A_YEAR_AGO = to_ms(NOW - timedelta(days=365)) // MINUTE_MS * MINUTE_MS
@@ -156,7 +156,7 @@ async def test_repair_and_syncer_ask_for_the_beginning_anew(
         else:
             advance(clock, 86_401)
             adapter = opened.resolver.directory.adapter("binance", "perp")
-            assert (await HistoryStartRechecks(opened, adapter).run()).rows == 1
+            assert (await start_rechecks_of(opened, adapter).run()).rows == 1
         ((begins, _),) = database.execute(BEGINS).fetchall()
         ((slots,),) = database.execute("SELECT slots FROM changes").fetchall()
 
@@ -164,7 +164,7 @@ async def test_repair_and_syncer_ask_for_the_beginning_anew(
         assert (slots.lower, slots.upper) == (begins, NOW)
     market.clear()
     adapter = opened.resolver.directory.adapter("binance", "perp")
-    assert (await HistoryStartRechecks(opened, adapter).run()).rows == 0
+    assert (await start_rechecks_of(opened, adapter).run()).rows == 0
     assert market.probes() == []
 
 

@@ -18,7 +18,7 @@ from mdp_core.domain.clock import Clock, to_ms
 from mdp_core.settings import Settings
 from mdp_core.wiring import Services
 from scripts.sandbox.app import SandboxOptions
-from syncer.rechecks import Rechecks
+from syncer.scheduled_jobs import rechecks_of
 
 NOW = datetime(2026, 10, 7, 12, 0, 30, tzinfo=UTC)
 NOW_MS = to_ms(NOW) // MINUTE_MS * MINUTE_MS
@@ -211,7 +211,7 @@ def unconfirmed_minutes(answer: httpx.Response) -> list[int]:
 async def recheck(stage: Stage) -> None:
     """Do what the syncer's job does."""
     for adapter in stage.services.resolver.directory.markets(None, None):
-        result = await Rechecks(stage.services, adapter).run()
+        result = await rechecks_of(stage.services, adapter).run()
         assert result.error is None
 
 

@@ -15,8 +15,7 @@ from mdp_core.settings import Settings
 from mdp_core.storage.jobs.job_runs import RunKey
 from mdp_core.wiring import Services
 from syncer.app import _first_run
-from syncer.nightly_check import NightlyCheck
-from syncer.scheduled_jobs import scheduled_jobs
+from syncer.scheduled_jobs import nightly_check_of, scheduled_jobs
 
 _SERIES = ("binance", "perp", "BTC-USDT", "1m")
 
@@ -33,7 +32,7 @@ async def test_differences_are_counted_and_left_alone(
     database.execute("UPDATE candles SET close = high, volume = volume + 1")
     before = database.execute("SELECT * FROM candles ORDER BY time").fetchall()
     (adapter,) = services.resolver.directory.markets("binance", None)
-    result = await NightlyCheck(services, adapter).run()
+    result = await nightly_check_of(services, adapter).run()
     key = RunKey("verify binance perp", datetime(2024, 5, 1, tzinfo=UTC))
     await services.runs.claim(key, "test")
     await services.runs.end(key, "test", result)
@@ -53,7 +52,7 @@ async def test_differences_are_counted_and_left_alone(
 async def test_market_without_candles_is_no_error(services: Services) -> None:
     """There is nothing to compare."""
     (adapter,) = services.resolver.directory.markets("hyperliquid", None)
-    result = await NightlyCheck(services, adapter).run()
+    result = await nightly_check_of(services, adapter).run()
 
     assert (result.rows, result.differing, result.error) == (0, 0, None)
 

@@ -25,10 +25,9 @@ from mdp_core.storage.jobs.job_runs import RunKey, RunResult
 from mdp_core.wiring import Services
 from scripts.sandbox.app import SandboxOptions
 from syncer.app import running_syncer
-from syncer.keep import Keeper
 from syncer.runner import Runner, ScheduledJob
 from syncer.schedule import Schedule
-from syncer.scheduled_jobs import scheduled_jobs
+from syncer.scheduled_jobs import keeper_of, scheduled_jobs, warming_of
 from syncer.warm import Warming
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -37,9 +36,7 @@ EVERY_MINUTE = Schedule(timedelta(minutes=1), Clock())
 
 def _warming(services: Services, configured: str, patience_seconds: float = 57.0) -> Warming:
     adapter = services.resolver.directory.adapter("binance", "perp")
-    return Warming(
-        services, adapter, parse_selections(configured), patience_seconds=patience_seconds
-    )
+    return warming_of(services, adapter, parse_selections(configured), patience_seconds)
 
 
 async def test_syncer_ends_if_what_it_lives_by_ends(
@@ -172,7 +169,7 @@ async def test_configuration_that_can_never_work_is_refused(
 async def test_keeper_tells_what_it_can_not_keep(services: Services, sandbox: Sandbox) -> None:
     """An impossible row is no candle gained, and an error: it will be forgotten."""
     kept = parse_selections("hyperliquid:BTC,NOSUCH:1h")
-    keeper = Keeper(services, services.resolver.directory.adapter("hyperliquid", "perp"), kept)
+    keeper = keeper_of(services, services.resolver.directory.adapter("hyperliquid", "perp"), kept)
     sandbox.fault("ohlc_violation", exchange="hyperliquid", times=1, interval="1h")
     ran = await keeper.run()
     series = await services.resolver.series("hyperliquid", "perp", "BTC", "1h")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.strategies import utc
 
-from mdp_core.backfill.chunks import Apart, ChunkGrid, NewestFirst, OldestFirst, Order
+from mdp_core.backfill.chunks import Apart, ChunkGrid, Order, newest_first, oldest_first
 from mdp_core.backfill.estimate import Estimate, estimate, page_hull
 from mdp_core.domain.intervals import Interval, epoch_grid
 from mdp_core.domain.watermarks import Watermarks
@@ -170,13 +170,13 @@ def test_estimate_of_decades_takes_no_time() -> None:
     assert took < 0.01
 
 
-@pytest.mark.parametrize("kind", [OldestFirst, NewestFirst, Apart])
+@pytest.mark.parametrize("order", [oldest_first, newest_first, Apart()])
 @given(gaps=gaps, pages=st.integers(1, 4))
-def test_chunks_cover_every_gap_once(kind: type[Order], gaps: list[Window], pages: int) -> None:
+def test_chunks_cover_every_gap_once(order: Order, gaps: list[Window], pages: int) -> None:
     """In any order: each chunk is new, in a gap, of whole pages; none is left."""
-    chunks, order, left = ChunkGrid(GRID, PAGE, pages), kind(), gaps
+    chunks, left = ChunkGrid(GRID, PAGE, pages), gaps
     while left:
-        chunk = order.choose(left, chunks)
+        chunk = order(left, chunks)
         inside = [gap for gap in left if gap.start <= chunk.start and chunk.end <= gap.end]
         first, last = GRID.index(chunk.start) // PAGE, (GRID.index(chunk.end) - 1) // PAGE
 
@@ -192,17 +192,17 @@ def test_oldest_and_newest_come_first() -> None:
     """One goes forward from the beginning, the other back from the end."""
     chunks, left = ChunkGrid(GRID, PAGE, 1), [slots(10, 600), slots(700, 1200)]
 
-    assert OldestFirst().choose(left, chunks) == slots(10, PAGE)
-    assert NewestFirst().choose(left, chunks) == slots(2 * PAGE, 1200)
+    assert oldest_first(left, chunks) == slots(10, PAGE)
+    assert newest_first(left, chunks) == slots(2 * PAGE, 1200)
 
 
 def test_worker_goes_on_where_it_was_until_it_meets_another() -> None:
     """The chunk after its last one is taken as long as it is missing."""
     chunks, order = ChunkGrid(GRID, PAGE, 2), Apart()
     left = [slots(0, 100 * PAGE)]
-    first = order.choose(left, chunks)
+    first = order(left, chunks)
     left = subtract(left, [first])
-    following = order.choose(left, chunks) if first.end < left[-1].end else None
+    following = order(left, chunks) if first.end < left[-1].end else None
 
     assert following is None or following.start == first.end
 
@@ -210,7 +210,7 @@ def test_worker_goes_on_where_it_was_until_it_meets_another() -> None:
 def test_two_workers_begin_apart() -> None:
     """Of many chunks two workers hardly ever choose the same."""
     chunks, left = ChunkGrid(GRID, PAGE, 1), [slots(0, 1000 * PAGE)]
-    chosen = {Apart().choose(left, chunks) for _ in range(20)}
+    chosen = {Apart()(left, chunks) for _ in range(20)}
 
     assert len(chosen) > 15
 

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from support.strategies import utc
 
-from mdp_core.backfill.bulk import Filled, refusal_of
+from mdp_core.backfill.bulk import refusal_of
 from mdp_core.domain.queries import Missing
 from mdp_core.domain.windows import Window
 from mdp_core.errors import BadRows, ExchangeRejected
@@ -35,4 +35,4 @@ def test_series_is_refused_where_all_of_a_chunk_is(
     lost: list[Missing], refusal: ExchangeRejected | None
 ) -> None:
     """One page that is refused costs that page."""
-    assert refusal_of(Filled(lost, None), days(0, 16)) is refusal
+    assert refusal_of(lost, days(0, 16)) is refusal

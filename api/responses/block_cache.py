@@ -84,7 +84,7 @@ class WholeBody:
     rows: int
 
 
-class Memory(Generic[Key, Kept]):
+class ByteLru(Generic[Key, Kept]):
     """A store of values within a budget of bytes; for one thread.
 
     Args:
@@ -129,17 +129,17 @@ class Memory(Generic[Key, Kept]):
         return self._size(kept) + _ENTRY_BYTES
 
 
-BlockMemory: TypeAlias = Memory[BlockKey, BlockPart]
+BlockMemory: TypeAlias = ByteLru[BlockKey, BlockPart]
 """Of each block the rows of one window, whatever part of it was asked for."""
 
-BodyMemory: TypeAlias = Memory[str, WholeBody]
+BodyMemory: TypeAlias = ByteLru[str, WholeBody]
 """Compressed bodies by their `ETag`."""
 
 
 def split_memory(budget: int) -> tuple[BlockMemory, BodyMemory]:
     """Make the memories of a process, which together take `budget` bytes at the most."""
     of_bodies = budget // _BODIES_PART
-    return Memory(budget - of_bodies, _size_of_part), Memory(of_bodies, _size_of_body)
+    return ByteLru(budget - of_bodies, _size_of_part), ByteLru(of_bodies, _size_of_body)
 
 
 def _size_of_part(part: BlockPart) -> int:

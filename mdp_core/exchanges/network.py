@@ -1,4 +1,4 @@
-"""The way to an exchange: proxies of the environment, and failures in the system's own words."""
+"""The way to an exchange: proxies of the environment, and failures explained."""
 
 import importlib.util
 import os
@@ -25,7 +25,7 @@ def is_loopback(url: str) -> bool:
 
 
 def proxy_problem(url: str, proxies: Mapping[str, str] | None = None) -> str | None:
-    """Return why the environment's proxy can't be used for a URL; None if it can, or is none.
+    """Return why the environment's proxy can't be used for a URL; None if it can.
 
     Args:
         url: Of an exchange.

@@ -7,7 +7,7 @@ from mdp_core.domain.queries import Answer
 
 @dataclass(slots=True)
 class AnswerCounts:
-    """How many answers clients got since this process began, and how many from the store alone."""
+    """Counts answers since this process began, and those from the store alone."""
 
     hits: int = 0
     misses: int = 0

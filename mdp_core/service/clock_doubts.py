@@ -1,4 +1,4 @@
-"""Requests that reach beyond what the clocks agree on.
+"""Requests beyond what the clocks agree on: what is served, what is missing.
 
 What ended before the earlier clock is served as ever. The rest is an error, or missing where a
 partial answer will do.
@@ -55,7 +55,7 @@ async def has_all_rows(reader: CandleReader, request: ScanRequest, found: ScanRe
 def beyond_agreement(
     market: MarketContext, request: ScanRequest, end: datetime | None, problem: ExchangeError
 ) -> list[Missing]:
-    """Return the missing part of a partial answer: to the later clock, or to `end`."""
+    """Return the missing part of an answer: up to the later clock, or an `end`."""
     grid, begins = request.series.grid, request.asked.end
     closed = market.exchange_clock.presumed(request.series).closed_until
     if isinstance(problem, ClockSkew):

@@ -1,4 +1,4 @@
-"""A pgbouncer in front of a server of the tests: the machine's, or Debian's, unpacked."""
+"""A pgbouncer in front of a test server: the machine's, or Debian's, unpacked."""
 
 import os
 import platform

@@ -98,7 +98,7 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class StoredCounts:
-    """The exchanges' blocks and clocks (ms ahead of the database's), and counts of slots."""
+    """The exchanges' blocks and clocks (ms ahead of the database's), slot counts."""
 
     blocks: Sequence[ExchangeBlock]
     clock_offsets_ms: Mapping[str, int]

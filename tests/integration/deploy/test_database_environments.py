@@ -44,7 +44,7 @@ def _set(url: str, **defaults: str) -> None:
 
 
 def _refusal(url: str) -> str:
-    """Return the line with which check and a service refuse a database; it is the same."""
+    """Return the line by which check and a service refuse a database; the same."""
     checked, started = (
         mdp(words, _environment(url)) for words in (["check", "syncer"], ["syncer"])
     )

@@ -1,4 +1,4 @@
-"""Clocks that are apart: what is served of each question, and what is skew."""
+"""Clocks that are apart: what each question gets, and what is told as skew."""
 
 import asyncio
 from typing import Any

@@ -179,7 +179,7 @@ async def test_wrong_clock_of_ours_makes_no_facts(
 async def test_page_of_an_old_window_is_cut_at_the_earlier_clock(
     exchange: str, settings: Settings, sandbox: Sandbox, database: psycopg.Connection
 ) -> None:
-    """What our wrong clock alone calls closed may be looked up, and not fetched."""
+    """A candle closed by our wrong clock alone may be looked up, and not fetched."""
     ahead = settings.model_copy(update={"clock": Clock(EPOCH + timedelta(days=2))})
     now = now_ms()
     window = {"start": now - 10 * MINUTE_MS, "end": now - 5 * MINUTE_MS}

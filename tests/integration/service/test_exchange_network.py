@@ -1,4 +1,4 @@
-"""Networks between us and an exchange: proxies, and failures in the system's words."""
+"""Networks between us and an exchange: proxies, failures in the system's words."""
 
 import secrets
 import socket

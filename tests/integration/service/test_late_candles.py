@@ -1,4 +1,4 @@
-"""Candles that are published late, on every exchange: found, and at the cost of nothing else."""
+"""Candles that are published late, on every exchange: found, at no other cost."""
 
 from datetime import datetime, timedelta
 
@@ -36,7 +36,7 @@ _DAY_AGO = NOON - timedelta(days=1)
 async def test_candle_that_is_late_beyond_the_grace_is_found_by_the_next_recheck(
     settings: Settings, database: psycopg.Connection, exchange: str, seconds: int
 ) -> None:
-    """Its window has a new version then; other months keep their tags and their blocks."""
+    """Its window has a new version then; other months keep their tags and blocks."""
     async with standing(settings) as stage:
         before = await _last_month(stage, exchange)
         grace = stage.adapter(exchange).facts.absence_grace_seconds
@@ -64,7 +64,7 @@ async def test_candle_that_is_late_beyond_the_grace_is_found_by_the_next_recheck
 async def test_candle_that_is_late_within_the_grace_is_awaited(
     settings: Settings, exchange: str, seconds: int
 ) -> None:
-    """Coverage ends before it: it is told as not settled, and asked for at the next request."""
+    """Coverage ends before it: told as not settled, asked for at the next request."""
     async with standing(settings) as stage:
         before = await _last_month(stage, exchange)
         _withhold(stage, exchange, seconds - 10)
@@ -89,7 +89,7 @@ async def test_candle_that_is_late_within_the_grace_is_awaited(
 async def test_absence_between_two_rows_of_a_sparse_market_is_a_fact_until_it_is_verified(
     settings: Settings, database: psycopg.Connection
 ) -> None:
-    """Coinbase, two hours late: nothing was traded, by its own rule. A check finds the candle."""
+    """Coinbase, two hours late: no trade, by its own rule. A check finds the candle."""
     async with standing(settings) as stage:
         before = await _last_month(stage, "coinbase")
         _withhold(stage, "coinbase", 610)
@@ -127,7 +127,7 @@ def _withhold(stage: Standing, exchange: str, age: float) -> None:
 async def _recheck_until(
     stage: Standing, database: psycopg.Connection, exchange: str, seconds: int
 ) -> int:
-    """Do all rechecks that are due before the candle comes; return how many were in vain.
+    """Do all rechecks due before the candle comes; return how many were in vain.
 
     Then let the next one be due.
     """

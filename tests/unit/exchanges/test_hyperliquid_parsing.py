@@ -118,7 +118,7 @@ def test_slot_whose_rows_disagree_on_trades_is_no_beginning() -> None:
 
 
 def test_row_without_a_volume_is_no_beginning() -> None:
-    """It tells of no trade: one null in rows from before trading doesn't begin a series."""
+    """It tells of no trade: a null in rows from before trading begins no series."""
     rows = [row(t=0, v="0.0", n=0), row(t=3_600_000, v=None, n=0), row(t=7_200_000)]
     kept = _from_first_traded(parse_candles(rows, "kPEPE", "1h"))
 

@@ -1,4 +1,4 @@
-"""Keep what the tests write in memory: databases are cloned and thrown away by the thousand."""
+"""Keep test files in memory: databases are cloned and dropped by the thousand."""
 
 import os
 import shutil

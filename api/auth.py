@@ -51,7 +51,7 @@ class MissingKey(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """The caller's subject, the scopes that were given to it, and its token's `jti`, if any."""
+    """The caller's subject, the scopes that it was given, its token's `jti`, if any."""
 
     subject: str
     scopes: frozenset[str]

@@ -177,7 +177,7 @@ class Backfills:
         )
 
     async def cancel(self, job: int) -> JobStatus:
-        """Cancel a job, whoever asked for it; the candles that it has fetched stay.
+        """Cancel a job of any subject; the candles that it has fetched stay.
 
         Raises:
             UnknownBackfill: There is no such job.

@@ -81,7 +81,7 @@ class ExchangeClock:
         return self._watermarks(series, Times(ours, ours))
 
     def may_be_edge(self, series: Series, end: datetime) -> bool:
-        """Return whether `end` may be where the last closed candle ended, not a time long over.
+        """Return whether `end` may be the end of the last closed candle, not long over.
 
         What is old enough is asked for without reading a clock, up to a day before the edge.
         """

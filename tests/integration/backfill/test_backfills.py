@@ -358,7 +358,7 @@ async def test_job_that_is_not_there(client: httpx.AsyncClient) -> None:
 
 
 async def test_scopes_are_needed(services: Services) -> None:
-    """A reader of candles may see its jobs and cancel them, and make none for many series."""
+    """A reader of candles sees and cancels its jobs, and makes none for many series."""
     token = token_of(services.settings, "candles:read")
     async with connected(app_of(services), token) as reader:
         assert (await reader.get("/backfills")).status_code == 200

@@ -150,7 +150,7 @@ class Warming:
         return list(dict.fromkeys([*names, *asked])), errors
 
     async def _still_listed(self, names: Sequence[SeriesName]) -> list[SeriesName]:
-        """Leave out symbols that were delisted, and say so once: nothing new comes of them."""
+        """Leave out delisted symbols, and say so once: nothing new comes of them."""
         listings = await self._resolver.directory.listings(self._adapter)
         active = {listing.symbol.name for listing in listings if listing.symbol.active}
         gone = {name.symbol for name in names} - active

@@ -68,7 +68,7 @@ def subtract(windows: Iterable[Window], holes: Iterable[Window]) -> list[Window]
 
 
 def common(windows: Sequence[Window], others: Iterable[Window]) -> list[Window]:
-    """Return the parts of ascending, disjoint `windows` inside any of `others`, as `subtract`."""
+    """Return the parts of ascending, disjoint `windows` inside any of `others`."""
     return subtract(windows, subtract(windows, others))
 
 
@@ -79,7 +79,7 @@ def intersect(windows: Iterable[Window], other: Window) -> list[Window]:
 
 
 def _merged(windows: Iterable[Window]) -> list[Window]:
-    """Return the same times as ascending windows that don't touch; empty ones are dropped."""
+    """Return the same times as ascending windows that don't touch, none of them empty."""
     merged: list[Window] = []
     for window in sorted(windows, key=attrgetter("start")):
         if merged and window.start <= merged[-1].end:

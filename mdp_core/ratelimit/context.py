@@ -74,7 +74,7 @@ class Permit:
 
 @dataclass(slots=True)
 class Caller:
-    """The client that waits for an answer: its token's subject, and whether it has a place."""
+    """The client that waits for an answer: its token's subject, and if it has a place."""
 
     subject: str = ""
     is_waiting: bool = False
@@ -105,7 +105,7 @@ class RequestContext:
 
     @classmethod
     def within(cls, seconds: float, subject: str = "") -> Self:
-        """Build the context of an interactive caller, a token's subject, that waits so long.
+        """Build the context of an interactive subject that waits so long.
 
         Its wait for tokens ends a little sooner, so that a used-up limit is told as such.
         """

@@ -15,7 +15,7 @@ _LATE = "it did not answer in time"
 
 
 class TimedRoute(APIRoute):
-    """A route that reads the store, and whose answer is not waited for beyond the deadline."""
+    """A route that reads the store; its answer is not awaited beyond the deadline."""
 
     @override
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:

@@ -16,7 +16,7 @@ from support.clocks import standing_clock
 from support.http import connected
 from support.sandbox import MINUTE_MS, Sandbox, running_sandbox
 from support.services import app_of, opened_services, token_of
-from syncer.rechecks import Rechecks
+from syncer.scheduled_jobs import rechecks_of
 
 NOON = datetime(2026, 10, 7, 12, 0, 30, tzinfo=UTC)
 NOON_MS = to_ms(NOON) // MINUTE_MS * MINUTE_MS
@@ -59,7 +59,7 @@ class Standing:
 
     async def recheck(self, exchange: str) -> int:
         """Do what the syncer's job does; return how many candles were found."""
-        result = await Rechecks(self.services, self.adapter(exchange)).run()
+        result = await rechecks_of(self.services, self.adapter(exchange)).run()
         assert result.error is None
         return result.rows
 

@@ -230,20 +230,26 @@ async def test_series_that_has_no_candle_is_named_beside_the_jobs(
 
 @pytest.mark.usefixtures("idle")
 async def test_what_a_plan_takes_counts_what_is_queued_ahead(client: httpx.AsyncClient) -> None:
-    """Of each series and of all, planned or opened; no job waits for itself."""
-    await posted(client, symbol="BTC-USDT", end=START_MS + 100 * PAGE_MS)
-    both = job_request(symbols=["ETH-USDT", "SOL-USDT"])
+    """Of each series and of all, planned or opened; a larger job waits behind."""
+    await posted(client, symbol="BTC-USDT", end=START_MS + 50 * PAGE_MS)
+    await posted(client, symbol="DOGE-USDT", end=START_MS + 90 * PAGE_MS)
+    long = {"end": START_MS + 60 * PAGE_MS}
+    both = job_request(symbols=["ETH-USDT", "SOL-USDT"], **long)
     planned = (await client.post("/backfills", json={**both, "dry_run": True})).json()
     opened = (await client.post("/backfills", json=both)).json()
-    three = job_request(symbols=["ETH-USDT", "SOL-USDT", "XRP-USDT"], dry_run=True)
+    three = job_request(symbols=["ETH-USDT", "SOL-USDT", "XRP-USDT"], dry_run=True, **long)
     again = (await client.post("/backfills", json=three)).json()
     page = 2 / 36
 
-    for answer, pages in ((planned, [102, 104]), (opened, [102, 104]), (again, [102, 104, 106])):
+    for answer, pages in (
+        (planned, [110, 170]),
+        (opened, [110, 170]),
+        (again, [110, 170, 230]),
+    ):
         seconds = [each["estimate"]["eta_s"] for each in answer["jobs"]]
         assert seconds == pytest.approx([count * page for count in pages], abs=0.05)
         assert answer["estimate"]["eta_s"] == pytest.approx(pages[-1] * page, abs=0.05)
-        assert answer["estimate"]["pages"] == 2 * len(pages)
+        assert answer["estimate"]["pages"] == 60 * len(pages)
 
 
 @pytest.mark.usefixtures("idle")

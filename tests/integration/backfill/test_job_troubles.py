@@ -396,11 +396,12 @@ async def test_wait_behind_a_job_reckons_with_what_is_known_of_its_beginning(
     await services.resolver.series("coinbase", "spot", "AERO-USD", "1d")
     database.execute("UPDATE series SET history_begins = '2024-02-13Z'")
     first = (await client.post("/backfills", json={**asked, "symbols": ["AERO-USD"]})).json()
-    minute = {**asked, "symbols": ["ETH-USD"], "start": "2024-06-01", "end": "2024-06-01T05:00"}
-    behind = (await client.post("/backfills", json=minute)).json()
-    alone = first["jobs"][0]["estimate"]["eta_s"]
+    longer = {**asked, "symbols": ["ETH-USD"], "start": "2024-01-01"}
+    behind = (await client.post("/backfills", json=longer)).json()
+    alone, both = first["jobs"][0]["estimate"], behind["jobs"][0]["estimate"]
 
-    assert behind["jobs"][0]["estimate"]["eta_s"] == pytest.approx(alone, rel=0.01)
+    expected = alone["eta_s"] * (1 + both["weight"] / alone["weight"])
+    assert both["eta_s"] == pytest.approx(expected, rel=0.01)
 
 
 @pytest.mark.usefixtures("idle")

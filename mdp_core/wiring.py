@@ -1,36 +1,18 @@
 """Builds everything from settings; the only place that does."""
 
-import ssl
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
-from functools import cache
-from importlib.metadata import entry_points, version
-
-import httpx
+from importlib.metadata import entry_points
 
 from mdp_core.backfill.bulk import BulkFill
 from mdp_core.backfill.history_search import HistorySearch
 from mdp_core.backfill.jobs import Backfills
 from mdp_core.backfill.planning import Planning
-from mdp_core.exchanges.base import ExchangeAdapter, ExchangeFacts
-from mdp_core.exchanges.clock import Delays, ExchangeClock
-from mdp_core.exchanges.clock_reading import ClockReader
-from mdp_core.exchanges.http import ExchangeHttp, tell_of_retries
-from mdp_core.exchanges.network import is_loopback
-from mdp_core.fill.absence import RecheckPlan
-from mdp_core.fill.canary import Canary
-from mdp_core.fill.fetcher import PageFetcher
-from mdp_core.fill.filler import FillLimits, PageFiller
-from mdp_core.fill.history_end import HistoryEnds
+from mdp_core.exchanges.base import ExchangeAdapter
+from mdp_core.exchanges.http import tell_of_retries
 from mdp_core.fill.market import MarketContext
-from mdp_core.fill.observer import Observer
-from mdp_core.fill.provisional import ProvisionalCache
-from mdp_core.fill.rechecks import Rechecker
-from mdp_core.ratelimit.budget import Budget
-from mdp_core.ratelimit.scheduler import RequestScheduler
-from mdp_core.ratelimit.waiting_room import WaitingRoom
+from mdp_core.market_wiring import Shared, open_market
 from mdp_core.series.history_probes import HistoryProbes
 from mdp_core.series.history_rechecks import HistoryRechecks
 from mdp_core.series.history_start import HistoryStarts
@@ -50,24 +32,16 @@ from mdp_core.storage.candles.absences import AbsenceStore
 from mdp_core.storage.candles.candle_reader import CandleReader
 from mdp_core.storage.candles.candle_store import CandleStore
 from mdp_core.storage.candles.claims import Claims
-from mdp_core.storage.candles.healing import Healer
-from mdp_core.storage.candles.known_candles import KnownCandles
 from mdp_core.storage.catalog.catalog import Catalog
 from mdp_core.storage.catalog.history_ends import HistoryEndStore
 from mdp_core.storage.catalog.history_starts import HistoryStartStore
 from mdp_core.storage.catalog.usage import Usage
-from mdp_core.storage.database.clock_offsets import ClockOffsets
 from mdp_core.storage.database.database import Database, open_database, open_replica
 from mdp_core.storage.database.replica import ReadServers
 from mdp_core.storage.jobs.backfills import BackfillStore
 from mdp_core.storage.jobs.job_runs import JobRuns
 
 ENTRY_POINT_GROUP = "mdp.exchanges"
-
-# Ages in seconds at which an absent candle is asked for again, where each interval has one, and
-# where it may only say that nothing was traded.
-_RECHECKS = (30.0, 60.0, 120.0, 600.0, 3600.0, 21_600.0, 86_400.0)
-_SPARSE_RECHECKS = (30.0, 600.0)
 
 Adapters = dict[tuple[str, str], type[ExchangeAdapter]]
 
@@ -97,17 +71,6 @@ class Services:
     verify: Verify
     servers: ReadServers
     health: HealthReader
-
-
-@dataclass(frozen=True, slots=True)
-class _Shared:
-    """The parts that the markets of a process share."""
-
-    settings: Settings
-    database: Database
-    store: CandleStore
-    absences: AbsenceStore
-    claims: Claims
 
 
 def installed_adapters() -> Adapters:
@@ -140,7 +103,7 @@ async def open_services(
         shared = await stack.enter_async_context(_open_shared(settings, name))
         markets = {
             key: await stack.enter_async_context(
-                _open_market(kind, exchange_settings(kind.facts.name), shared)
+                open_market(kind, exchange_settings(kind.facts.name), shared)
             )
             for key, kind in installed_adapters().items()
         }
@@ -160,7 +123,7 @@ async def open_services(
 
 
 def _services(
-    shared: _Shared,
+    shared: Shared,
     resolver: SeriesResolver,
     service: CandleService,
     starts: HistoryStartStore,
@@ -198,7 +161,7 @@ def _services(
 
 
 @asynccontextmanager
-async def _open_shared(settings: Settings, name: str) -> AsyncGenerator[_Shared]:
+async def _open_shared(settings: Settings, name: str) -> AsyncGenerator[Shared]:
     async with open_database(
         settings.database_url,
         name=name,
@@ -207,12 +170,12 @@ async def _open_shared(settings: Settings, name: str) -> AsyncGenerator[_Shared]
     ) as database:
         store, claims = CandleStore(database, settings.clock), Claims(database)
         async with aclosing(store), aclosing(claims):
-            yield _Shared(settings, database, store, AbsenceStore(database), claims)
+            yield Shared(settings, database, store, AbsenceStore(database), claims)
 
 
 @asynccontextmanager
 async def _open_resolver(
-    shared: _Shared, markets: Mapping[tuple[str, str], MarketContext], starts: HistoryStartStore
+    shared: Shared, markets: Mapping[tuple[str, str], MarketContext], starts: HistoryStartStore
 ) -> AsyncGenerator[SeriesResolver]:
     settings, catalog = shared.settings, Catalog(shared.database)
     adapters = {key: market.adapter for key, market in markets.items()}
@@ -226,12 +189,6 @@ async def _open_resolver(
         relistings = Relistings(catalog, HistoryEndStore(shared.database), settings.clock)
         directory = SymbolDirectory(catalog, adapters, relistings)
         yield SeriesResolver(catalog, history_starts, directory)
-
-
-@cache
-def _tls_context() -> ssl.SSLContext:
-    """Load the certificates once: it takes longer than everything else here together."""
-    return httpx.create_ssl_context()
 
 
 @asynccontextmanager
@@ -251,83 +208,3 @@ async def _open_read_servers(
         servers = ReadServers(primary, replica)
         await stack.enter_async_context(servers.opened())
         yield servers
-
-
-@asynccontextmanager
-async def _open_market(
-    kind: type[ExchangeAdapter], own: ExchangeSettings, shared: _Shared
-) -> AsyncGenerator[MarketContext]:
-    facts, settings = kind.facts, shared.settings
-    budget = Budget(
-        shared.database,
-        facts.name,
-        settings.egress,
-        facts.tariff,
-        share=own.share,
-        heaviest=facts.tariff.weigh(facts.page_size * facts.pages_per_request),
-    )
-    scheduler = RequestScheduler(facts.name, budget, slots=settings.concurrent_pages)
-    async with (
-        aclosing(scheduler),
-        httpx.AsyncClient(
-            base_url=(url := own.url or facts.base_url),
-            trust_env=not is_loopback(url),
-            timeout=settings.attempt_timeout_seconds,
-            verify=_tls_context(),
-            headers={"User-Agent": f"mdp/{version('mdp')}"},
-        ) as client,
-    ):
-        deadline = settings.fetch_deadline_seconds
-        few = max(settings.subject_waiting, settings.max_waiting // 2)
-        room = WaitingRoom(settings.max_waiting, few)
-        http = ExchangeHttp(facts.name, client, scheduler, deadline_seconds=deadline, room=room)
-        adapter = kind(http)
-        ranges = ProvisionalCache(facts.poll_seconds)
-        tolerance = timedelta(seconds=settings.clock_tolerance_seconds)
-        offsets = ClockOffsets(shared.database)
-        reader = ClockReader(adapter, settings.clock, offsets, tolerance)
-        exchange_clock = ExchangeClock(facts, reader, _delays(facts, own))
-        plan = RecheckPlan(_recheck_ages(facts, own), facts.retention_candles)
-        observer = _observer(adapter, exchange_clock, shared)
-        fetcher = PageFetcher(observer, exchange_clock, shared.store, ranges, plan)
-        healer = Healer(shared.database)
-        rechecker = Rechecker(observer, exchange_clock, healer, shared.absences, plan)
-        filler = PageFiller(
-            shared.store, fetcher, scheduler, shared.claims, _fill_limits(settings, room)
-        )
-        async with aclosing(exchange_clock), aclosing(filler), aclosing(rechecker):
-            per_second = facts.tariff.per_second * own.share
-            yield MarketContext(
-                adapter, exchange_clock, observer, filler, ranges, rechecker, per_second
-            )
-
-
-def _observer(adapter: ExchangeAdapter, exchange_clock: ExchangeClock, shared: _Shared) -> Observer:
-    clock = shared.settings.clock
-    return Observer(
-        adapter,
-        Canary(adapter, exchange_clock, KnownCandles(shared.database)),
-        HistoryEnds(adapter, HistoryEndStore(shared.database), clock),
-        clock,
-        shared.settings.second_look_seconds,
-    )
-
-
-def _recheck_ages(facts: ExchangeFacts, own: ExchangeSettings) -> list[timedelta]:
-    usual = _RECHECKS if facts.fills_empty_intervals else _SPARSE_RECHECKS
-    return [timedelta(seconds=seconds) for seconds in own.rechecks or usual]
-
-
-def _fill_limits(settings: Settings, room: WaitingRoom) -> FillLimits:
-    return FillLimits(
-        room=room,
-        claim_seconds=settings.attempt_timeout_seconds,
-    )
-
-
-def _delays(facts: ExchangeFacts, own: ExchangeSettings) -> Delays:
-    settle, grace = own.settle_seconds, own.absence_grace_seconds
-    return Delays(
-        settle=timedelta(seconds=facts.settle_seconds if settle is None else settle),
-        absence_grace=timedelta(seconds=facts.absence_grace_seconds if grace is None else grace),
-    )

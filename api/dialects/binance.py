@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from api.dialects.dialect import Call, Dialect, answer_json, time_of
 from api.dialects.numbers import quoted
-from api.dialects.series_rows import SeriesName, SeriesRows
+from api.dialects.series_rows import NativeName, SeriesRows
 from mdp_core.domain.candles import Candles
 from mdp_core.domain.clock import to_ms
 from mdp_core.domain.intervals import Grid, Interval
@@ -80,11 +80,11 @@ class BinanceDialect(Dialect):
         found = await rows.rows(series, bounds, context) if series else None
         return None if series is None or found is None else answer_json(_print(found, series.grid))
 
-    def _name(self, params: dict[str, str]) -> SeriesName | None:
+    def _name(self, params: dict[str, str]) -> NativeName | None:
         native, interval = params.get("symbol", "").upper(), params.get("interval", "")
         if not native or interval not in _INTERVALS:
             return None
-        return SeriesName(self.exchange, self.market_type, native, Interval(interval))
+        return NativeName(self.exchange, self.market_type, native, Interval(interval))
 
     @override
     def weigh(self, call: Call) -> float:

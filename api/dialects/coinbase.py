@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from api.dialects.dialect import Call, Dialect, answer_json
 from api.dialects.numbers import shortest
-from api.dialects.series_rows import SeriesName, SeriesRows
+from api.dialects.series_rows import NativeName, SeriesRows
 from mdp_core.domain.candles import Candles
 from mdp_core.domain.clock import to_ms
 from mdp_core.domain.intervals import Interval
@@ -62,7 +62,7 @@ class CoinbaseDialect(Dialect):
         if bounds is None:
             return None
         interval = _INTERVALS[granularity]
-        name = SeriesName(self.exchange, self.market_type, native, interval)
+        name = NativeName(self.exchange, self.market_type, native, interval)
         series = await rows.series(name, context)
         found = await rows.rows(series, bounds, context) if series else None
         return None if found is None else answer_json(_print(found))

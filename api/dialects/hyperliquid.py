@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from api.dialects.dialect import Call, Dialect, Json, answer_json, time_of
 from api.dialects.numbers import decimal
-from api.dialects.series_rows import SeriesName, SeriesRows
+from api.dialects.series_rows import NativeName, SeriesRows
 from mdp_core.domain.candles import Candles
 from mdp_core.domain.clock import to_ms
 from mdp_core.domain.intervals import Interval
@@ -42,7 +42,7 @@ _PRICED_LISTS = {"metaAndAssetCtxs": 5, "spotMetaAndAssetCtxs": 5}
 class _Snapshot:
     """The request of a snapshot; `end` None: now."""
 
-    name: SeriesName
+    name: NativeName
     start: datetime
     end: datetime | None
 
@@ -82,7 +82,7 @@ class HyperliquidDialect(Dialect):
             return None
         if end is None and asked.get("endTime") is not None:
             return None
-        name = SeriesName(self.exchange, self.market_type, coin, Interval(str(interval)))
+        name = NativeName(self.exchange, self.market_type, coin, Interval(str(interval)))
         return _Snapshot(name, start, end)
 
     @override

@@ -27,7 +27,7 @@ _PAGES = 10
 
 
 @dataclass(frozen=True, slots=True)
-class SeriesName:
+class NativeName:
     """A series as the exchange names it."""
 
     exchange: str
@@ -42,7 +42,7 @@ class SeriesRows:
     def __init__(self, services: Services) -> None:
         self._services = services
 
-    async def series(self, name: SeriesName, context: RequestContext) -> Series | None:
+    async def series(self, name: NativeName, context: RequestContext) -> Series | None:
         """Return the series of that name; None: the store does not list it."""
         words = (name.exchange, name.market_type, name.native, name.interval.value)
         try:

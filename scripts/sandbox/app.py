@@ -24,7 +24,7 @@ from starlette.routing import Route
 from mdp_core.domain.clock import Clock, to_ms
 from scripts.sandbox import binance, coinbase, hyperliquid
 from scripts.sandbox.archive import Archive, error, failed
-from scripts.sandbox.control import Entry, Fault, Log, SandboxSettings
+from scripts.sandbox.control import Fault, Log, LogEntry, SandboxSettings
 from scripts.sandbox.exchange import CandleReply, Reply, SandboxCall, SandboxExchange
 from scripts.sandbox.faults import Faults, complaint
 from scripts.sandbox.replay import Replay
@@ -116,7 +116,7 @@ class Sandbox:
         entry.status = 200
         return transfer(body, fault)
 
-    async def _received(self, request: Request, exchange: str) -> tuple[SandboxCall, Entry]:
+    async def _received(self, request: Request, exchange: str) -> tuple[SandboxCall, LogEntry]:
         call = await _call(request)
         entry = self._log.add(exchange, call)
         if self._latency_ms:
@@ -124,7 +124,7 @@ class Sandbox:
         return call, entry
 
     async def _answer(
-        self, exchange: SandboxExchange, call: SandboxCall, entry: Entry, request: Request
+        self, exchange: SandboxExchange, call: SandboxCall, entry: LogEntry, request: Request
     ) -> Reply:
         now_ms = to_ms(self._clock())
         answer = exchange.answer(call, now_ms)
@@ -144,7 +144,7 @@ class Sandbox:
         return Reply(200, spoil(fault, answer))
 
     def _published(
-        self, exchange: SandboxExchange, page: CandleReply, fault: Fault | None, entry: Entry
+        self, exchange: SandboxExchange, page: CandleReply, fault: Fault | None, entry: LogEntry
     ) -> CandleReply:
         if fault and fault.fault == "late_candle":
             self._faults.withhold(exchange.name, page, fault)
@@ -215,7 +215,7 @@ def _headers(raw: tuple[tuple[bytes, bytes], ...]) -> Mapping[str, str]:
     return {name.decode("latin-1"): value.decode("latin-1") for name, value in raw}
 
 
-def _logged(answer: Reply, entry: Entry, headers: Mapping[str, str] | None = None) -> Response:
+def _logged(answer: Reply, entry: LogEntry, headers: Mapping[str, str] | None = None) -> Response:
     """Note the status in the log, unless the client has left, and make the response."""
     if answer is not _CLIENT_LEFT:
         entry.status = answer.status

@@ -78,7 +78,7 @@ _TRANSFER_FAULTS = {"remade", *get_args(TransferFault), *get_args(Failure)} - _N
 
 
 @dataclass(slots=True)
-class Entry:
+class LogEntry:
     """One logged request; `status` is None until it is answered, which may be never."""
 
     exchange: str
@@ -96,12 +96,14 @@ class Log:
 
     def __init__(self) -> None:
         """Start empty."""
-        self._entries: list[Entry] = []
+        self._entries: list[LogEntry] = []
 
-    def add(self, exchange: str, call: SandboxCall) -> Entry:
+    def add(self, exchange: str, call: SandboxCall) -> LogEntry:
         """Note a request that has just come; its entry is completed when it is answered."""
         at = time.time_ns() // 1_000_000
-        entry = Entry(exchange, call.method, call.path, call.params, call.headers, None, None, at)
+        entry = LogEntry(
+            exchange, call.method, call.path, call.params, call.headers, None, None, at
+        )
         self._entries.append(entry)
         return entry
 

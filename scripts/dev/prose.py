@@ -15,7 +15,7 @@ from pathlib import Path
 _LONGEST_FIRST_LINE = 80
 _CLAUSE = re.compile(r"(?:What|Who|Whom|Whose|Where|How|Whether)\b")
 _PERSON = re.compile(
-    r"(?<!\")(?<!postgres or )"  # the account `nobody` is none
+    r"(?<![^\"]\")(?<!postgres or )"  # the account `nobody` is none
     r"\b(?:whoever|whomever|some(?:body|one)|no(?:body|-one)|every(?:body|one)|any(?:body|one))\b",
     re.IGNORECASE,
 )

@@ -197,7 +197,7 @@ async def test_partial_answer_names_what_is_missing_and_is_never_cached(
 async def test_unreachable_exchange_is_an_error_and_what_is_stored_is_served(
     settings: Settings, sandbox: Sandbox
 ) -> None:
-    """Nobody listens there: 503 for what is not stored, and the rest as ever."""
+    """No exchange listens there: 503 for what is not stored, and the rest as ever."""
     async with serving(settings, sandbox) as client:
         stored = await client.get(PATH, params=WINDOW)
     away = Sandbox("http://127.0.0.1:9")

@@ -78,7 +78,7 @@ async def test_compressed_body_is_the_same_body(
 async def test_compressed_body_is_made_once_and_logged_as_any_other(
     client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whoever asks for the same in the same coding gets what was made before."""
+    """The same request in the same coding gets what was made before."""
     headers = {"Accept-Encoding": "gzip"}
     with caplog.at_level(logging.INFO, "mdp.requests"):
         answers = [await client.get(BTC, params=DAY, headers=headers) for _ in range(2)]

@@ -46,7 +46,7 @@ async def test_word_that_names_nothing_is_404_with_what_there_is(
 async def test_unknown_symbols_cost_one_refresh_of_the_list(
     client: httpx.AsyncClient, sandbox: Sandbox
 ) -> None:
-    """Whoever guesses names makes the exchange list its symbols once a minute at most."""
+    """Guessed names make the exchange list its symbols once a minute at most."""
     for n in range(5):
         answer = await client.get(f"/candles/binance/perp/NOPE{n}-USDT/1m")
         assert answer.json()["code"] == "unknown_symbol"

@@ -109,7 +109,7 @@ async def test_every_answer_has_the_headers_that_browsers_obey(
 
 
 async def test_slash_at_the_end_is_another_path(client: httpx.AsyncClient) -> None:
-    """Nobody is sent to a host that the request itself named."""
+    """No client is sent to a host that the request itself named."""
     answer = await client.get(f"{PATH}/", headers={"Host": "elsewhere"})
 
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")

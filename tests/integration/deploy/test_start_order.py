@@ -106,7 +106,7 @@ def test_syncer_works_as_the_role_of_the_services(deployment: Deployment) -> Non
     ],
 )
 def test_service_changes_no_table(deployment: Deployment, statement: str) -> None:
-    """Whoever takes the API over can't change the schema."""
+    """A captured API can't change the schema."""
     with (
         deployment.connect("mdp_service") as connection,
         pytest.raises(errors.InsufficientPrivilege),

@@ -26,7 +26,7 @@ async def runs(database_url: str) -> AsyncGenerator[JobRuns]:
 
 
 async def test_run_is_claimed_once(runs: JobRuns, database: psycopg.Connection) -> None:
-    """Nobody else may, not even after a pause as long as a busy machine may make."""
+    """No other syncer may, not even after a pause as long as a busy machine may make."""
     claimed = [await runs.claim(KEY, worker) for worker in ("one", "two", "one")]
     database.execute(_PAUSE)
 

@@ -25,7 +25,7 @@ from mdp_core import errors
 from mdp_core.domain.clock import to_ms
 
 BRANCHES = {errors.MdpError, errors.InvalidQuery, errors.ExchangeError}
-"""Nobody raises these: their leaves say what is wrong."""
+"""None of these is raised: their leaves say what is wrong."""
 
 STABLE = {
     "InvalidParameter": (422, "invalid_parameter"),
@@ -94,7 +94,7 @@ def test_codes_and_statuses_are_stable() -> None:
 
 
 def test_tree_in_the_docstring_is_the_tree() -> None:
-    """Whoever reads it sees every error, under the one that it is a kind of."""
+    """It shows every error, under the one that it is a kind of."""
     drawn = re.findall(r"^ {4}([│ ├└─]*)(\w+)", errors.__doc__ or "", re.MULTILINE)
     above = dict[str, str]()
     path = list[str]()
@@ -106,7 +106,7 @@ def test_tree_in_the_docstring_is_the_tree() -> None:
     assert above == {
         kind.__name__: kind.__bases__[0].__name__
         for kind in tree
-        if kind.__module__ == errors.__name__
+        if kind.__module__.startswith(errors.__name__)
     }
 
 
@@ -187,7 +187,7 @@ async def test_error_that_may_pass_says_when_to_come_back(error: errors.MdpError
     ("seconds", "header"), [(0.0, "1"), (0.2, "1"), (1.0, "1"), (12.2, "13"), (60.0, "60")]
 )
 async def test_retry_after_is_rounded_up(seconds: float, header: str) -> None:
-    """Whoever comes back a moment too early would be refused again."""
+    """A client that comes back a moment too early would be refused again."""
     response = await answer_to(errors.RateLimited("binance", seconds))
 
     assert response.headers["Retry-After"] == header

@@ -396,7 +396,7 @@ def test_token_of_another_private_key_is_refused(keys: Keys) -> None:
 
 
 def test_key_that_a_token_brings_along_is_not_used(keys: Keys) -> None:
-    """Whoever signs may put a key, or a place to fetch one from, into the header."""
+    """The signer may put a key, or a place to fetch one from, into the header."""
     other = new_keys(keys.algorithm)
     named = {"kid": "/dev/null", "jku": "https://mallory.example/keys", "x5c": [other.public]}
     text = jwt.encode(claims(), other.private, keys.algorithm, {**named, "jwk": {"k": "AA"}})

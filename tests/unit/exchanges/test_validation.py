@@ -190,7 +190,7 @@ def test_identical_duplicates_collapse() -> None:
 
 
 def test_differing_duplicates_are_all_rejected() -> None:
-    """Nobody can tell which is right: neither is kept, both are named."""
+    """It is unknown which is right: neither is kept, both are named."""
     result = sifted(a_row(T0), a_row(T0, close=10.0), a_row(T1))
 
     assert result.candles.time.tolist() == [T1]
@@ -229,7 +229,7 @@ def test_month_that_opens_on_the_second_is_off_the_grid() -> None:
 
 
 def test_rejected_row_is_told_in_full() -> None:
-    """Whoever looks at it later sees what the exchange sent."""
+    """An operator can see later what the exchange sent."""
     (rejected,) = sifted(a_row(T3, volume=-0.25)).rejected
 
     assert rejected.row == (

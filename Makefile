@@ -38,7 +38,7 @@ run: setup
 	$(BIN)/mdp run
 
 test: setup-dev
-	$(BIN)/pytest -n 3 --dist loadfile
+	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 soak: setup-dev
 	$(BIN)/pytest -m soak --timeout 3600 tests/soak

@@ -12,6 +12,7 @@ from mdp_core.domain.clock import Clock
 from mdp_core.errors import ClockSkew, ExchangeError, ExchangeUnavailable, MdpError
 from mdp_core.exchanges.base import ExchangeAdapter
 from mdp_core.ratelimit.context import DEFAULT_CONTEXT, RequestContext
+from mdp_core.ratelimit.priority import Priority, Urgency
 from mdp_core.storage.database.clock_offsets import ClockOffsets
 
 _log = logging.getLogger(__name__)
@@ -105,7 +106,7 @@ class ClockReader:
         self._database: _DatabaseReading | None = None
         self._asking_database = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
-        self._task_since = 0.0
+        self._task_since, self._urgency = 0.0, Urgency(Priority.BACKFILL)
         self._failure: ExchangeError | None = None
         self._failed_until = 0.0
 
@@ -180,10 +181,11 @@ class ClockReader:
 
     def _start(self, context: RequestContext) -> asyncio.Task[None]:
         if self._task is None or self._task.done():
-            self._task_since = self.monotonic()
+            self._task_since, self._urgency = self.monotonic(), Urgency(context.priority)
             # A caller may go before the answer comes, with its permit and its deadline.
-            alone = RequestContext(context.urgency, context.upstream)
+            alone = RequestContext(self._urgency, context.upstream)
             self._task = asyncio.create_task(self._read(alone))
+        context.urgency.lead(self._urgency)
         return self._task
 
     async def _read(self, context: RequestContext) -> None:

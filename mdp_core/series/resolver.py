@@ -39,7 +39,7 @@ def _expires(_key: SeriesKey, known: _Known, _now: float) -> float:
 
 @dataclass(slots=True, weakref_slot=True)
 class _Resolution:
-    """The resolving of a name; callers that wait for it share its failure."""
+    """The resolving of a name; callers that wait meanwhile share its failure."""
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     failure: ExchangeError | None = None
@@ -159,10 +159,11 @@ class SeriesResolver:
             return known
         # One lock per priority: an interactive request never queues behind a backfill.
         resolution = self._resolving.setdefault((key, context.priority), _Resolution())
+        failure_before = resolution.failure
         async with resolution.lock:
             if known := self._believed_series(key):
                 return known
-            if resolution.failure:
+            if resolution.failure and resolution.failure is not failure_before:
                 raise copied(resolution.failure)
             try:
                 return await self._resolve(key, context)

@@ -68,7 +68,7 @@ async def test_claimer_that_leaves_takes_its_claims_with_it(
 
     async def claim(page: int) -> None:
         async with one.claim(7, [page]):
-            await asyncio.sleep(1)
+            await asyncio.Event().wait()
 
     async with one.claim(8, [1]):
         claiming = [asyncio.create_task(claim(page)) for page in range(20)]

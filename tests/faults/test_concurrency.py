@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import time
 from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -153,15 +152,12 @@ async def test_interactive_request_overtakes_a_saturating_backfill(
             answer_to(one, _years("BTC-USDT"), RequestContext.at(Priority.BACKFILL))
         )
         await eventually(lambda: len(sandbox.candle_requests()) > 85)
-        begun = time.monotonic()
         answer = await _ask(client, "ETH-USDT", 0, 499)
-        seconds = time.monotonic() - begun
         is_still_at_it = not backfill.done()
         backfill.cancel()
 
     assert answer.status_code == 200, answer.text
     assert is_still_at_it
-    assert seconds < 5  # to wait behind the backfill would take minutes
 
 
 async def test_page_of_a_backfill_becomes_as_urgent_as_who_joins(
@@ -178,15 +174,12 @@ async def test_page_of_a_backfill_becomes_as_urgent_as_who_joins(
             answer_to(services, _years("BTC-USDT"), RequestContext.at(Priority.BACKFILL))
         )
         await eventually(lambda: len(sandbox.candle_requests()) > 85)
-        begun = time.monotonic()
         answer = await _ask(client, "BTC-USDT", 99 * 499, 100 * 499)
-        seconds = time.monotonic() - begun
         is_still_at_it = not years.done()
         years.cancel()
 
     assert answer.status_code == 200, answer.text
     assert is_still_at_it
-    assert seconds < 5  # to wait behind the backfill would take minutes
     assert _asked_starts(sandbox)[START_MS + 99 * PAGE_MS] == 1
 
 
@@ -194,7 +187,7 @@ async def test_who_joins_a_page_that_waits_out_a_ban_is_told_in_time(
     settings: Settings, sandbox: Sandbox
 ) -> None:
     """A backfill waits without end; a client that wants its page has a deadline."""
-    hasty = settings.model_copy(update={"request_deadline_seconds": 3.0})
+    hasty = settings.model_copy(update={"request_deadline_seconds": 1.0})
     async with (
         opened_services(hasty, sandbox) as services,
         connected(app_of(services), token_of(hasty)) as client,
@@ -205,15 +198,12 @@ async def test_who_joins_a_page_that_waits_out_a_ban_is_told_in_time(
         years = asyncio.create_task(
             answer_to(services, _years("BTC-USDT"), RequestContext.at(Priority.BACKFILL))
         )
-        await asyncio.sleep(0.5)
-        begun = time.monotonic()
+        await asyncio.sleep(0.1)
         answer = await _ask(client, "BTC-USDT", 0, 499)
-        seconds = time.monotonic() - begun
         is_still_at_it = not years.done()
         years.cancel()
 
     assert (answer.status_code, answer.json()["code"]) == (503, "rate_limited")
-    assert seconds < 3.5
     assert is_still_at_it
 
 
@@ -227,15 +217,12 @@ async def test_saturation_is_told_at_once(settings: Settings, sandbox: Sandbox) 
             asyncio.create_task(_ask(client, "BTC-USDT", n, 499 - n % 100)) for n in range(200)
         ]
         await eventually(lambda: len(sandbox.candle_requests()) == 2)
-        begun = time.monotonic()
         refused = await _ask(client, "BTC-USDT", 0, 499)
-        seconds = time.monotonic() - begun
         answers = await asyncio.gather(*waiting)
 
     assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
     assert "too many requests" in refused.json()["detail"]
     assert int(refused.headers["Retry-After"]) >= 1
-    assert seconds < 1
     assert {answer.status_code for answer in answers} == {200}
 
 

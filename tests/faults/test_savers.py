@@ -8,6 +8,7 @@ import psycopg
 import pytest
 from support.sandbox import Sandbox
 from support.services import opened_services
+from support.waiting import eventually
 
 from mdp_core.domain.candles import Candles, RejectedRow
 from mdp_core.domain.clock import from_ms, to_ms
@@ -28,6 +29,7 @@ _OUTSIDE_COVERAGE = """
 SELECT count(*) FROM candles JOIN series ON series.id = series_id WHERE NOT coverage @> time
 """
 
+_WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted"
 _COMMITS = "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
 
 
@@ -173,9 +175,15 @@ async def test_rejected_rows_of_two_processes_do_not_deadlock(
                 store.save(others, [], Candles.empty(), [row]),
             )
         ]
-        await asyncio.sleep(0.5)
+        await eventually(lambda: _waiting(database) >= 2)
 
     assert sum(await asyncio.gather(*saves)) == 2
+
+
+def _waiting(database: psycopg.Connection) -> int:
+    row = database.execute(_WAITING).fetchone()
+    assert row
+    return int(row[0])
 
 
 def _stores(services: Services) -> list[CandleStore]:

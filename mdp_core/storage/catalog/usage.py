@@ -92,14 +92,15 @@ class Usage:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
-            await self._flush()
+            await self.flush()
 
     async def _flush_for_ever(self) -> None:
         while True:
             await asyncio.sleep(_FLUSH_SECONDS)
-            await self._flush()
+            await self.flush()
 
-    async def _flush(self) -> None:
+    async def flush(self) -> None:
+        """Write what was noted since the last time."""
         notes, self._notes = self._notes, {}
         if not notes:
             return

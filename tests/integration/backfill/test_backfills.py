@@ -55,11 +55,18 @@ async def client(services: Services) -> AsyncGenerator[httpx.AsyncClient]:
         yield connected_client
 
 
+async def _another_is_done(client: httpx.AsyncClient) -> None:
+    """Have the worker go on to a job of another exchange, and end it."""
+    asked = {"exchange": "coinbase", "symbols": ["BTC-USD"], "intervals": ["1d"]}
+    window = {"start": "2024-05-01", "end": "2024-05-03"}
+    posted = (await client.post("/backfills", json={**asked, **window})).json()
+    assert (await ended(client, posted["jobs"][0]["status_url"]))["state"] == "done"
+
+
 async def ended(client: httpx.AsyncClient, status_url: str) -> dict[str, Any]:
     """Follow a job to its end."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while (job := (await client.get(status_url)).json())["state"] in OPEN:  # noqa: ASYNC110 - no event signals it
-            await asyncio.sleep(0.05)
+    while (job := (await client.get(status_url)).json())["state"] in OPEN:  # noqa: ASYNC110 - no event signals it
+        await asyncio.sleep(0.05)
     return job
 
 
@@ -202,13 +209,10 @@ async def test_job_that_is_cancelled_while_it_runs_stops_soon(
         url = posted.json()["jobs"][0]["status_url"]
         await eventually(lambda: len(sandbox.candle_requests()) > PAGES)
         cancelled = (await client.delete(url)).json()
-        await asyncio.sleep(1)
-        asked = len(sandbox.candle_requests())
-        await asyncio.sleep(1)
+        await _another_is_done(client)
 
         assert cancelled["state"] == "cancelled"
-        assert asked < 3 * PAGES
-        assert len(sandbox.candle_requests()) == asked
+        assert len(sandbox.candle_requests()) < 3 * PAGES
     assert (await client.get(url)).json()["progress"]["covered"] > 0
 
 
@@ -240,7 +244,7 @@ async def test_cancelled_job_is_left_alone(
     cancelled = await client.delete(job["status_url"])
     sandbox.clear()
     async with running_syncer(services):
-        await asyncio.sleep(1.5)
+        await _another_is_done(client)
     again = (await client.delete(job["status_url"])).json()
 
     assert cancelled.json()["state"] == again["state"] == "cancelled"

@@ -152,7 +152,7 @@ def test_owner_killed_while_starting_leaves_no_server(new_dir: Path) -> None:
     """Whenever the owner is killed, the next opening finds files it can work with."""
     for seconds in (0.4, 0.8, 1.2):
         owner = _start_owner(new_dir, "plain")
-        time.sleep(seconds)
+        time.sleep(seconds)  # at various steps of the start
         owner.kill()
         owner.communicate()
 
@@ -168,7 +168,6 @@ def test_server_outlives_the_thread_that_opened_it(data_dir: Path) -> None:
     opener.start()
     opener.join()
     try:
-        time.sleep(0.3)
         assert _value(result[0].url, "SELECT 1") == 1
     finally:
         context.__exit__(None, None, None)

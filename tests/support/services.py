@@ -1,18 +1,21 @@
 """The services and the application on a test's database and sandbox."""
 
+import asyncio
+import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
 import httpx
+import uvicorn
 from fastapi import FastAPI
 
 from api.app import create_app
 from api.auth import SCOPES, issue_token
 from mdp_core.settings import ExchangeSettings, Settings
 from mdp_core.wiring import Services, open_services
-from support.http import connected
+from support.http import HOST, connected
 from support.sandbox import Sandbox
 from support.waiting import eventually
 
@@ -69,3 +72,19 @@ async def serving(
         connected(app_of(services), token_of(settings)) as client,
     ):
         yield client
+
+
+@asynccontextmanager
+async def served_on_loop(services: Services) -> AsyncGenerator[int]:
+    """Serve over TCP, on this loop; give the port."""
+    config = uvicorn.Config(
+        app_of(services), log_config=None, ws="none", timeout_graceful_shutdown=1
+    )
+    server = uvicorn.Server(config)
+    with socket.create_server((HOST, 0)) as listener:
+        serving = asyncio.create_task(server.serve([listener]))
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            server.should_exit = True
+            await serving

@@ -19,8 +19,8 @@ from client_tests.scripted import Reply, ScriptedServer
 
 STEPS = {"1m": 60_000, "5m": 300_000, "1h": 3_600_000}
 TRIES = 50
-CALLS = 34
-CALLS_OF_A_BACKTEST = {"binanceusdm": 1000, "hyperliquid": 100, "coinbaseexchange": 100}
+CALLS = 10
+CALLS_OF_A_BACKTEST = {"binanceusdm": 100, "hyperliquid": 30, "coinbaseexchange": 30}
 Row = list[float]
 
 

@@ -44,7 +44,7 @@ def problem(status: int, code: str, **headers: str) -> Reply:
     return Reply(status, {**PROBLEM, **headers}, json.dumps(body).encode())
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=_FIXTURES)
+@settings(max_examples=12, deadline=None, suppress_health_check=_FIXTURES)
 @given(share=st.floats(0, 1), has_length=st.booleans())
 def test_body_cut_anywhere_is_asked_for_again_after_its_last_batch(
     store: StoreServer, connect: Connect, share: float, *, has_length: bool

@@ -150,7 +150,7 @@ def test_backfill_on_a_terminal_has_it_to_itself(
 
 def _drawn_on_the_page() -> list[str]:
     page = (PROJECT / "docs" / "backfill.md").read_text()
-    (block,) = re.findall(r"(?s)```text\n(.*?)```", page)
+    (block,) = re.findall(r"(?s)```text\n([^`]*━.*?)```", page)
     return block.splitlines()
 
 

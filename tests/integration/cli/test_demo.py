@@ -70,6 +70,10 @@ def kind(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
+# Processes are started and ended alike, whatever the database can do.
+on_plain = pytest.mark.parametrize("kind", ["plain"], indirect=True)
+
+
 @pytest.fixture(scope="module")
 def folder() -> Generator[Path]:
     """A data folder that every account can enter, unlike pytest's own as root."""
@@ -135,6 +139,7 @@ def test_another_api_joins_with_the_environment_of_the_first(demo: Demo) -> None
     assert joined.content == first.content
 
 
+@on_plain
 @pytest.mark.parametrize("part", ["syncer", "api"])
 def test_part_that_dies_is_replaced_and_takes_nothing_with_it(demo: Demo, part: str) -> None:
     """SIGKILL for syncer or API: the others go on, and there is a new one soon."""
@@ -157,6 +162,7 @@ def _parts(demo: Demo, command: str) -> list[psutil.Process]:
     return found
 
 
+@on_plain
 def test_second_demo_of_one_folder_is_refused(demo: Demo, kind: str) -> None:
     """A folder has one owner: a second one says so, ends, leaves the first alone."""
     with _mdp(_arguments(demo.folder), {"MDP_LOCAL_DATABASE": kind}) as second:
@@ -197,6 +203,7 @@ def restarted(demo: Demo, killed: Killed, kind: str) -> Generator[Demo]:
         yield running
 
 
+@on_plain
 def test_killed_demo_starts_again_and_has_lost_nothing(killed: Killed, restarted: Demo) -> None:
     """After SIGKILL amid a fill: covered rows are there, the rest comes on request."""
     window = _window(2, PAGES)
@@ -213,12 +220,14 @@ def test_killed_demo_starts_again_and_has_lost_nothing(killed: Killed, restarted
     assert answer.json()["candles"] == _file(window)
 
 
+@on_plain
 def test_killed_demo_leaves_no_process(killed: Killed, restarted: Demo) -> None:
     """Everything that it started notices and goes, without disturbing its successor."""
     wait_until(lambda: not any(map(_lives, killed.family)))
     assert answers(f"{restarted.ready['url']}/health")
 
 
+@on_plain
 def test_sigterm_ends_everything(restarted: Demo) -> None:
     """A polite end in seconds: exit code 0, no process, no ready.json; data stay."""
     family = restarted.family()

@@ -55,7 +55,10 @@ class Stores:
 @pytest.fixture
 async def stores(logins: dict[str, str]) -> AsyncGenerator[Stores]:
     """The store of each role, in the test's database."""
-    async with _opened(logins[SERVICE]) as service, _opened(logins[ANALYST]) as analyst:
+    async with (
+        _opened(logins[SERVICE]) as service,
+        _opened(logins[ANALYST], must_write=False) as analyst,
+    ):
         yield Stores(CandleStore(service), CandleStore(analyst))
 
 
@@ -191,8 +194,10 @@ def _add_series(database: psycopg.Connection, number: int) -> int:
     return row[0]
 
 
-def _opened(url: str) -> AbstractAsyncContextManager[Database]:
-    return open_database(url, name="test", size=2, statement_timeout_seconds=60)
+def _opened(url: str, *, must_write: bool = True) -> AbstractAsyncContextManager[Database]:
+    return open_database(
+        url, name="test", size=2, statement_timeout_seconds=60, must_write=must_write
+    )
 
 
 async def _save(stores: Stores, files: dict[int, Blocks]) -> int:

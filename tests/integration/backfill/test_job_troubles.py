@@ -233,7 +233,7 @@ async def test_what_a_plan_takes_counts_what_is_queued_ahead(client: httpx.Async
     """Of each series and of all, planned or opened; a larger job waits behind."""
     await posted(client, symbol="BTC-USDT", end=START_MS + 50 * PAGE_MS)
     await posted(client, symbol="DOGE-USDT", end=START_MS + 90 * PAGE_MS)
-    long = {"end": START_MS + 60 * PAGE_MS}
+    long: dict[str, Any] = {"end": START_MS + 60 * PAGE_MS}
     both = job_request(symbols=["ETH-USDT", "SOL-USDT"], **long)
     planned = (await client.post("/backfills", json={**both, "dry_run": True})).json()
     opened = (await client.post("/backfills", json=both)).json()

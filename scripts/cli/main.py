@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from api.auth import MissingKey
 from db.local.errors import LocalDatabaseError
 from db.roles import ANALYST, SERVICE
-from db.upgrade import UpgradeError, upgrade
+from db.upgrade import UpgradeError, newest_revision, upgrade
 from mdp_core.domain.clock import Clock
 from mdp_core.logs import log_config
 from mdp_core.settings import (
@@ -37,6 +37,8 @@ from syncer.app import serve_syncer
 
 # What is the user's or the machine's to mend, besides what the core says.
 _EXPECTED = (MissingKey, StackError, LocalDatabaseError, UpgradeError)
+
+_log = logging.getLogger(__name__)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -222,6 +224,7 @@ def upgrade_database(
         given = {SERVICE: settings.service_password, ANALYST: settings.analyst_password}
         passwords = {role: it.get_secret_value() for role, it in given.items() if it}
         upgrade(settings.database_url, passwords, is_restored=restored)
+    _log.info("the database is upgraded", extra={"schema": newest_revision()})
 
 
 @database.command("status")

@@ -14,7 +14,7 @@ import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import httpx
 
@@ -24,7 +24,7 @@ from scripts.dev import image_rootfs
 from scripts.dev.image_rootfs import PROJECT, TrialError
 
 _WORK = PROJECT / "build" / "image-trial"
-_TAG = "mdp:trial"
+_TAG, _STAGE_TAG = "mdp:trial", "mdp:trial-build"
 _START_SECONDS = 60.0
 _STOP_SECONDS = 30.0
 _CANDLES = 1000
@@ -62,14 +62,12 @@ class EngineImage:
 
     kind = "an engine"
 
-    def __init__(self) -> None:
-        _succeed(["docker", "build", "--tag", _TAG, str(PROJECT)])
-
     def run(
         self, arguments: Sequence[str], environment: Mapping[str, str], *, entry: bool = True
     ) -> list[str]:
         """As `Image`."""
-        options = ["--rm", "--read-only", "--tmpfs", "/tmp", "--network", "host"]  # noqa: S108
+        # With init, as compose: a server that is process 1 would not end by its own SIGTERM.
+        options = ["--rm", "--init", "--read-only", "--tmpfs", "/tmp", "--network", "host"]  # noqa: S108
         options += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges:true"]
         variables = [f"--env={name}={value}" for name, value in environment.items()]
         command = [_TAG, *arguments]
@@ -82,15 +80,30 @@ def main() -> None:
     """Hold the trial; the exit code says whether all went well."""
     try:
         print("building the image", flush=True)  # noqa: T201 - the point of it
-        image: Image = EngineImage() if _has_engine() else image_rootfs.build(_WORK)
-        print(f"built with {image.kind}", flush=True)  # noqa: T201 - the point of it
-        with tempfile.TemporaryDirectory(prefix="mdp-trial-") as name:
+        with _built() as image, tempfile.TemporaryDirectory(prefix="mdp-trial-") as name:
+            print(f"built with {image.kind}", flush=True)  # noqa: T201 - the point of it
             folder = Path(name)
             folder.chmod(0o755)  # the database of root runs as another user
             with open_stack(folder, free_port(), SandboxRequest()) as (stack, _):
                 _try(image, stack)
     except (TrialError, StackError, LocalDatabaseError) as error:
         sys.exit(f"image trial: {error}")
+
+
+@contextmanager
+def _built() -> Generator[Image]:
+    """Build the image; an engine keeps nothing of it afterwards."""
+    if not _has_engine():
+        yield image_rootfs.build(_WORK)
+        return
+    # The stage too has a name, by which it can be removed.
+    tags = {_STAGE_TAG: ["--target", "build"], _TAG: []}
+    try:
+        for tag, options in tags.items():
+            _succeed(["docker", "build", "--tag", tag, *options, str(PROJECT)])
+        yield EngineImage()
+    finally:
+        _succeed(["docker", "image", "rm", "--force", *tags])
 
 
 def _try(image: Image, stack: Stack) -> None:
@@ -103,11 +116,10 @@ def _try(image: Image, stack: Stack) -> None:
         _succeed(image.run(arguments, stack.env))
         print(f"mdp {' '.join(arguments)}: exit code 0")  # noqa: T201 - the point of it
     with _serving(image, stack) as url:
-        answer = httpx.get(
+        answer = _ask(
             f"{url}/candles/binance/perp/SOL-USDT/1h",
             params={"limit": _CANDLES},
             headers={"Authorization": f"Bearer {stack.token}"},
-            timeout=60,
         )
         if not answer.is_success or answer.json()["count"] != _CANDLES:
             message = f"the request was answered {answer.status_code}: {answer.text[:300]}"
@@ -139,12 +151,16 @@ def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            if httpx.get(url).is_success:
+            if _ask(url).is_success:
                 return
         except httpx.HTTPError:
             time.sleep(0.2)
     message = f"{url} did not answer"
     raise TrialError(message)
+
+
+def _ask(url: str, **options: Any) -> httpx.Response:  # noqa: ANN401 - those of httpx
+    return httpx.get(url, timeout=60, trust_env=False, **options)
 
 
 def _has_engine() -> bool:

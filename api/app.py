@@ -15,6 +15,7 @@ from api.dialects.passing import Passing
 from api.dialects.routes import ANSWER_SECONDS, Dialects, add_dialects
 from api.dialects.series_rows import SeriesRows
 from api.errors import add_error_handlers
+from api.middleware.cors import CrossOrigin
 from api.middleware.head import HeadRequests
 from api.middleware.limits import Guard
 from api.middleware.request_id import RequestId
@@ -98,6 +99,7 @@ def create_app(open_: OpenServices = open_from_environment) -> FastAPI:
     )
     app.add_middleware(HeadRequests)
     app.add_middleware(Guard)
+    app.add_middleware(CrossOrigin)
     app.add_middleware(RequestId)
     add_error_handlers(app)
     for module in (candles, latest, coverage, inventory, backfills, meta, health):

@@ -91,7 +91,10 @@ class _Unknown(logging.Filter):
 
 
 class _TextFormatter(logging.Formatter):
-    """Time (UTC), level, event and fields on a line."""
+    """Time (UTC), level, event and fields on a line; what follows an error is indented.
+
+    What requests and exchanges say can't begin a line: control characters are escaped.
+    """
 
     converter = time.gmtime
 
@@ -101,7 +104,12 @@ class _TextFormatter(logging.Formatter):
     @override
     def formatMessage(self, record: logging.LogRecord) -> str:
         fields = " ".join(f"{name}={value}" for name, value in _extra(record).items())
-        return f"{super().formatMessage(record)}  {fields}".rstrip()
+        return _on_a_line(f"{super().formatMessage(record)}  {fields}".rstrip())
+
+    @override
+    def formatException(self, ei: Any) -> str:
+        lines = super().formatException(ei).splitlines()
+        return "\n".join(f"    {_on_a_line(line)}" for line in lines)
 
 
 def _json_formatter() -> logging.Formatter:
@@ -110,6 +118,14 @@ def _json_formatter() -> logging.Formatter:
         rename_fields={"levelname": "level", "name": "logger", "message": "event"},
         reserved_attrs=sorted(_STANDARD_FIELDS),
         timestamp="time",
+    )
+
+
+def _on_a_line(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
     )
 
 

@@ -59,6 +59,19 @@ def _seconds(value: object) -> object:
     return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
 
 
+def _origins(value: object) -> object:
+    """Read origins with spaces between them; anything else is left to be checked."""
+    return tuple(value.split()) if isinstance(value, str) else value
+
+
+def _origin(origin: str) -> str:
+    address = urlsplit(origin)
+    if origin != "*" and (origin != f"{address.scheme}://{address.netloc}" or not address.netloc):
+        message = "must be origins such as https://host:port, or *, with spaces between them"
+        raise ValueError(message)
+    return origin
+
+
 def _ascending(seconds: tuple[float, ...] | None) -> tuple[float, ...] | None:
     if seconds is not None and (not seconds or list(seconds) != sorted(set(seconds))):
         message = "must be ascending numbers of seconds with commas between them"
@@ -72,6 +85,9 @@ _HttpUrl = Annotated[str, AfterValidator(_http_url)]
 _Secret = Annotated[SecretStr, AfterValidator(_strong_secret)]
 _Ages = Annotated[
     tuple[_Age, ...] | None, NoDecode, BeforeValidator(_seconds), AfterValidator(_ascending)
+]
+_Origins = Annotated[
+    tuple[Annotated[str, AfterValidator(_origin)], ...], NoDecode, BeforeValidator(_origins)
 ]
 _Clock = Annotated[Clock, NoDecode, PlainValidator(_clock)]
 
@@ -201,6 +217,8 @@ class Settings(DatabaseSettings, TokenSettings, LogSettings):
     """Open jobs of one subject without the scope `backfill:write` at the most."""
     subject_waiting: int = Field(default=128, ge=1)
     """Requests of one subject that wait for one exchange; at least half of `max_waiting`."""
+    cors_origins: _Origins = ()
+    """Origins of pages whose scripts may read answers, with spaces between them; "*": any."""
 
     hot: str = ""
     """EXCHANGE:SYMBOLS:INTERVALS …: series that the syncer always keeps warm."""

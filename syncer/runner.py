@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from syncer.schedule import Schedule
 _log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 2.0
+# What differs between two messages of one failure.
+_NUMBER = re.compile(r"\d+")
 _real_time = Clock()
 
 
@@ -44,6 +47,7 @@ class Runner:
         self._runs = runs
         self._worker = worker
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._failing: dict[str, str] = {}
 
     async def run_due(self, job: ScheduledJob) -> None:
         """Run the run that is due, unless another syncer does."""
@@ -84,7 +88,7 @@ class Runner:
         try:
             await self._run_claimed(job, RunKey(job.name, due_at))
         except MdpError as error:
-            _log.warning("%s: %s", job.name, error)
+            self._tell(job, str(error))
         except Exception:  # noqa: BLE001 - the top of a job: the next run may succeed
             _log.exception("%s: its run could not be written down", job.name)
         finally:
@@ -100,8 +104,19 @@ class Runner:
                 await self._runs.release(key, self._worker)
             raise
         await self._runs.end(key, self._worker, result)
-        if result.error:
-            _log.warning("%s: %s", job.name, result.error, extra={"job": job.name})
+        self._tell(job, result.error)
+
+    def _tell(self, job: ScheduledJob, error: str | None) -> None:
+        """Warn of a failure once; the same one again is no news, its end is."""
+        fields = {"job": job.name}
+        kind = _NUMBER.sub("", error) if error else ""
+        before = self._failing.pop(job.name, "")
+        if error:
+            self._failing[job.name] = kind
+            level = logging.DEBUG if kind == before else logging.WARNING
+            _log.log(level, "%s: %s", job.name, error, extra=fields)
+        elif before:
+            _log.info("%s: succeeds again", job.name, extra=fields)
 
     async def _alive(self, job: ScheduledJob, key: RunKey) -> RunResult:
         """Run it with a heartbeat every few seconds; stop if it was taken over."""
@@ -113,7 +128,8 @@ class Runner:
                 return RunResult(error="taken over by another syncer")
             return running.result()
         except Exception as error:  # noqa: BLE001 - the top of a job: the next run may succeed
-            _log.exception("%s failed", job.name)
+            if not _is_expected(error):
+                _log.exception("%s failed", job.name)
             return RunResult(error=f"{type(error).__name__}: {error}")
         finally:
             for task in (running, beating):
@@ -132,3 +148,10 @@ class Runner:
 def describe(errors: Sequence[BaseException]) -> str | None:
     """Say how many series failed in a run, and one of the reasons; None: none did."""
     return f"{len(errors)} failed, one with: {errors[0]}" if errors else None
+
+
+def _is_expected(error: Exception) -> bool:
+    """Tell whether it is all of our own errors: of an exchange, of the database."""
+    if isinstance(error, ExceptionGroup):
+        return error.split(MdpError)[1] is None  # pyright: ignore[reportUnknownMemberType]
+    return isinstance(error, MdpError)

@@ -1,11 +1,21 @@
-"""Refuse requests that are too large; give every answer its security headers."""
+"""Refuse requests that are too large or ambiguous; give answers their security headers."""
+
+from urllib.parse import unquote
 
 from fastapi import HTTPException, Request
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.errors import BODY_TOO_LARGE, HEADERS_TOO_LARGE, TARGET_TOO_LONG, ProblemKind, problem
+from api.errors import (
+    BODY_TOO_LARGE,
+    HEADERS_TOO_LARGE,
+    KINDS,
+    TARGET_TOO_LONG,
+    ProblemKind,
+    problem,
+)
 from api.security_headers import security_headers
+from mdp_core.errors import InvalidParameter
 
 _MOST_TARGET_BYTES = 8 * 1024
 _MOST_HEADER_BYTES = 16 * 1024
@@ -41,6 +51,8 @@ def _refusal(scope: Scope) -> tuple[ProblemKind, str] | None:
     target = len(scope.get("raw_path") or b"") + len(scope["query_string"])
     if target > _MOST_TARGET_BYTES:
         return TARGET_TOO_LONG, f"path and query may have {_MOST_TARGET_BYTES} bytes"
+    if repeated := _repeated(scope["query_string"]):
+        return KINDS[InvalidParameter], f"{repeated} is given more than once: give it once"
     # A token that is too long is refused as a token.
     others = ((name, value) for name, value in scope["headers"] if name != b"authorization")
     if sum(len(name) + len(value) for name, value in others) > _MOST_HEADER_BYTES:
@@ -50,6 +62,17 @@ def _refusal(scope: Scope) -> tuple[ProblemKind, str] | None:
     if announced.isdecimal() and int(announced[:20]) > _MOST_BODY_BYTES:
         return BODY_TOO_LARGE, f"a body may have {_MOST_BODY_BYTES} bytes"
     return None
+
+
+def _repeated(query: bytes) -> str | None:
+    """Return the first parameter that is given again: which one is meant can't be told."""
+    names = [part.partition(b"=")[0] for part in query.split(b"&") if part]
+    if b"%" in query:
+        names = [unquote(name).encode() for name in names]
+    if len(set(names)) == len(names):
+        return None
+    repeated = next(name for at, name in enumerate(names) if name in names[:at])
+    return repeated.decode(errors="replace")
 
 
 def _bounded(receive: Receive) -> Receive:

@@ -85,7 +85,7 @@ def can_enter(account: Account | None, folder: Path) -> bool:
 def give_to(account: Account | None, path: Path) -> None:
     """Make the account the owner of one file or folder; nothing to do when None."""
     if account is not None:
-        os.chown(path, account.uid, account.gid)
+        os.chown(path, account.uid, account.gid, follow_symlinks=False)
 
 
 def _account_of(uid: int) -> Account:

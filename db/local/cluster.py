@@ -55,6 +55,22 @@ def homes(data_dir: Path) -> list[Path]:
     return sorted(data_dir.glob("postgres-*-*"))
 
 
+def refuse_links_out(folder: Path) -> None:
+    """Refuse links in a folder that lead out of it: root would hand over what they lead to.
+
+    Args:
+        folder: Resolved. Homes that were made elsewhere for it are as good as in it.
+
+    Raises:
+        LocalDatabaseError: There is one; the message names it.
+    """
+    for link in filter(Path.is_symlink, folder.iterdir()):
+        target = link.resolve()
+        if not target.is_relative_to(folder) and target.parent.parent != _ELSEWHERE:
+            message = f"{link} leads out of the data folder, to {target}: remove that link"
+            raise LocalDatabaseError(message)
+
+
 def ensure_cluster(
     data_dir: Path, account: Account | None, programs: Programs, *, is_durable: bool
 ) -> Cluster:
@@ -67,6 +83,7 @@ def ensure_cluster(
         is_durable: Flush a new cluster to disk; not worth a second when the server does not either.
     """
     cluster = Cluster(_ensure_home(data_dir, account, programs), account, programs)
+    refuse_links_out(cluster.home)
     for rest in cluster.home.glob("data.*.new"):
         # Of an initdb whose owner was killed; it may still be writing, hence no error.
         shutil.rmtree(rest, ignore_errors=True)

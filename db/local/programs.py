@@ -56,16 +56,19 @@ def find_programs(
         LocalDatabaseError: None of the kinds asked for can be had here.
     """
     cache = (cache_dir or default_cache()).absolute()
-    if kind == "plain":
-        return _plain(cache, account)
+    if kind != "plain":
+        try:
+            return _timescaledb(cache, account)
+        except (LocalDatabaseError, OSError) as error:
+            if kind == "timescaledb":
+                message = f"no TimescaleDB: {error}"
+                raise LocalDatabaseError(message) from error
+            sys.stderr.write(f"local database: Postgres without TimescaleDB, because {error}\n")
     try:
-        return _timescaledb(cache, account)
-    except (LocalDatabaseError, OSError) as error:
-        if kind == "timescaledb":
-            message = f"no TimescaleDB: {error}"
-            raise LocalDatabaseError(message) from error
-        sys.stderr.write(f"local database: Postgres without TimescaleDB, because {error}\n")
         return _plain(cache, account)
+    except OSError as error:
+        message = f"no Postgres: {error}; name another folder in {CACHE_VARIABLE}"
+        raise LocalDatabaseError(message) from error
 
 
 def default_cache() -> Path:

@@ -27,6 +27,7 @@ from db.local.cluster import (
     ensure_cluster,
     homes,
     is_ready,
+    refuse_links_out,
     remove_home,
     stop_stale_server,
     wait_until,
@@ -148,6 +149,7 @@ def _owned(data_dir: Path) -> Generator[Path]:
     folder = data_dir.resolve()
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        refuse_links_out(folder)
         lock = (folder / _OWNER_LOCK).open("a+", encoding="ascii")
     except OSError as error:
         message = f"the data folder {folder} cannot be used ({error}); choose another one"

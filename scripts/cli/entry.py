@@ -11,8 +11,15 @@ _ALL = "scripts.cli.main"
 _QUICK = {"alive": "scripts.cli.alive", "coverage": "scripts.cli.coverage"}
 
 
+def print_everything() -> None:
+    """Escape letters that the output's encoding lacks, as stderr does: a symbol may have any."""
+    if reconfigure := getattr(sys.stdout, "reconfigure", None):
+        reconfigure(errors="backslashreplace")
+
+
 def main() -> None:
     """Run the command line."""
+    print_everything()
     command = sys.argv[1] if len(sys.argv) > 1 else ""
     if command in _QUICK:
         # Alone it would take the command's name for an argument.

@@ -30,6 +30,7 @@ from scripts.cli import alive, coverage, repair, token, verify
 from scripts.cli import backfill as backfill_command
 from scripts.cli.check import CheckedService, findings, remarks, require
 from scripts.cli.db_status import report
+from scripts.cli.entry import print_everything
 from scripts.cli.options import clear_errors, parse_cli_time
 from scripts.demo.stack import SandboxRequest, StackError, serve
 from scripts.sandbox.app import SandboxOptions, create_sandbox
@@ -242,6 +243,7 @@ def _set_clock(now: datetime | None, speed: float) -> Clock:
 
 def main() -> None:
     """Run the command line."""
+    print_everything()
     app()
 
 

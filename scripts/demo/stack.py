@@ -27,6 +27,7 @@ from pydantic import SecretStr
 
 from api.auth import SCOPES, issue_token
 from db.local import launch as local_launch
+from db.local.cluster import refuse_links_out
 from db.local.server import open_local_database
 from db.upgrade import upgrade
 from mdp_core.domain.clock import Clock
@@ -134,14 +135,13 @@ def serve(data_dir: Path, port: int, sandbox: SandboxRequest | None) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    data_dir.mkdir(parents=True, exist_ok=True)
     ready = data_dir / "ready.json"
     with _sole_owner(data_dir), open_stack(data_dir.resolve(), port, sandbox) as running:
         stack, processes = running
         try:
             is_serving.set()
             _write_ready(ready, stack)
-            _greet(stack, sandbox)
+            _greet(stack, sandbox, ready)
             while not stopping.wait(_POLL_SECONDS):
                 processes.look_after()
         finally:
@@ -151,7 +151,14 @@ def serve(data_dir: Path, port: int, sandbox: SandboxRequest | None) -> None:
 @contextmanager
 def _sole_owner(data_dir: Path) -> Generator[None]:
     """Hold the folder; the lock ends with this process, however that ends."""
-    with (data_dir / "stack.lock").open("w") as lock:
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        refuse_links_out(data_dir.resolve())
+        lock = (data_dir / "stack.lock").open("w")
+    except OSError as error:
+        message = f"{data_dir} can't be used: {error.strerror}; choose another --data-dir"
+        raise StackError(message) from error
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -303,7 +310,11 @@ def _write_ready(path: Path, stack: Stack) -> None:
     draft.rename(path)
 
 
-def _greet(stack: Stack, sandbox: SandboxRequest | None) -> None:
+def _greet(stack: Stack, sandbox: SandboxRequest | None, ready: Path) -> None:
+    if not sandbox and not sys.stdout.isatty():
+        # What is written to a file or a journal may be read by others.
+        print(f"Serving at {stack.url}; its token is in {ready.resolve()}.", flush=True)  # noqa: T201 - for its user
+        return
     symbol = _unreplayed_symbol(sandbox.data if sandbox else None)
     print(  # noqa: T201 - this is what the user waits for
         f"Serving at {stack.url} (interface: {stack.url}/docs).\n\n"

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -64,6 +65,30 @@ def test_database_out_of_reach_is_said_in_a_line() -> None:
         assert "connection" in line
 
 
+def test_folder_that_can_not_be_used_is_said_in_a_line(tmp_path: Path) -> None:
+    """A file, or a place where nothing can be made."""
+    there = tmp_path / "file"
+    there.touch()
+    folders = [there, Path("/proc/mdp"), there / "below"]
+    running = [process(["demo", "--data-dir", str(folder)], {}) for folder in folders]
+    for each, folder in zip(running, folders, strict=True):
+        _, said = each.communicate(timeout=60)
+        (line,) = said.splitlines()
+        assert (each.returncode, line.split(" can't be used")[0]) == (1, f"mdp: {folder}")
+
+
+def test_letters_that_the_output_lacks_are_escaped() -> None:
+    """Symbols are in any script, and terminals are not."""
+    settings = environment_of(f"postgresql://{HOST}:{free_port()}/mdp")
+    printed, said = process(
+        ["check"], {**settings, "MDP_币安": "1", "PYTHONIOENCODING": "ascii"}
+    ).communicate(timeout=60)
+
+    assert r"WARN  MDP_\u5e01\u5b89: nothing reads it" in printed
+    assert said == ""
+
+
+@one_kind_of_database
 def test_missing_schema_is_said_with_the_command_that_makes_it(database_url: str) -> None:
     """A database without the schema."""
     with psycopg.connect(database_url, autocommit=True) as connection:

@@ -52,7 +52,7 @@ def running(sandbox: Sandbox) -> Generator[Running]:
             [sys.executable, "-m", "scripts.cli.main", *arguments],
             cwd=PROJECT,
             env={**inherited, **exchanges, "MDP_LOCAL_DATABASE": "plain"},
-            stdout=subprocess.DEVNULL,
+            stdout=(folder / "said").open("wb"),
             stderr=subprocess.DEVNULL,
         )
         try:
@@ -82,3 +82,7 @@ def test_run_serves_what_the_exchanges_have_and_ends_politely(
     running.process.terminate()
     assert running.process.wait(30) == 0
     assert not (running.folder / "ready.json").exists()
+    # Where no terminal is, others may read what is written.
+    said = (running.folder.parent / "said").read_text()
+    assert str(running.folder / "ready.json") in said
+    assert running.ready["token"] not in said

@@ -103,6 +103,7 @@ def test_database_is_pinned_private_and_kept(services: Mapping[str, Any]) -> Non
     assert {_first(port, "host_ip") for port in postgres["ports"]} == {"127.0.0.1"}
     assert [_first(volume, "source") for volume in postgres["volumes"]] == ["postgres-data"]
     assert "max_locks_per_transaction=512" in postgres["command"]
+    assert "max_connections=100" in postgres["command"]
 
 
 def test_services_can_write_nowhere_and_are_limited(services: Mapping[str, Any]) -> None:

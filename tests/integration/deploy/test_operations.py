@@ -239,6 +239,8 @@ def test_check_finds_nothing_wrong_with_what_serves(
         ({"DATABASE_URL": ""}, "DATABASE_URL: Field required"),
         ({"MDP_BINANCE_URL": "notaurl"}, "MDP_BINANCE_URL: must be a http"),
         ({"MDP_STATEMENT_TIMEOUT_SECONDS": "0.0001"}, "MDP_STATEMENT_TIMEOUT_SECONDS: "),
+        ({"MDP_CORS_ORIGINS": "https://a.example b.example"}, "MDP_CORS_ORIGINS: must be origins"),
+        ({"MDP_CORS_ORIGINS": "https://a.example/x"}, "MDP_CORS_ORIGINS: must be origins"),
         ({"MDP_HOT": "nosuch:*:1m"}, "MDP_HOT: there is no exchange nosuch"),
         ({"MDP_HOT": "binance:*:7m"}, "MDP_HOT: binance does not offer 7m"),
         ({"MDP_HOT": "binance"}, "MDP_HOT: 'binance' is no selection"),

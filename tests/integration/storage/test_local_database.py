@@ -58,6 +58,23 @@ def kind(request: pytest.FixtureRequest) -> Kind:
     return request.param
 
 
+@pytest.mark.parametrize("name", ["postgres-16-plain", "owner.lock", "postgres.log"])
+def test_link_that_leaves_the_data_folder_is_refused(tmp_path: Path, name: str) -> None:
+    """Else root would write to, and hand over, whatever the link leads to."""
+    there, folder = tmp_path / "elsewhere", tmp_path / "data"
+    folder.mkdir()
+    there.write_text("not ours")
+    (folder / name).symlink_to(there)
+    with (
+        pytest.raises(LocalDatabaseError, match=rf"{name} leads out of the data folder"),
+        open_local_database(folder, kind="plain"),
+    ):
+        pytest.fail("it was opened")
+
+    assert there.read_text() == "not ours"
+    assert there.stat().st_uid == os.geteuid()
+
+
 @pytest.fixture(scope="session")
 def data_dirs() -> Generator[Callable[[Kind], Path]]:
     """Initialised data folders by kind; making one takes longer than most tests here."""

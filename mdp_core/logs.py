@@ -91,7 +91,7 @@ class _Unknown(logging.Filter):
 
 
 class _TextFormatter(logging.Formatter):
-    """Time (UTC), level, event and fields on a line; what follows an error is indented.
+    """Time (UTC), level, event and fields on a line; a traceback is indented.
 
     What requests and exchanges say can't begin a line: control characters are escaped.
     """

@@ -19,7 +19,7 @@ _PREFLIGHT_SECONDS = 3600
 
 
 class CrossOrigin:
-    """Middleware that answers preflights and marks answers; without origins it does nothing.
+    """Middleware that answers preflights and marks answers; idle without origins.
 
     Tokens are sent in a header and never by the browser itself: no credentials are allowed.
     """

@@ -1,4 +1,4 @@
-"""Refuse requests that are too large or ambiguous; give answers their security headers."""
+"""Refuse large or ambiguous requests; give answers their security headers."""
 
 from urllib.parse import unquote
 
@@ -65,7 +65,7 @@ def _refusal(scope: Scope) -> tuple[ProblemKind, str] | None:
 
 
 def _repeated(query: bytes) -> str | None:
-    """Return the first parameter that is given again: which one is meant can't be told."""
+    """Return the first parameter that is given twice, if any."""
     names = [part.partition(b"=")[0] for part in query.split(b"&") if part]
     if b"%" in query:
         names = [unquote(name).encode() for name in names]

@@ -56,7 +56,7 @@ def homes(data_dir: Path) -> list[Path]:
 
 
 def refuse_links_out(folder: Path) -> None:
-    """Refuse links in a folder that lead out of it: root would hand over what they lead to.
+    """Refuse links that lead out of a folder: root would hand over their targets.
 
     Args:
         folder: Resolved. Homes that were made elsewhere for it are as good as in it.

@@ -12,7 +12,7 @@ _QUICK = {"alive": "scripts.cli.alive", "coverage": "scripts.cli.coverage"}
 
 
 def print_everything() -> None:
-    """Escape letters that the output's encoding lacks, as stderr does: a symbol may have any."""
+    """Escape letters that the output's encoding lacks, as stderr does."""
     if reconfigure := getattr(sys.stdout, "reconfigure", None):
         reconfigure(errors="backslashreplace")
 

@@ -1,16 +1,13 @@
-"""Pages of other servers: a browser shows them answers only where the setting names them."""
+"""Browsers show answers only to pages of origins that the setting names."""
 
 from collections.abc import AsyncGenerator
 
 import httpx
 import pytest
-from support.postgres import one_kind_of_database
 from support.sandbox import Sandbox
 from support.services import serving
 
 from mdp_core.settings import Settings
-
-pytestmark = one_kind_of_database
 
 _PATH = "/candles/binance/perp/BTC-USDT/1h?start=2024-05-01&limit=2"
 _PAGE = "https://charts.example.com"

@@ -2,9 +2,6 @@
 
 import httpx
 import pytest
-from support.postgres import one_kind_of_database
-
-pytestmark = one_kind_of_database
 
 _PATH = "/candles/binance/perp/BTC-USDT/1h"
 

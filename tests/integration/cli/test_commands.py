@@ -88,7 +88,6 @@ def test_letters_that_the_output_lacks_are_escaped() -> None:
     assert said == ""
 
 
-@one_kind_of_database
 def test_missing_schema_is_said_with_the_command_that_makes_it(database_url: str) -> None:
     """A database without the schema."""
     with psycopg.connect(database_url, autocommit=True) as connection:

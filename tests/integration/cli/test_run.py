@@ -48,13 +48,14 @@ def running(sandbox: Sandbox) -> Generator[Running]:
         folder = Path(name)
         folder.chmod(0o755)  # the database of root runs as another user
         arguments = ["run", "--port", str(free_port()), "--data-dir", str(folder / "run")]
-        process = subprocess.Popen(  # noqa: S603 - our own program
-            [sys.executable, "-m", "scripts.cli.main", *arguments],
-            cwd=PROJECT,
-            env={**inherited, **exchanges, "MDP_LOCAL_DATABASE": "plain"},
-            stdout=(folder / "said").open("wb"),
-            stderr=subprocess.DEVNULL,
-        )
+        with (folder / "said").open("wb") as said:
+            process = subprocess.Popen(  # noqa: S603 - our own program
+                [sys.executable, "-m", "scripts.cli.main", *arguments],
+                cwd=PROJECT,
+                env={**inherited, **exchanges, "MDP_LOCAL_DATABASE": "plain"},
+                stdout=said,
+                stderr=subprocess.DEVNULL,
+            )
         try:
             ready = folder / "run" / "ready.json"
             wait_until(ready.exists)

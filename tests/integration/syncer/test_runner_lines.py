@@ -1,11 +1,10 @@
-"""The lines that failing runs of jobs write: one for what may pass, a traceback for a mistake."""
+"""Failing runs of jobs: one line for a passing fault, a traceback for a mistake."""
 
 import logging
 from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
-from support.postgres import one_kind_of_database
 
 from mdp_core.domain.clock import Clock
 from mdp_core.errors import ExchangeUnavailable
@@ -13,8 +12,6 @@ from mdp_core.storage.jobs.job_runs import RunResult
 from mdp_core.wiring import Services
 from syncer.runner import Runner, ScheduledJob
 from syncer.schedule import Schedule
-
-pytestmark = one_kind_of_database
 
 
 def _job(outcomes: Iterator[Exception | None]) -> ScheduledJob:

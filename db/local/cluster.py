@@ -194,7 +194,7 @@ def _sweep(folder: Path) -> None:
         return
     pid = _recorded_pid(home / "data")
     if pid is None or not _is_server(pid, home / "data"):
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)  # its owner may be deleting it, too
 
 
 def _initialise(cluster: Cluster, *, is_durable: bool) -> None:

@@ -8,7 +8,7 @@ COMPILE := $(PIP_COMPILE) pyproject.toml
 # Else every process that a test starts compiles the project anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup setup-dev demo run test soak check format bench image-trial trial-bots lock
+.PHONY: setup setup-dev demo run test soak check format bench image-trial trial-bots mutants lock
 
 setup: .venv/.ready .venv/.ready-page
 setup-dev: .venv/.ready-dev .venv/.ready-page
@@ -64,6 +64,9 @@ format: setup-dev
 bench: setup-dev
 	-$(MAKE) --no-print-directory .venv-bench/.ready
 	$(BIN)/python -m scripts.bench $(BENCH)
+
+mutants: setup-dev
+	nice -n 19 $(BIN)/python -m scripts.dev.mutants $(MUTANTS)
 
 image-trial: setup-dev
 	$(BIN)/python -m scripts.dev.image_trial

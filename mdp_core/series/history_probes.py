@@ -7,6 +7,7 @@ from mdp_core.domain.candles import Candles
 from mdp_core.domain.clock import from_ms
 from mdp_core.domain.intervals import Grid, Interval, epoch_grid
 from mdp_core.domain.series import Symbol
+from mdp_core.domain.windows import Window
 from mdp_core.errors import BadPayload
 from mdp_core.exchanges.base import ExchangeAdapter, OfferedInterval
 from mdp_core.ratelimit.context import RequestContext
@@ -32,15 +33,19 @@ class HistoryProbes:
     ) -> Candles:
         """Ask for the first candles, and once more where the answer is doubtful.
 
+        After a candle that opens at `since`, and tells where a symbol begins, the first one of
+        another interval lies inside that: any other answers another question.
+
         Raises:
             BadPayload: The first one opens where none can, however often it is asked for.
         """
         offered, bound = adapter.facts.intervals[interval], adapter.bound(context)
+        within = _told_slot(adapter, since) if since else None
         rows = await bound.fetch_first(symbol, interval, since)
-        if not rows or not _can_begin(rows, offered):
+        if not rows or not _can_begin(rows, offered, within):
             await asyncio.sleep(self._pause_seconds)
             rows = await bound.fetch_first_again(symbol, interval, since)
-        if rows and not _can_begin(rows, offered):
+        if rows and not _can_begin(rows, offered, within):
             raise doubtful(adapter, symbol, interval)
         return rows
 
@@ -74,13 +79,21 @@ def first_open(rows: Candles) -> datetime:
     return from_ms(int(rows.time.min()))
 
 
-def _can_begin(rows: Candles, offered: OfferedInterval) -> bool:
+def _can_begin(rows: Candles, offered: OfferedInterval, within: Window | None = None) -> bool:
     grid = epoch_grid(Interval.ONE_DAY) if offered.phase_varies else offered.grid
     try:
         first = first_open(rows)
-        return grid.floor(first) == first
     except OverflowError:
         return False
+    is_within = within is None or within.start <= first < within.end
+    return is_within and grid.floor(first) == first
+
+
+def _told_slot(adapter: ExchangeAdapter, since: datetime) -> Window | None:
+    """Return the slot of the candle that tells where a symbol begins."""
+    telling = adapter.facts.history_start_interval
+    grid = adapter.facts.intervals[telling].grid if telling else None
+    return Window(since, grid.next(since)) if grid else None
 
 
 def doubtful(adapter: ExchangeAdapter, symbol: Symbol, interval: Interval) -> BadPayload:

@@ -215,8 +215,11 @@ def _nothing(window: Window) -> Observation:
 
 
 async def _askable(market: MarketContext, series: Series, end: datetime | None) -> Window:
+    """Return what can be compared: before the history start too, which may be false."""
     watermarks = await market.exchange_clock.watermarks(series, end)
-    first = watermarks.retention_start
+    first = series.grid.at(0)
+    if market.adapter.facts.retention_candles is not None:
+        first = await market.exchange_clock.remembered_from(series.grid)
     return Window(first, max(watermarks.settled_until, first))
 
 

@@ -131,6 +131,27 @@ WITH beyond AS (
 INSERT INTO changes (series_id, slots, epoch) SELECT id, slots, epoch FROM trimmed
 """
 
+# A history begins no later than with its first stored candle.
+_BEGIN_WITH_CANDLES = """
+WITH early AS (
+    SELECT id, history_begins, (
+        SELECT time FROM candles
+        WHERE series_id = series.id AND time < history_begins ORDER BY time LIMIT 1) AS first
+    FROM series WHERE history_begins IS NOT NULL
+), moved AS (
+    UPDATE series SET history_begins = first, epoch = epoch + 1
+    FROM early WHERE series.id = early.id AND first IS NOT NULL
+    RETURNING series.id, tstzrange(first, early.history_begins) AS slots, epoch
+), touched AS (
+    DELETE FROM changes USING moved WHERE changes.series_id = moved.id
+        AND (changes.slots && moved.slots OR changes.slots -|- moved.slots)
+    RETURNING changes.series_id, upper(changes.slots) AS until
+)
+INSERT INTO changes (series_id, slots, epoch)
+SELECT id, tstzrange(lower(slots), greatest(upper(slots), until)), epoch
+FROM moved LEFT JOIN touched ON series_id = id
+"""
+
 # The first version wrote no error: it was most likely a row that can't be right.
 _CODES = """
 UPDATE backfills SET missing = (
@@ -196,10 +217,11 @@ ALTER TABLE series
 
 
 def upgrade() -> None:
-    """Add the tables, cut coverage at now, turn the names of errors into codes."""
+    """Add the tables, end what can't be true, turn the names of errors into codes."""
     op.execute("SET LOCAL lock_timeout = '10s'")
     op.execute(_TABLES)
     op.execute(_CUT_AT_NOW)
+    op.execute(_BEGIN_WITH_CANDLES)
     op.execute(_CODES)
 
 

@@ -1,16 +1,13 @@
 """Upgrade a database that an earlier version filled, with false facts among true."""
 
-from collections.abc import Generator
-from contextlib import contextmanager
 from typing import Any
 
 import psycopg
 import pytest
-from alembic import command
 from psycopg import errors
-from sqlalchemy import create_engine, make_url, pool
+from support.migrations import downgrade
 
-from db.upgrade import alembic_config, upgrade
+from db.upgrade import upgrade
 
 pytestmark = pytest.mark.every_kind_of_database
 
@@ -38,7 +35,7 @@ VALUES (%s, '[2024-01-01Z, 2024-02-01Z)', 'failed', %s::jsonb) RETURNING id
 @pytest.fixture
 def old(database_url: str, database: psycopg.Connection) -> psycopg.Connection:
     """A database as version 0.1 left it, with a symbol and no series."""
-    _go(database_url, _BEFORE)
+    downgrade(database_url, _BEFORE)
     database.execute(_CATALOG)
     return database
 
@@ -114,7 +111,7 @@ def test_names_of_errors_become_codes_and_names_again(
 
     assert _errors(old) == ["upstream_rejected", "upstream_bad_data", "internal_error"]
     assert _value(old, "SELECT missing FROM backfills WHERE id = %s", [untouched]) == []
-    _go(database_url, _BEFORE)
+    downgrade(database_url, _BEFORE)
     assert _errors(old) == ["ExchangeRejected", "BadRows", "MdpError"]
 
 
@@ -136,20 +133,6 @@ def test_store_has_one_number(database: psycopg.Connection) -> None:
 def _errors(database: psycopg.Connection) -> list[str]:
     listed = _value(database, "SELECT missing FROM backfills ORDER BY id LIMIT 1")
     return [loss["error"] for loss in listed]
-
-
-def _go(url: str, revision: str) -> None:
-    with _connected(url) as config:
-        command.downgrade(config, revision)
-
-
-@contextmanager
-def _connected(url: str) -> Generator[Any]:
-    address = make_url(url).set(drivername="postgresql+psycopg")
-    config = alembic_config()
-    with create_engine(address, poolclass=pool.NullPool).begin() as connection:
-        config.attributes["connection"] = connection
-        yield config
 
 
 def _row(database: psycopg.Connection, query: str) -> tuple[Any, ...] | None:

@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 PROJECT = Path(__file__).parents[2]
 
@@ -107,7 +108,7 @@ def _text(node: ast.AST) -> str:
 def _code(node: ast.AST) -> Iterator[ast.expr | ast.stmt]:
     """Yield what is executed: no annotation, log line, text or constant of a module."""
     for name, value in ast.iter_fields(node):
-        children: list[object] = value if isinstance(value, list) else [value]
+        children = cast("list[object]", value if isinstance(value, list) else [value])
         if name in {"annotation", "returns", "decorator_list", "type_params", "bases"}:
             continue
         for child in children:

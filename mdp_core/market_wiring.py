@@ -120,13 +120,13 @@ def _clock_reader(adapter: ExchangeAdapter, shared: Shared) -> ClockReader:
 
 
 def _observer(adapter: ExchangeAdapter, exchange_clock: ExchangeClock, shared: Shared) -> Observer:
-    clock = shared.settings.clock
+    clock, seconds = shared.settings.clock, shared.settings.second_look_seconds
     return Observer(
         adapter,
-        Canary(adapter, exchange_clock, KnownCandles(shared.database)),
+        Canary(adapter, exchange_clock, KnownCandles(shared.database), seconds),
         HistoryEnds(adapter, HistoryEndStore(shared.database), clock),
         clock,
-        shared.settings.second_look_seconds,
+        seconds,
     )
 
 

@@ -205,7 +205,10 @@ class Settings(DatabaseSettings, TokenSettings, LogSettings):
     max_pages: int = Field(default=100, ge=1)
     """Pages that one request fetches at the most."""
     second_look_seconds: float = Field(default=2, ge=0, allow_inf_nan=False)
-    """How long after a first answer an absent candle is asked for a second time."""
+    """How long after a first answer an absent candle is asked for a second time.
+
+    A repair waits two and a half times as long.
+    """
     clock_tolerance_seconds: float = Field(default=120, gt=0, allow_inf_nan=False)
     """By how much an exchange's clock and ours may differ."""
     concurrent_pages: int = Field(default=8, ge=1)

@@ -43,6 +43,9 @@ from mdp_core.storage.jobs.job_runs import JobRuns
 
 ENTRY_POINT_GROUP = "mdp.exchanges"
 
+# Two answers that are less than this many looks apart may come from one cache of the exchange.
+_LOOKS_OF_A_REPAIR = 2.5
+
 Adapters = dict[tuple[str, str], type[ExchangeAdapter]]
 
 
@@ -134,7 +137,9 @@ def _services(
     runs, jobs = JobRuns(database), BackfillStore(database)
     bulk = BulkFill(service, store, markets)
     planning = Planning(bulk, resolver)
-    comparer, mender = PageComparer(store, resolver, markets), Mender(store)
+    pause_seconds = _LOOKS_OF_A_REPAIR * settings.second_look_seconds
+    comparer = PageComparer(store, resolver, markets)
+    mender = Mender(store, pause_seconds=pause_seconds)
     return Services(
         settings,
         database,

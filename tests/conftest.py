@@ -122,7 +122,11 @@ def _fresh(running: Sandbox, addressed: Addressed) -> Sandbox:
 @pytest.fixture
 def settings(database_url: str) -> Settings:
     """Settings for the test's own database, with a secret of their own."""
-    return Settings(database_url=database_url, jwt_secret=SecretStr(secrets.token_hex(32)))
+    return Settings(
+        database_url=database_url,
+        jwt_secret=SecretStr(secrets.token_hex(32)),
+        second_look_seconds=0.05,
+    )
 
 
 @pytest.fixture

@@ -23,8 +23,6 @@ from mdp_core.storage.candles.known_candles import KnownCandles
 
 # How long before an empty answer its canary may have been asked at the most.
 _RECENT_SECONDS = 10.0
-# How long nothing else is asked after a canary.
-_APART_SECONDS = 2.0
 # How far inside the retention its candle must lie.
 _INSIDE_SLOTS = 10
 
@@ -52,14 +50,19 @@ class _CanaryQuestion:
 
 
 class Canary:
-    """Asks one exchange and market type what is known already."""
+    """Asks one exchange and market type what is known already, `apart_seconds` after the last."""
 
     def __init__(
-        self, adapter: ExchangeAdapter, exchange_clock: ExchangeClock, known: KnownCandles
+        self,
+        adapter: ExchangeAdapter,
+        exchange_clock: ExchangeClock,
+        known: KnownCandles,
+        apart_seconds: float,
     ) -> None:
         self._adapter = adapter
         self._clock = exchange_clock
         self._known = known
+        self._apart_seconds = apart_seconds
         self._lock = asyncio.Lock()
         self._last: _Sign | None = None
 
@@ -76,7 +79,7 @@ class Canary:
         last = self._last
         if last and last.is_alive and last.asked_at >= time.monotonic() - _RECENT_SECONDS:
             return True
-        return await self.follows(series, time.monotonic() - _APART_SECONDS, context)
+        return await self.follows(series, time.monotonic() - self._apart_seconds, context)
 
     async def follows(self, series: Series, since: float, context: RequestContext) -> bool:
         """Return whether a canary that was asked after `since` (monotonic) gave rows.
@@ -88,7 +91,7 @@ class Canary:
             if self._last and self._last.asked_at >= since:
                 return self._last.is_alive
             if self._last:
-                await asyncio.sleep(self._last.asked_at + _APART_SECONDS - time.monotonic())
+                await asyncio.sleep(self._last.asked_at + self._apart_seconds - time.monotonic())
             asked_at = time.monotonic()
             self._last = _Sign(asked_at, await self._is_alive(series, context))
             return self._last.is_alive

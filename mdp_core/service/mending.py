@@ -22,8 +22,6 @@ from mdp_core.service.stored_pages import ComparedPage, StoredPage, observe
 from mdp_core.storage.candles.candle_store import CandleStore
 from mdp_core.storage.candles.corrections import Correction, Finder
 
-# Two answers that are less than this apart may come from one cache of the exchange.
-_PAUSE_SECONDS = 5.0
 # A page is left as it is that would lose this many candles, if they are more than this part of it.
 _MANY_CANDLES = 10
 _LARGE_PART = 0.05
@@ -73,7 +71,7 @@ class RepairReport:
 class Mender:
     """Corrects pages that were found to differ."""
 
-    def __init__(self, store: CandleStore, *, pause_seconds: float = _PAUSE_SECONDS) -> None:
+    def __init__(self, store: CandleStore, *, pause_seconds: float) -> None:
         self._store = store
         self._pause_seconds = pause_seconds
 

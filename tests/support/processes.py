@@ -23,6 +23,7 @@ def environment_of(settings: Settings, sandbox: Sandbox) -> dict[str, str]:
     return {
         "DATABASE_URL": settings.database_url,
         "JWT_SECRET": settings.jwt_secret.get_secret_value(),
+        "MDP_SECOND_LOOK_SECONDS": str(settings.second_look_seconds),
         **{f"MDP_{name.upper()}_URL": f"{sandbox.url}/{name}" for name in names},
         **{f"MDP_{name.upper()}_SHARE": "1.0" for name in names},
     }

@@ -68,6 +68,7 @@ def environment(settings: Settings, sandbox: Sandbox) -> Mapping[str, str]:
         "MDP_HYPERLIQUID_URL": f"{sandbox.url}/hyperliquid",
         "MDP_COINBASE_URL": f"{sandbox.url}/coinbase",
         "MDP_COINBASE_SHARE": "1.0",
+        "MDP_SECOND_LOOK_SECONDS": "0.05",
     }
 
 

@@ -136,7 +136,7 @@ class BinanceFuturesAdapter(ExchangeAdapter):
     @override
     async def server_time(self) -> datetime:
         """Fetch the clock; `exchangeInfo.serverTime` was seen 37 hours old (recorded)."""
-        return await self._http.get_json("/fapi/v1/time", {}, _parse_time, weight=1)
+        return await self._http.get_json("/fapi/v1/time", {}, parse_time, weight=1)
 
 
 def parse_candles(payload: object) -> Candles:
@@ -203,7 +203,12 @@ def _size(filters: Mapping[Any, Mapping[str, Any]], kind: str, key: str) -> floa
     return decimal(size) if size else None
 
 
-def _parse_time(payload: object) -> datetime:
+def parse_time(payload: object) -> datetime:
+    """Read the exchange's time.
+
+    Raises:
+        BadPayload: There is none.
+    """
     try:
         return from_ms(integer(cast("dict[str, object]", payload)["serverTime"]))
     except (KeyError, TypeError, OverflowError) as error:

@@ -102,7 +102,7 @@ class CoinbaseSpotAdapter(ExchangeAdapter):
     @override
     async def server_time(self) -> datetime:
         """Fetch the clock."""
-        return await self._http.get_json("/time", {}, _parse_time, weight=_WEIGHT)
+        return await self._http.get_json("/time", {}, parse_time, weight=_WEIGHT)
 
 
 def parse_candles(payload: object) -> Candles:
@@ -157,7 +157,12 @@ def _size(size: object) -> float | None:
     return decimal(size) if size else None
 
 
-def _parse_time(payload: object) -> datetime:
+def parse_time(payload: object) -> datetime:
+    """Read the exchange's time.
+
+    Raises:
+        BadPayload: There is none.
+    """
     try:
         text = cast("dict[str, Any]", payload)["iso"]
         return _aware(datetime.fromisoformat(text))

@@ -105,7 +105,7 @@ class HyperliquidPerpAdapter(ExchangeAdapter):
             rows = await self._fetch_snapshot(symbol, interval, (0, _LATEST_MS), _DAYS_KNOWN)
         else:
             rows = await self.fetch_page(symbol, interval, Window(since, since + _DAY))
-        return _from_first_traded(rows)
+        return from_first_traded(rows)
 
     @override
     async def fetch_first_again(
@@ -117,7 +117,7 @@ class HyperliquidPerpAdapter(ExchangeAdapter):
             rows = await self._fetch_snapshot(symbol, interval, bounds, _DAYS_KNOWN)
         else:
             rows = await self.fetch_page(symbol, interval, Window(since, since + 2 * _DAY))
-        return _from_first_traded(rows)
+        return from_first_traded(rows)
 
     @override
     async def fetch_newest(self, symbol: Symbol, interval: Interval) -> Candles:
@@ -160,7 +160,7 @@ class HyperliquidPerpAdapter(ExchangeAdapter):
     async def server_time(self) -> datetime:
         """Fetch the clock."""
         body = {"type": "exchangeStatus"}
-        return await self._http.post_json(_INFO, body, _parse_time, weight=_TIME_WEIGHT)
+        return await self._http.post_json(_INFO, body, parse_time, weight=_TIME_WEIGHT)
 
 
 def parse_candles(payload: object, coin: str, interval: str) -> Candles:
@@ -224,7 +224,7 @@ def _charged(rows: Candles) -> int:
     return _weight(len(rows))
 
 
-def _from_first_traded(rows: Candles) -> Candles:
+def from_first_traded(rows: Candles) -> Candles:
     """Leave out all before the first slot that has a trade by all its rows.
 
     A row whose volume is missing tells of none.
@@ -234,7 +234,12 @@ def _from_first_traded(rows: Candles) -> Candles:
     return rows[rows.time >= traded.min()] if len(traded) else Candles.empty()
 
 
-def _parse_time(payload: object) -> datetime:
+def parse_time(payload: object) -> datetime:
+    """Read the exchange's time.
+
+    Raises:
+        BadPayload: There is none.
+    """
     try:
         return from_ms(integer(cast("dict[str, Any]", payload)["time"]))
     except (KeyError, TypeError, OverflowError) as error:

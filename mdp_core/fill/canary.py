@@ -49,7 +49,7 @@ class _CanaryQuestion:
         return Window(self.time, self.grid.next(self.time))
 
 
-class Canary:
+    """Asks one exchange and market type what is known, `apart_seconds` after the last."""
     """Asks one exchange and market type what is known already, `apart_seconds` after the last."""
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Break lines of the core one at a time, and name those whose breaking no test notices.
+"""Break lines of the core one at a time, and name those that no test notices.
 
 `make mutants` breaks 20 lines at random in a copy of the tree; `make mutants MUTANTS="--count 60
 --seed 7"` others. A failing test counts only if it passes without the break.
@@ -235,7 +235,7 @@ class Copy:
                 return failed
             spared.append(failed)
 
-    def _tests_of(self, file: str) -> list[str]:
+        """Return the files that may notice: units first, then those that name its parts."""
         """Return the files that may notice: units first, then those that name what is there."""
         text = (self._root / file).read_text()
         names = [Path(file).stem, *re.findall(r"(?m)^(?:class|(?:async )?def) ([A-Za-z]\w+)", text)]

@@ -1,4 +1,4 @@
-"""No callback holds the event loop: the costliest answers, by the CPU time of each callback."""
+"""No callback holds the event loop: costly answers, by the CPU time of callbacks."""
 
 import asyncio
 import time

@@ -21,9 +21,9 @@ from mdp_core.domain.series import Symbol
 from mdp_core.errors import BadPayload
 from mdp_core.exchanges.binance import (
     BinanceFuturesAdapter,
-    _parse_time,
     parse_candles,
     parse_symbols,
+    parse_time,
 )
 from mdp_core.exchanges.parsing import UNREADABLE_TIME
 
@@ -50,14 +50,6 @@ KLINE: list[Any] = [
     "4141805.93340",
     "0",
 ]
-NO_TIMES: dict[str, object] = {
-    "as text": "1791382920000",
-    "as float": 1791382920000.0,
-    "as boolean": True,
-    "null": None,
-    "beyond 64 bits": 2**63,
-    "below 64 bits": -(2**63) - 1,
-}
 NUMBERS = {1: "open", 2: "high", 3: "low", 4: "close", 5: "volume", 7: "quote_volume"}
 
 PERPETUAL: dict[str, Any] = {
@@ -155,11 +147,6 @@ def test_recorded_forming_candle_is_read_as_any_row() -> None:
     assert candles.trades.tolist() == [4409.0, 801.0]
 
 
-def test_no_rows_are_no_candles() -> None:
-    """A window before the listing."""
-    assert len(parse_candles([])) == 0
-
-
 @pytest.mark.parametrize(
     "row",
     [
@@ -175,85 +162,6 @@ def test_row_may_have_more_columns_than_are_needed(row: list[Any]) -> None:
     assert rows_of(parse_candles([row])) == rows_of(parse_candles([KLINE]))
 
 
-@pytest.mark.parametrize(
-    "payload",
-    [
-        pytest.param(None, id="null"),
-        pytest.param({}, id="empty dict"),
-        pytest.param({"code": -1121, "msg": "Invalid symbol."}, id="error body"),
-        pytest.param("[]", id="text"),
-        pytest.param(0, id="number"),
-        pytest.param([None], id="null row"),
-        pytest.param([{}], id="dict row"),
-        pytest.param([dict(enumerate(KLINE))], id="numbered dict row"),
-        pytest.param(["123456789012"], id="text row"),
-        pytest.param([[], []], id="empty rows"),
-        *(
-            pytest.param([kline(0, time)], id=f"time {name}")
-            for name, time in NO_TIMES.items()
-            if type(time) not in {int, float}
-        ),
-    ],
-)
-def test_klines_of_another_shape_are_a_bad_payload(payload: object) -> None:
-    """Whatever is sent, it is that one error, which names the exchange."""
-    with pytest.raises(BadPayload, match="binance answered klines"):
-        parse_candles(payload)
-
-
-@pytest.mark.parametrize(
-    "row",
-    [
-        pytest.param([], id="empty row"),
-        pytest.param(None, id="null row"),
-        pytest.param({"0": 1791382920000}, id="dict row"),
-        pytest.param("123456789012", id="text row"),
-        *(pytest.param(kline(0, time), id=f"time {name}") for name, time in NO_TIMES.items()),
-    ],
-)
-def test_row_whose_time_cannot_be_read_lies_in_no_window(row: object) -> None:
-    """The rows beside it are read; it is found as a stray."""
-    candles = parse_candles([KLINE, row, KLINE])
-
-    assert candles.time.tolist() == [KLINE[0], UNREADABLE_TIME, KLINE[0]]
-    assert candles.close.tolist()[::2] == [83084.9, 83084.9]
-
-
-@pytest.mark.parametrize("position", NUMBERS, ids=NUMBERS.values())
-@pytest.mark.parametrize("value", [None, ""])
-def test_number_that_is_missing_is_marked_in_its_row(position: int, value: object) -> None:
-    """It costs that row, where the column is needed, and no other."""
-    candles = parse_candles([KLINE, kline(position, value)])
-
-    right, marked = rows_of(candles)
-    assert right == rows_of(parse_candles([KLINE]))[0]
-    assert [at for at, number in enumerate(marked) if math.isnan(number)] == [
-        COLUMNS.index(NUMBERS[position])
-    ]
-
-
-@pytest.mark.parametrize("position", NUMBERS, ids=NUMBERS.values())
-@pytest.mark.parametrize(
-    "value",
-    ["1_000", FULL_WIDTH, " 1 ", "x", "0x10", "1,5", "1\n", "nan", "inf", "-Infinity", True, []],
-)
-def test_number_that_is_no_decimal_is_marked_in_its_row(position: int, value: object) -> None:
-    """Python reads more as a number than any exchange means by one."""
-    candles = parse_candles([KLINE, kline(position, value)])
-
-    right, marked = rows_of(candles)
-    assert right == rows_of(parse_candles([KLINE]))[0]
-    assert [at for at, number in enumerate(marked) if math.isinf(number)] == [
-        COLUMNS.index(NUMBERS[position])
-    ]
-
-
-@pytest.mark.parametrize("value", ["4409", 1.5, True, [], {}])
-def test_trade_count_that_is_none_is_marked(value: object) -> None:
-    """Half a trade is none."""
-    assert math.isinf(parse_candles([KLINE, kline(8, value)]).trades[1])
-
-
 def test_short_row_lacks_its_last_numbers() -> None:
     """A kline without quote volume and trades is read."""
     candles = parse_candles([KLINE, KLINE[:6]])
@@ -261,15 +169,6 @@ def test_short_row_lacks_its_last_numbers() -> None:
     assert candles.volume.tolist() == [102.437, 102.437]
     assert math.isnan(candles.quote_volume[1])
     assert math.isnan(candles.trades[1])
-
-
-@pytest.mark.parametrize("position", NUMBERS, ids=NUMBERS.values())
-@pytest.mark.parametrize("text", ["0", "-0.5", "10000", "1e-7", "1E+3", "0.00000001", ".5", "5."])
-def test_number_is_read_however_it_is_written(position: int, text: str) -> None:
-    """The number of decimals varies, and one day an exponent may come."""
-    candles = parse_candles([kline(position, text)])
-
-    assert float(getattr(candles, NUMBERS[position])[0]) == float(Decimal(text))
 
 
 def read_slowly(row: object) -> Row:
@@ -571,24 +470,7 @@ def assert_symbols_or_bad(payload: object) -> None:
 @needs_recordings
 def test_recorded_time_is_read() -> None:
     """Milliseconds, UTC."""
-    assert _parse_time(recorded("time")) == from_ms(1620099477465)
-
-
-@pytest.mark.parametrize(
-    "value",
-    [None, True, 1.5, "1620099477465", [], {}, 10**17, -(10**17), 2**64, 1e300, "nan"],
-)
-def test_time_of_another_shape_is_a_bad_payload(value: object) -> None:
-    """A wrong clock would make forming candles closed ones."""
-    with pytest.raises(BadPayload):
-        _parse_time({"serverTime": value})
-
-
-@pytest.mark.parametrize("payload", [None, [], {}, "serverTime", 1620099477465])
-def test_answer_without_a_time_is_a_bad_payload(payload: object) -> None:
-    """There is nothing to read."""
-    with pytest.raises(BadPayload):
-        _parse_time(payload)
+    assert parse_time(recorded("time")) == from_ms(1620099477465)
 
 
 # --- facts

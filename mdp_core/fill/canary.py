@@ -49,8 +49,8 @@ class _CanaryQuestion:
         return Window(self.time, self.grid.next(self.time))
 
 
-    """Asks one exchange and market type what is known, `apart_seconds` after the last."""
-    """Asks one exchange and market type what is known already, `apart_seconds` after the last."""
+class Canary:
+    """Asks an exchange for candles that are known, each `apart_seconds` after the last."""
 
     def __init__(
         self,

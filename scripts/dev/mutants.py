@@ -235,8 +235,8 @@ class Copy:
                 return failed
             spared.append(failed)
 
+    def _tests_of(self, file: str) -> list[str]:
         """Return the files that may notice: units first, then those that name its parts."""
-        """Return the files that may notice: units first, then those that name what is there."""
         text = (self._root / file).read_text()
         names = [Path(file).stem, *re.findall(r"(?m)^(?:class|(?:async )?def) ([A-Za-z]\w+)", text)]
         named = re.compile("|".join(rf"\b{name}\b" for name in names))

@@ -19,7 +19,7 @@ from mdp_core.exchanges.parsing import UNREADABLE_TIME
 
 
 @dataclass(frozen=True, slots=True)
-class Wire:
+    """The answers of one exchange to a question for candles."""
     """How one exchange sends candles."""
 
     name: str
@@ -40,7 +40,7 @@ class Wire:
         return [*self.row[:key], value, *self.row[key + 1 :]]
 
     @property
-    def time_column(self) -> Any:  # noqa: ANN401 - a key or a position
+        """Name the column or key of the time."""
         """Where the time stands."""
         return "t" if isinstance(self.row, dict) else 0
 
@@ -107,7 +107,7 @@ def test_no_rows_are_no_candles(wire: Wire) -> None:
 
 
 @each_wire
-def test_row_may_have_more_than_is_needed(wire: Wire) -> None:
+    """New columns and keys are ignored."""
     """What is new is ignored."""
     assert str(wire.read(wire.more)) == str(wire.read(wire.row))
 

@@ -50,7 +50,7 @@ class _CanaryQuestion:
 
 
 class Canary:
-    """Asks an exchange for candles that are known, each `apart_seconds` after the last."""
+    """Asks an exchange for known candles, each `apart_seconds` after the last."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""The contract of every adapter's parsing: a bad value costs its row, a bad shape the answer."""
+"""The contract of all parsing: a bad value costs its row, a bad shape the answer."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -19,8 +19,8 @@ from mdp_core.exchanges.parsing import UNREADABLE_TIME
 
 
 @dataclass(frozen=True, slots=True)
+class Wire:
     """The answers of one exchange to a question for candles."""
-    """How one exchange sends candles."""
 
     name: str
     row: Any
@@ -40,8 +40,8 @@ from mdp_core.exchanges.parsing import UNREADABLE_TIME
         return [*self.row[:key], value, *self.row[key + 1 :]]
 
     @property
+    def time_column(self) -> Any:  # noqa: ANN401 - a key or a position
         """Name the column or key of the time."""
-        """Where the time stands."""
         return "t" if isinstance(self.row, dict) else 0
 
     def read(self, *rows: object) -> list[tuple[float, ...]]:
@@ -107,8 +107,8 @@ def test_no_rows_are_no_candles(wire: Wire) -> None:
 
 
 @each_wire
+def test_row_may_have_more_than_is_needed(wire: Wire) -> None:
     """New columns and keys are ignored."""
-    """What is new is ignored."""
     assert str(wire.read(wire.more)) == str(wire.read(wire.row))
 
 

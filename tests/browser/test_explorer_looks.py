@@ -112,7 +112,7 @@ def test_overview(look: tuple[Explorer, str]) -> None:
     explorer, name = look
     explorer.demo.get("/candles/coinbase/spot/ETH-USD/1h", start=MAY, end=MAY + DAY_MS)
     explorer.open("/?view=store")
-    expect(explorer.part("store")).to_contain_text("refresh binance perp")
+    expect(explorer.part("store")).to_contain_text("What came of it")
     expect(explorer.part("store")).to_contain_text("ETH-USD")
     take_picture(explorer.page, f"store-{name}")
     _check(explorer)

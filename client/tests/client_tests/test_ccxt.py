@@ -5,6 +5,7 @@ import random
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import ccxt
@@ -155,15 +156,15 @@ def test_backtest_asks_the_service_and_not_the_exchange(
     since = int(time.time()) // 3600 * 3_600_000 - 500 * 3_600_000
     ours.fetch(case.symbol, "1h", since, 400)
     log = f"{mdp.sandbox_url}/_sandbox/requests"
-    before = len(candle_requests(log, case))
+    before = len(candle_requests(log, case, since))
     for at in range(CALLS_OF_A_BACKTEST[case.name]):
         rows = ours.fetch(case.symbol, "1h", since + at % 300 * 3_600_000, 100)
         assert len(rows) == 100
 
-    assert len(candle_requests(log, case)) == before
+    assert len(candle_requests(log, case, since)) == before
 
 
-def candle_requests(log: str, case: Case) -> list[object]:
+def candle_requests(log: str, case: Case, since: int) -> list[object]:
     """Return the requests for that symbol's hours; the syncer makes others."""
     asked = httpx.get(log, timeout=30).json()
     base = case.symbol.split("/")[0]
@@ -173,19 +174,27 @@ def candle_requests(log: str, case: Case) -> list[object]:
         if each["exchange"] == case.prefix
         and base in str(each)
         and any(it in str(each["params"]) for it in ("'1h'", "3600"))
-        and is_old(each["params"])
+        and reaches(each["params"], since)
     ]
 
 
-def is_old(params: dict[str, Any]) -> bool:
-    """Tell whether a request reaches into the backtest's window, not only the edge."""
+def reaches(params: dict[str, Any], since: int) -> bool:
+    """Tell whether a request reaches into the backtest's window, not only the edge.
+
+    A search for the beginning of the history asks for what lies before.
+    """
     given = params.get("req", params)
-    start = given.get("startTime") or given.get("start") or 0
-    if isinstance(start, str) and not start.isdigit():
-        return "T" in start and start < time.strftime(
-            "%Y-%m-%dT%H", time.gmtime(time.time() - 4 * 86400)
-        )
-    return int(start) < (time.time() - 4 * 86400) * 1000
+    start, end = (
+        to_ms(given.get(name) or given.get(f"{name}Time") or 0) for name in ("start", "end")
+    )
+    return start < (time.time() - 4 * 86400) * 1000 and end > since
+
+
+def to_ms(given: str | int) -> int:
+    """Read a time of an exchange's parameter."""
+    if isinstance(given, str) and "T" in given:
+        return int(datetime.fromisoformat(given).timestamp() * 1000)
+    return int(given)
 
 
 def test_no_cap_and_paginate(mdp: Service, kind: str) -> None:

@@ -20,7 +20,7 @@ async def test_frozen_database_is_told_at_the_deadline(
     settings: Settings, sandbox: Sandbox
 ) -> None:
     """503 `store_unavailable`; answers as before once it goes on."""
-    short = settings.model_copy(update={"request_deadline_seconds": 1.0})
+    short = settings.model_copy(update={"request_deadline_seconds": 4.0})
     async with serving(short, sandbox) as client:
         before = [(await client.get(path)).status_code for path in _PATHS]
         with frozen_server(settings.database_url):

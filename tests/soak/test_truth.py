@@ -407,9 +407,8 @@ def _rounds(chance: random.Random) -> Iterator[list[Fault]]:
 
 
 @pytest.fixture(autouse=True)
-def _prompt(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let no time pass between attempts and canaries."""
-    monkeypatch.setattr("mdp_core.fill.canary._APART_SECONDS", 0.0)
+def _prompt() -> Iterator[None]:
+    """Let no time pass between attempts."""
     with stamina.set_testing(True, attempts=3, cap=True):
         yield
 

@@ -136,7 +136,7 @@ async def test_bucket_gives_what_it_holds_and_then_makes_wait(services: Services
     waited = now() - begun
 
     assert 0.3 < caught.value.retry_after_seconds <= 1.0
-    assert 0.2 <= waited <= 2.0
+    assert waited >= 0.2
 
 
 async def test_tokens_in_hand_are_no_way_around_a_block(services: Services) -> None:

@@ -96,8 +96,7 @@ async def test_writers_that_create_chunks_do_not_deadlock(
         _save_all(store, series[n], windows[n:] + windows[:n])
         for n, store in enumerate(_stores(services))
     ]
-    async with asyncio.timeout(60):
-        written = await asyncio.gather(*saves)
+    written = await asyncio.gather(*saves)
 
     assert written == [len(windows) * 499] * _WRITERS
     assert database.execute(_OUTSIDE_COVERAGE).fetchone() == (0,)
@@ -109,10 +108,9 @@ async def test_writers_of_one_series_do_not_deadlock(
     """Eight writers of the same pages, in different orders: each page is written once."""
     windows = [Window(at, at + _PAGE) for at in (START + timedelta(days=91 * n) for n in range(12))]
     orders = (windows[n:] + windows[:n] for n in range(_WRITERS))
-    async with asyncio.timeout(60):
-        written = await asyncio.gather(
-            *map(_save_all, _stores(services), [series_id] * _WRITERS, orders)
-        )
+    written = await asyncio.gather(
+        *map(_save_all, _stores(services), [series_id] * _WRITERS, orders)
+    )
 
     assert sum(written) == len(windows) * 499
     _assert_stored(database, series_id, windows)
@@ -135,8 +133,7 @@ async def test_pages_of_one_process_that_come_together_share_transactions(
         for series_id, window in pages[number * 11 :] + pages[: number * 11]
     ]
     before = _transactions(database)
-    async with asyncio.timeout(60):
-        written = await asyncio.gather(*saves)
+    written = await asyncio.gather(*saves)
 
     assert sum(written) == len(pages) * 499 == _count(database)
     assert database.execute(_OUTSIDE_COVERAGE).fetchone() == (0,)

@@ -1,7 +1,7 @@
 """A database server that stands still: its processes live, and none answers."""
 
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import psutil
 import psycopg
@@ -14,10 +14,12 @@ def frozen_server(url: str) -> Generator[None]:
         first = psutil.Process(connection.info.backend_pid).parent()
     assert first, "a backend is a child of the server's first process"
     processes = [first, *first.children(recursive=True)]
-    for process in processes:
-        process.suspend()
     try:
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.suspend()
         yield
     finally:
         for process in processes:
-            process.resume()
+            with suppress(psutil.NoSuchProcess):
+                process.resume()

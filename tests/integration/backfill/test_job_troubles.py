@@ -47,9 +47,8 @@ async def posted(client: httpx.AsyncClient, **changes: object) -> dict[str, Any]
 
 async def ended(client: httpx.AsyncClient, job: dict[str, Any]) -> dict[str, Any]:
     """Follow a job to its end."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while (now := (await client.get(job["status_url"])).json())["state"] in OPEN:  # noqa: ASYNC110 - no event signals it
-            await asyncio.sleep(0.05)
+    while (now := (await client.get(job["status_url"])).json())["state"] in OPEN:  # noqa: ASYNC110 - no event signals it
+        await asyncio.sleep(0.05)
     return now
 
 
@@ -467,8 +466,7 @@ async def test_step_that_brings_nothing_is_not_tried_again_at_once(
         now = series.grid.floor(Clock()())
         window = await services.bulk.window(series, now - timedelta(hours=1), None)
         fill = services.bulk.steps(series, window, oldest_first, Priority.BACKFILL)
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            steps = [step async for step in fill]
+        steps = [step async for step in fill]
 
         assert now - timedelta(minutes=11) <= window.end <= now - timedelta(minutes=9)
         assert [(step.delay, list(step.lost)) for step in steps] == [(None, [])]

@@ -1,4 +1,4 @@
-"""The adapter of an exchange: facts as data, and five questions.
+"""The adapter of an exchange: facts as data, and questions.
 
 Paging, retries, budgets, validation and caching are not an adapter's: it translates. A new exchange
 is one file with one subclass, named by an entry point of the group `mdp.exchanges`.
@@ -130,14 +130,14 @@ class ExchangeAdapter(ABC):
     ) -> Candles:
         """Fetch a series' first candle, with any that come at no cost; empty: none so far.
 
-        Asked only where `facts.probes_beginning`. What is brought of `facts.beginning_interval` is
-        stored.
+        Asked only where `facts.supports_first_candle`. What is brought of
+        `facts.history_start_interval` is stored.
 
         Args:
             symbol: Whose candles.
             interval: Of the series.
-            since: Where the symbol's series of `facts.beginning_interval` begins (UTC, an open);
-                None for that series itself, and where there is no such interval.
+            since: Where the symbol's series of `facts.history_start_interval` begins (UTC, an
+                open); None for that series itself, and where there is no such interval.
 
         Returns:
             Rows as `fetch_page` gives them, but none from before trading began.

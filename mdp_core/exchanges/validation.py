@@ -96,8 +96,8 @@ def sift(candles: Candles, grid: Grid, window: Window) -> Sifted:
 
     Rows outside the window are dropped, order is restored, identical duplicates collapse. A row
     off the grid, differing duplicates, a number that is missing or not finite, a price that is not
-    positive, a price outside low and high, a negative volume: rejected, with every row of that
-    slot.
+    positive, a price outside low and high, a negative volume, a number of trades that can't be:
+    rejected, with every row of that slot.
     """
     rows = candles.inside(window)
     rows = rows[np.argsort(rows.time, kind="stable")]

@@ -1,7 +1,8 @@
 """Stored series; a new one's history start is asked of the exchange.
 
 That is asked once for each series and remembered in the catalog. Where one interval tells for all
-(`facts.beginning_interval`) it is asked once for a symbol, and the rows that it brings are stored.
+(`facts.history_start_interval`) it is asked once for a symbol, and the rows that it brings are
+stored.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Candles and coverage: every SQL statement about them stands here.
+"""Candles and coverage: the one door to what is stored of them.
 
 Coverage is a fact: it comes from the window that was asked of the exchange, and it is written in
 the transaction that writes the rows. Whatever is stored lies inside coverage.

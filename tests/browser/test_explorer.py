@@ -224,20 +224,35 @@ def test_back_and_forward_show_the_views_that_were(explorer: Explorer) -> None:
     first = explorer.page.evaluate("location.search")
     explorer.drag(-300)
     explorer.until("(first) => location.search !== first", first)
-    second = explorer.page.evaluate("location.search")
+    second = _standing_view(explorer)
     explorer.part("symbol-search").fill("SOL-USDT")
     explorer.part("symbol-search").press("Enter")
     explorer.until("() => location.search.includes('SOL-USDT')")
     explorer.loaded()
 
     for expected in (second, first):
-        explorer.page.go_back()
-        explorer.until("(expected) => location.search === expected", expected)
+        _go_back_to(explorer, expected)
         explorer.until("() => document.querySelector('h1').textContent.startsWith('ETH-USDT')")
         explorer.loaded()
         assert explorer.page.evaluate("location.search") == expected
     explorer.page.go_forward()
     explorer.until("(expected) => location.search === expected", second)
+
+
+def _standing_view(explorer: Explorer) -> str:
+    """Return the view once a drag has come to rest."""
+    seen, shown = "", explorer.page.evaluate("location.search")
+    while shown != seen:
+        explorer.page.wait_for_timeout(200)
+        seen, shown = shown, explorer.page.evaluate("location.search")
+    return shown
+
+
+def _go_back_to(explorer: Explorer, expected: str) -> None:
+    """Go back until a view shows; a drag on a busy machine may leave several."""
+    while (shown := explorer.page.evaluate("location.search")) != expected:
+        explorer.page.go_back()
+        explorer.until("(shown) => location.search !== shown", shown)
 
 
 def test_go_to_a_date_puts_it_at_the_left(explorer: Explorer) -> None:

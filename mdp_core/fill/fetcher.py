@@ -19,8 +19,8 @@ from mdp_core.fill.absence import RecheckPlan, final_until, runs_of
 from mdp_core.fill.observer import Finding, Observer
 from mdp_core.fill.pages import Page
 from mdp_core.fill.provisional import ProvisionalCache
+from mdp_core.fill.rechecks import new_absences
 from mdp_core.ratelimit.context import RequestContext
-from mdp_core.storage.candles.absences import Absence
 from mdp_core.storage.candles.candle_store import CandleStore
 
 _log = logging.getLogger(__name__)
@@ -87,11 +87,7 @@ class PageFetcher:
         grid, rows = series.grid, finding.sifted
         wrong = _slots([row.slot for row in rows.rejected], grid)
         known = subtract([final], sorted([*wrong, *runs_of(finding.unknown, grid)]))
-        now, plan = self._observer.now(), self._rechecks
-        doubts = [
-            Absence(series.id, run, now, plan.next_due(run, grid, now, now) or now)
-            for run in runs_of(finding.unconfirmed, grid)
-        ]
+        doubts = new_absences(series, finding.unconfirmed, self._rechecks, self._observer.now())
         await self._store.save(series.id, known, rows.candles, rows.rejected, doubts)
 
     async def _without_forgotten(

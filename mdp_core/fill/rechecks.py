@@ -38,6 +38,15 @@ _CLAIM_SECONDS = 60.0
 _TRIED_AGAIN = timedelta(seconds=30)
 
 
+def new_absences(series: Series, slots: Int64s, plan: RecheckPlan, now: datetime) -> list[Absence]:
+    """Return ascending unconfirmed slots as absences that are observed now."""
+    grid = series.grid
+    return [
+        Absence(series.id, run, now, plan.next_due(run, grid, now, now) or now)
+        for run in runs_of(slots, grid)
+    ]
+
+
 class Rechecker:
     """Rechecks the absences of one exchange and market type."""
 
@@ -89,6 +98,23 @@ class Rechecker:
                 await self._absences.release([*group, *claimed], later)
                 raise
         return found
+
+    async def doubts(
+        self,
+        series: Series,
+        absent: Int64s,
+        observations: Sequence[Observation],
+        context: RequestContext,
+    ) -> list[Absence]:
+        """Return those of the ascending `absent` slots that observations leave in doubt.
+
+        Raises:
+            ExchangeError: The exchange had to be asked for a history end and failed.
+        """
+        evidence = await self._observer.evidence(series, absent, context)
+        confirmed = confirmed_slots(absent, observations, series.grid, evidence)
+        doubtful = np.setdiff1d(absent, confirmed, assume_unique=True)
+        return new_absences(series, doubtful, self._plan, self._observer.now())
 
     async def _recheck_quietly(self, series: Series) -> None:
         try:

@@ -18,6 +18,8 @@ from mdp_core.domain.series import Series
 from mdp_core.domain.windows import Window
 from mdp_core.errors import BadPayload
 from mdp_core.exchanges.validation import Observation
+from mdp_core.ratelimit.context import RequestContext
+from mdp_core.ratelimit.priority import Priority
 from mdp_core.service.stored_pages import ComparedPage, StoredPage, observe
 from mdp_core.storage.candles.candle_store import CandleStore
 from mdp_core.storage.candles.corrections import Correction, Finder
@@ -91,18 +93,22 @@ class Mender:
         if not mode.force and (reason := _loss(page)):
             _keep(report, page, reason, yields_to_force=True)
             return
-        times = await self._confirmed(page)
+        times, seen = await self._confirmed(page)
         if unsure := len(page.comparison.changeable) - len(times):
             _keep(report, page, f"a second answer did not confirm {unsure} change(s)")
         if len(times):
-            report.count(await self._take(page, times, mode))
+            report.count(await self._take(page, times, seen, mode))
 
-    async def _confirmed(self, page: ComparedPage) -> Int64s:
-        """Ask again for what would change; return the times at which both answers agree."""
+    async def _confirmed(self, page: ComparedPage) -> tuple[Int64s, Sequence[Observation]]:
+        """Ask again for what would change.
+
+        Returns:
+            The times at which all live answers agree, and these answers.
+        """
         await asyncio.sleep(page.observed_at + self._pause_seconds - time.monotonic())
         of = page.page.of
         slots = of.series.grid.indices(page.comparison.changeable)
-        agreed = [page.comparison.changeable[:0]]
+        agreed, seen = [page.comparison.changeable[:0]], [page.observation]
         for window in second_questions(slots, page.page):
             try:
                 again = await observe(of, window, page.stored)
@@ -110,15 +116,23 @@ class Mender:
                 continue
             if again.is_witness:
                 agreed.append(_agreed(page, again))
-        return np.unique(np.concatenate(agreed))
+                seen.append(again)
+        return np.unique(np.concatenate(agreed)), seen
 
-    async def _take(self, page: ComparedPage, times: Int64s, mode: RepairMode) -> Comparison:
+    async def _take(
+        self, page: ComparedPage, times: Int64s, seen: Sequence[Observation], mode: RepairMode
+    ) -> Comparison:
+        """Take the answered candles at `times`; doubt the slots that lose theirs."""
         series = page.page.of.series
         candles = page.answered[np.isin(page.answered.time, times)]
         if mode.dry_run:
             return compare(page.stored[np.isin(page.stored.time, times)], candles)
+        lost = series.grid.indices(np.intersect1d(times, page.comparison.extra))
+        context = RequestContext.at(Priority.BACKFILL)
+        doubts = await page.page.of.market.rechecker.doubts(series, lost, seen, context)
         windows = _runs(times, series.grid)
-        return await self._store.correct(Correction(series.id, windows, candles, mode.found_by))
+        correction = Correction(series.id, windows, candles, mode.found_by, doubts)
+        return await self._store.correct(correction)
 
 
 def second_questions(slots: Int64s, page: StoredPage) -> list[Window]:

@@ -16,6 +16,7 @@ from mdp_core.domain.clock import from_ms, to_ms
 from mdp_core.domain.comparison import Comparison, compare, complete
 from mdp_core.domain.intervals import Int64s
 from mdp_core.domain.windows import Window, hull, intersect
+from mdp_core.storage.candles.absences import Absence, add_absences
 from mdp_core.storage.candles.candle_reader import read_block
 from mdp_core.storage.candles.candle_writer import copy_in, not_in_the_catalog, windows_of
 from mdp_core.storage.candles.changes import ranges_of, record_changes
@@ -72,14 +73,15 @@ class Finder(StrEnum):
 class Correction:
     """Windows of a series (ascending, disjoint), with the exchange's candles in them.
 
-    A window in which a candle changes counts as changed as a whole, and its absent slots count as
-    confirmed: the narrower the windows, the more answers stay valid.
+    A window in which a candle changes counts as changed as a whole: the narrower the windows, the
+    more answers stay valid. Slots that lose a candle are confirmed as absent but for `doubts`.
     """
 
     series_id: int
     windows: Sequence[Window]
     candles: Candles
     found_by: Finder
+    doubts: Sequence[Absence] = ()
 
 
 async def apply_correction(connection: Connection, correction: Correction) -> Comparison:
@@ -103,6 +105,8 @@ async def apply_correction(connection: Connection, correction: Correction) -> Co
         await record_changes(connection, series_id, changed)
         if len(comparison.missing):
             await _fill_absences(connection, series_id, changed)
+        emptied = [each for each in correction.doubts if _holds(each.window, comparison.extra)]
+        await add_absences(connection, emptied)
     return comparison
 
 

@@ -33,7 +33,7 @@ from mdp_core.storage.candles.healing import Healer, Healing
 _log = logging.getLogger(__name__)
 
 # How long another process leaves alone what one has claimed.
-_CLAIM_SECONDS = 60.0
+_CLAIM_SECONDS = 30.0
 # When it is tried again where the exchange can't be asked, and where a last recheck was not live.
 _TRIED_AGAIN = timedelta(seconds=30)
 

@@ -114,8 +114,10 @@ async def _answer_error(request: Request, error: Exception) -> Response:
 
 async def _answer_validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it only
-    problems = [{"parameter": _parameter(each), "problem": each["msg"]} for each in error.errors()]
-    detail = "; ".join(f"{each['parameter']}: {each['problem']}" for each in problems)
+    problems = [
+        {"parameter": _parameter(entry), "problem": entry["msg"]} for entry in error.errors()
+    ]
+    detail = "; ".join(f"{entry['parameter']}: {entry['problem']}" for entry in problems)
     return problem(request, KINDS[errors.InvalidParameter], detail, extra={"parameters": problems})
 
 

@@ -105,7 +105,9 @@ async def _search(request: Request) -> Response:
         facts = adapter.facts
         if kind in ("", facts.market_type) and exchange.lower() in ("", facts.name):
             symbols = await directory.symbols(adapter, context)
-            found += [(adapter, each) for each in symbols if each.active and _matches(query, each)]
+            found += [
+                (adapter, symbol) for symbol in symbols if symbol.active and _matches(query, symbol)
+            ]
     found.sort(key=lambda named: (not named[1].name.upper().startswith(query), named[1].name))
     return _json([hit(*named) for named in found[: min(limit, _MOST_HITS)]])
 

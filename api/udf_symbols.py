@@ -33,7 +33,9 @@ _PRICE_DIGITS = 6  # of a Hyperliquid perpetual, less the digits of its size
 def describe(adapter: ExchangeAdapter, symbol: Symbol) -> dict[str, object]:
     """Return a symbol's description."""
     exchange = symbol.exchange.upper()
-    offered = [name for name, each in RESOLUTIONS.items() if each in adapter.facts.intervals]
+    offered = [
+        name for name, resolution in RESOLUTIONS.items() if resolution in adapter.facts.intervals
+    ]
     has_weeks = symbol.exchange == _NATIVE_WEEKS
     resolutions = [name for name in offered if has_weeks or name not in {"1W", "1M"}]
     scale, minimum = price_scale(symbol)

@@ -118,7 +118,7 @@ def schema_problem(revision: str | None) -> str | None:
 @cache
 def _known_revisions() -> frozenset[str]:
     script = ScriptDirectory.from_config(alembic_config())
-    return frozenset(each.revision for each in script.walk_revisions())
+    return frozenset(revision.revision for revision in script.walk_revisions())
 
 
 def alembic_config() -> Config:

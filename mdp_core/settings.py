@@ -94,9 +94,9 @@ _Clock = Annotated[Clock, NoDecode, PlainValidator(_clock)]
 
 def problems_of(error: ValidationError, prefix: str = "MDP_") -> list[str]:
     """Say what is wrong with each variable, by its name and without its value."""
-    names = [str(each["loc"][0]) for each in error.errors()]
+    names = [str(entry["loc"][0]) for entry in error.errors()]
     variables = [name if name.isupper() else f"{prefix}{name.upper()}" for name in names]
-    texts = [each["msg"].removeprefix("Value error, ") for each in error.errors()]
+    texts = [entry["msg"].removeprefix("Value error, ") for entry in error.errors()]
     return [f"{name}: {text}" for name, text in zip(variables, texts, strict=True)]
 
 

@@ -92,10 +92,10 @@ class Configured:
         self._selector = Selector(resolver, context)
         name, market_type = adapter.facts.name, adapter.facts.market_type
         self._parts = [
-            replace(each, market_type=market_type, symbols=(symbol,))
-            for each in configured
-            if each.exchange == name
-            for symbol in each.symbols
+            replace(entry, market_type=market_type, symbols=(symbol,))
+            for entry in configured
+            if entry.exchange == name
+            for symbol in entry.symbols
         ]
 
     async def names(self) -> tuple[list[SeriesName], list[MdpError]]:

@@ -224,9 +224,9 @@ def _page_of_last(end: datetime, grid: Grid, page_size: int) -> datetime:
 def within(due: Sequence[Due], capacity: float) -> list[Due]:
     """Choose the first ones that a capacity suffices for."""
     chosen: list[Due] = []
-    for each in due:
-        capacity -= each.weight
+    for series in due:
+        capacity -= series.weight
         if capacity < 0:
             break
-        chosen.append(each)
+        chosen.append(series)
     return chosen

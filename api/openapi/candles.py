@@ -121,7 +121,7 @@ CANDLE_RESPONSES: dict[int | str, dict[str, Any]] = {
                 "schema": _TEXT,
             },
         },
-        "content": {each.media_type: _CONTENT[name] for name, each in FORMATS.items()},
+        "content": {form.media_type: _CONTENT[name] for name, form in FORMATS.items()},
     },
     202: {
         "model": AcceptedBody,

@@ -106,8 +106,8 @@ def problem_responses(*given: int | type[Exception]) -> dict[int | str, dict[str
         given: A status stands for every code that it has; an error for its own code alone.
     """
     kinds: dict[int, set[ProblemKind]] = {}
-    for each in (*given, *_EVERYWHERE):
-        for kind in _of_status(each) if isinstance(each, int) else [KINDS[each]]:
+    for item in (*given, *_EVERYWHERE):
+        for kind in _of_status(item) if isinstance(item, int) else [KINDS[item]]:
             kinds.setdefault(kind.status, set()).add(kind)
     return {status: _describe(sorted(kinds[status], key=_code)) for status in sorted(kinds)}
 
@@ -139,7 +139,7 @@ def _schema(kinds: Sequence[ProblemKind]) -> dict[str, Any]:
     return {
         "type": "object",
         "required": [*always],
-        "properties": always | {name: it for each in details for name, it in each.items()},
+        "properties": always | {name: it for detail in details for name, it in detail.items()},
         "additionalProperties": False,
     }
 

@@ -26,7 +26,9 @@ def best_media_type(accept: str, offered: Sequence[str]) -> str:
 
     def quality(media_type: str) -> float:
         ranges = (media_type, f"{media_type.partition('/')[0]}/*", "*/*")
-        return next((qualities[each] for each in ranges if each in qualities), 0.0)
+        return next(
+            (qualities[media_range] for media_range in ranges if media_range in qualities), 0.0
+        )
 
     best = max(offered, key=quality)
     if not quality(best):
@@ -65,7 +67,7 @@ def matches(if_none_match: str, etag: str | None) -> bool:
     """Return whether the client has the body of `etag`; weak tags compare equal."""
     if etag is None or not if_none_match:
         return False
-    given = [each.strip().removeprefix("W/") for each in if_none_match.split(",")]
+    given = [part.strip().removeprefix("W/") for part in if_none_match.split(",")]
     return "*" in given or etag in given
 
 
@@ -87,7 +89,7 @@ def _qualities(header: str) -> dict[str, float]:
     for item in header.split(","):
         name, *parameters = (part.strip().lower() for part in item.split(";"))
         if name:
-            texts = [each[2:] for each in parameters if each.startswith("q=")]
+            texts = [parameter[2:] for parameter in parameters if parameter.startswith("q=")]
             qualities[name] = _quality(texts[0]) if texts else 1.0
     return qualities
 

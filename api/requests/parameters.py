@@ -49,7 +49,7 @@ def query_parameters(request: Request, model: type[_Parameters]) -> _Parameters:
     try:
         return model.model_validate(dict(request.query_params))
     except ValidationError as error:
-        problems = [{**each, "loc": ("query", *each["loc"])} for each in error.errors()]
+        problems = [{**entry, "loc": ("query", *entry["loc"])} for entry in error.errors()]
         raise RequestValidationError(problems) from error
 
 
@@ -61,10 +61,10 @@ def described(model: type, place: Literal["path", "query"]) -> list[dict[str, An
             "name": name,
             "in": place,
             "required": name in schema.get("required", ()),
-            "schema": each,
-            **{key: each[key] for key in ("description",) if key in each},
+            "schema": property_body,
+            **{key: property_body[key] for key in ("description",) if key in property_body},
         }
-        for name, each in schema["properties"].items()
+        for name, property_body in schema["properties"].items()
     ]
 
 

@@ -214,8 +214,8 @@ def warm_up() -> None:
     """Encode one candle in every format, so that the libraries finish loading."""
     one = np.ones(1)
     candles = Candles(np.zeros(1, np.int64), *(one,) * (len(COLUMNS) - 1))
-    for each in FORMATS.values():
-        each.encode(candles, COLUMNS)
+    for form in FORMATS.values():
+        form.encode(candles, COLUMNS)
 
 
 def _series(candles: Candles, name: str) -> pl.Series:

@@ -147,11 +147,11 @@ def describe_details(details: ServiceDetails) -> DetailsBody:
         },
         "syncers": [
             {
-                "name": _without_machine(each.name),
-                "alive": each.is_alive,
-                "heartbeat_at": to_ms(each.heartbeat_at),
+                "name": _without_machine(syncer.name),
+                "alive": syncer.is_alive,
+                "heartbeat_at": to_ms(syncer.heartbeat_at),
             }
-            for each in details.syncers
+            for syncer in details.syncers
         ],
         "runs": [_run(run) for run in details.runs],
         "counters": _counters(details),

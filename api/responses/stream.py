@@ -96,7 +96,7 @@ class Delivery:
                 if rows := await self._first(waiting):
                     yield rows
         finally:
-            for reading in [each for each in waiting if isinstance(each, Reading)]:
+            for reading in [task for task in waiting if isinstance(task, Reading)]:
                 self._blocks.leave(reading)
         if len(edge := self._wanted.answer.edge):
             yield await encoded(edge, self._wanted)

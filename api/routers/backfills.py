@@ -113,13 +113,13 @@ async def post_backfills(
     plan = await planning.plan(names, start, end, patience_seconds=_PATIENCE_SECONDS)
     plan = await backfills.behind_the_queue(plan.worth_a_job(), owner_of(request))
     more = {
-        "failed": [describe_failed(each) for each in plan.failed],
+        "failed": [describe_failed(failure) for failure in plan.failed],
         "estimate": describe_estimate(plan.total),
     }
     if wanted.dry_run:
-        return JSONResponse({"jobs": [describe_planned(each) for each in plan.planned], **more})
+        return JSONResponse({"jobs": [describe_planned(fill) for fill in plan.planned], **more})
     opened = await backfills.open(plan.planned, owner_of(request))
-    return JSONResponse({"jobs": [accepted(each) for each in opened], **more}, 202)
+    return JSONResponse({"jobs": [accepted(job) for job in opened], **more}, 202)
 
 
 @router.get("", dependencies=_READ, summary="Jobs, the newest first")
@@ -138,7 +138,7 @@ async def get_backfills(request: Request, wanted: Annotated[JobFilter, Query()])
     )
     last = str(jobs[-1].job.id) if len(jobs) == wanted.limit else None
     following = path_with(request, {"before": last}) if last else None
-    return {"backfills": [describe_job(each) for each in jobs], "next": following}
+    return {"backfills": [describe_job(job) for job in jobs], "next": following}
 
 
 @router.get(

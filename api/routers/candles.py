@@ -50,7 +50,7 @@ router = APIRouter(
 _DEFAULT_COLUMNS = ("time", "open", "high", "low", "close", "volume")
 # Up to here an answer is sent as a whole, with its length.
 _WHOLE_SLOTS = 20_000
-_BY_MEDIA_TYPE = {each.media_type: name for name, each in FORMATS.items()}
+_BY_MEDIA_TYPE = {entry.media_type: name for name, entry in FORMATS.items()}
 
 
 class CandleParameters(BaseModel):

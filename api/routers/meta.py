@@ -143,7 +143,7 @@ async def get_symbols(request: Request, wanted: Annotated[SymbolFilter, Query()]
     context = service.interactive(principal_of(request).subject)
     for adapter in resolver.directory.markets(wanted.exchange, wanted.market_type):
         listed = await resolver.directory.symbols(adapter, context)
-        symbols += [each for each in listed if _matches(each, wanted)]
+        symbols += [entry for entry in listed if _matches(entry, wanted)]
     page = islice(symbols, wanted.offset, wanted.offset + wanted.limit)
     end = wanted.offset + wanted.limit
     following = path_with(request, {"offset": str(end)}) if end < len(symbols) else None

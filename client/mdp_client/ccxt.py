@@ -99,8 +99,8 @@ class _Symbols:
     def keep(self, symbols: Sequence[Symbol]) -> None:
         """Keep a list; where a name stands twice it is the traded symbol's."""
         self._is_due_at = time.monotonic() + _REFRESH_SECONDS
-        for each in sorted(symbols, key=lambda symbol: symbol.active):
-            self._names |= {each.native_symbol: each.symbol, each.ccxt_symbol: each.symbol}
+        for entry in sorted(symbols, key=lambda symbol: symbol.active):
+            self._names |= {entry.native_symbol: entry.symbol, entry.ccxt_symbol: entry.symbol}
 
     def request(
         self,
@@ -177,5 +177,5 @@ class _AsyncStore:
 
 def _translated(error: errors.MdpError) -> ccxt.BaseError:
     """Build ccxt's error of the nearest class."""
-    kind = next(_OF_ERRORS[each] for each in type(error).__mro__ if each in _OF_ERRORS)
+    kind = next(_OF_ERRORS[entry] for entry in type(error).__mro__ if entry in _OF_ERRORS)
     return kind(str(error))

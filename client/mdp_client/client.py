@@ -233,7 +233,7 @@ class Client:
             >>> jobs = client.backfill(
             ...     "binance", "perp", ["ETH-USDT"], ["1h"], start="2024-05", end="2024-06"
             ... )
-            >>> [each.state for each in jobs.wait()]
+            >>> [job.state for job in jobs.wait()]
             ['done']
         """
         check_options(window, WindowOptions)

@@ -345,11 +345,11 @@ OF_STATUS: Mapping[int, type[MdpError]] = {
 
 def _below(kind: type[MdpError]) -> Iterator[type[MdpError]]:
     yield kind
-    for each in kind.__subclasses__():
-        yield from _below(each)
+    for subclass in kind.__subclasses__():
+        yield from _below(subclass)
 
 
-OF_CODE: Mapping[str, type[MdpError]] = {each.default_code: each for each in _below(MdpError)}
+OF_CODE: Mapping[str, type[MdpError]] = {entry.default_code: entry for entry in _below(MdpError)}
 """Every class by its code."""
 
 
@@ -374,7 +374,7 @@ def error_of(
             setattr(error, name, tuple(map(str, names)))
     if isinstance(earliest := problem.get("earliest"), int):
         error.earliest = _time(earliest)
-    error.times = tuple(_time(each) for each in _items(problem, "times") if isinstance(each, int))
+    error.times = tuple(_time(item) for item in _items(problem, "times") if isinstance(item, int))
     return error
 
 

@@ -103,7 +103,7 @@ class _Several:
         return len(self.known)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {', '.join(str(each.job) for each in self.known)}>"
+        return f"<{type(self).__name__} {', '.join(str(job.job) for job in self.known)}>"
 
 
 class Jobs(_Several, Sequence[Job]):
@@ -128,7 +128,7 @@ class Jobs(_Several, Sequence[Job]):
 
     def status(self) -> tuple[JobStatus, ...]:
         """Read the jobs' states."""
-        return tuple(each.status() for each in self)
+        return tuple(job.status() for job in self)
 
     def wait(self, progress: Progress = "auto") -> tuple[JobStatus, ...]:
         """Wait for the end of all jobs; Ctrl-C leaves them running.
@@ -143,7 +143,7 @@ class Jobs(_Several, Sequence[Job]):
 
     def cancel(self) -> tuple[JobStatus, ...]:
         """Cancel all jobs; what they have fetched stays."""
-        return tuple(each.cancel() for each in self)
+        return tuple(job.cancel() for job in self)
 
 
 class AsyncJobs(_Several, Sequence[AsyncJob]):
@@ -168,7 +168,7 @@ class AsyncJobs(_Several, Sequence[AsyncJob]):
 
     async def status(self) -> tuple[JobStatus, ...]:
         """Read the jobs' states."""
-        return tuple([await each.status() for each in self])
+        return tuple([await job.status() for job in self])
 
     async def wait(self, progress: Progress = "auto") -> tuple[JobStatus, ...]:
         """Wait for the end of all jobs; as `Jobs.wait`."""
@@ -180,4 +180,4 @@ class AsyncJobs(_Several, Sequence[AsyncJob]):
 
     async def cancel(self) -> tuple[JobStatus, ...]:
         """Cancel all jobs; what they have fetched stays."""
-        return tuple([await each.cancel() for each in self])
+        return tuple([await job.cancel() for job in self])

@@ -28,7 +28,7 @@ class Record:
         """
         try:
             return cls(
-                **{each.name: _value(each, body) for each in fields(cls) if each.name in body}
+                **{field.name: _value(field, body) for field in fields(cls) if field.name in body}
             )
         except (TypeError, ValueError, AttributeError, OverflowError) as error:
             raise BadBody(detail=f"the answer holds no {cls.__name__}: {error}") from error
@@ -62,7 +62,7 @@ class Window(Record):
 
 
 def _members(record: Record) -> dict[str, Any]:
-    return {each.name: getattr(record, each.name) for each in fields(record)}
+    return {field.name: getattr(record, field.name) for field in fields(record)}
 
 
 @dataclass(frozen=True, slots=True)

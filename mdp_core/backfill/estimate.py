@@ -142,8 +142,8 @@ def _weigh(pages: range, gaps: _Gaps, terms: Terms) -> float:
     odd = {0, requests - 1}
     for edge in gaps.edges(start, stop):
         odd |= {(edge - start) // size, (edge - start - 1) // size}
-    bounds = [(start + each * size, min(start + (each + 1) * size, stop)) for each in odd]
-    asked = sum(terms.request_weight(gaps.hull(*each)) for each in bounds)
+    bounds = [(start + page * size, min(start + (page + 1) * size, stop)) for page in odd]
+    asked = sum(terms.request_weight(gaps.hull(*bound)) for bound in bounds)
     return asked + (requests - len(odd)) * terms.request_weight(size)
 
 

@@ -115,8 +115,8 @@ class HistorySearch:
             return None
         stretch = self._index(series, first_day) - self._index(series, first_day - DOUBTED_BEFORE)
         while pages := range(max(page - stretch, lowest), page):
-            firsts = await asyncio.gather(*(self._first_in(series, each) for each in pages))
-            full = [each for each, first in zip(pages, firsts, strict=True) if first is not None]
+            firsts = await asyncio.gather(*(self._first_in(series, entry) for entry in pages))
+            full = [entry for entry, first in zip(pages, firsts, strict=True) if first is not None]
             if not full:
                 break
             page = full[0]
@@ -153,8 +153,8 @@ class HistorySearch:
         """Probe before `page` at doubling distances; return the first page with a candle."""
         distances = (1 << power for power in range(max(page - lowest, 0).bit_length()))
         pages = [page - distance for distance in distances]
-        firsts = await asyncio.gather(*(self._first_in(series, each) for each in pages))
-        full = [each for each, first in zip(pages, firsts, strict=True) if first is not None]
+        firsts = await asyncio.gather(*(self._first_in(series, entry) for entry in pages))
+        full = [entry for entry, first in zip(pages, firsts, strict=True) if first is not None]
         return min(full, default=None)
 
     async def _first_found(self, series: Series, time: datetime) -> tuple[int, int | None]:
@@ -177,9 +177,9 @@ class HistorySearch:
         bounds = Bounds(start=window.start, end=window.end, partial=True)
         context = RequestContext.at(Priority.BACKFILL)
         answer = await self._candles.get(series, bounds, context)
-        for each in answer.missing:
-            if not isinstance(each.error, BadRows):
-                raise each.error
+        for gap in answer.missing:
+            if not isinstance(gap.error, BadRows):
+                raise gap.error
         first = (await self._store.read(series.id, window)).time[:1].tolist()
         refused = await self._store.rejected_slots(series.id, window)
         return min([*map(from_ms, first), *refused[:1]], default=None)

@@ -111,31 +111,31 @@ class Backfills:
             NoSyncer: No syncer is alive to work on them.
             QuotaExceeded: The owner would have more open jobs than it may have.
         """
-        for each in planned:
-            if each.window.is_empty:
-                raise each.nothing
+        for fill in planned:
+            if fill.window.is_empty:
+                raise fill.nothing
         if not any(syncer.is_alive for syncer in await self._runs.syncers()):
             raise NoSyncer
         await self._check_quota(planned, owner)
         ids = [
-            await self._jobs.get_or_create(each.series.id, each.window, each.slack, owner)
-            for each in planned
+            await self._jobs.get_or_create(fill.series.id, fill.window, fill.slack, owner)
+            for fill in planned
         ]
         jobs = {job.id: job for job in await self._jobs.get_many(ids)}
-        ahead = await self._ahead(each.exchange for each in jobs.values())
+        ahead = await self._ahead(entry.exchange for entry in jobs.values())
         return [
             JobStatus(
                 jobs[job],
-                each.outlook.estimate.behind(ahead.get(job, 0.0), self._bulk.terms(each.series)),
-                each.outlook.forgotten,
-                each.begins_known,
+                fill.outlook.estimate.behind(ahead.get(job, 0.0), self._bulk.terms(fill.series)),
+                fill.outlook.forgotten,
+                fill.begins_known,
             )
-            for job, each in zip(ids, planned, strict=True)
+            for job, fill in zip(ids, planned, strict=True)
         ]
 
     async def _check_quota(self, planned: Sequence[PlannedFill], owner: Owner) -> None:
         """Raise before the first job is opened if there is no room for all of them."""
-        wanted = [(each.series.id, each.window, each.slack) for each in planned]
+        wanted = [(fill.series.id, fill.window, fill.slack) for fill in planned]
         new = sum(job is None for job in await self._jobs.find(wanted))
         if new and await self._jobs.count_open(owner.subject) + new > owner.most_open:
             raise too_many_jobs(owner)
@@ -145,17 +145,17 @@ class Backfills:
 
         What an open job fills already waits where that one stands.
         """
-        wanted = [(each.series.id, each.window, each.slack) for each in plan.planned]
+        wanted = [(fill.series.id, fill.window, fill.slack) for fill in plan.planned]
         jobs = await self._jobs.find(wanted)
         keys = [job or _new(index) for index, job in enumerate(jobs)]
         new: dict[str, list[Entry]] = defaultdict(list)
-        for key, job, each in zip(keys, jobs, plan.planned, strict=True):
-            entry = Entry(key, owner.subject, each.outlook.estimate.weight)
-            new[each.series.exchange] += [] if job else [entry]
-        ahead = await self._ahead((each.series.exchange for each in plan.planned), new)
+        for key, job, fill in zip(keys, jobs, plan.planned, strict=True):
+            entry = Entry(key, owner.subject, fill.outlook.estimate.weight)
+            new[fill.series.exchange] += [] if job else [entry]
+        ahead = await self._ahead((fill.series.exchange for fill in plan.planned), new)
         planned = [
-            replace(each, waiting_seconds=ahead[key] / self._bulk.terms(each.series).per_second)
-            for key, each in zip(keys, plan.planned, strict=True)
+            replace(fill, waiting_seconds=ahead[key] / self._bulk.terms(fill.series).per_second)
+            for key, fill in zip(keys, plan.planned, strict=True)
         ]
         return Plan(planned, plan.failed)
 
@@ -235,7 +235,7 @@ class Backfills:
     async def _doubts(self, series: Series, window: Window) -> int:
         """Count the unconfirmed slots of a window."""
         absences = await self._absences.inside(series.id, window)
-        parts = intersect([each.window for each in absences], window)
+        parts = intersect([absence.window for absence in absences], window)
         return sum(series.grid.count(part.start, part.end) for part in parts)
 
     async def _ahead(
@@ -266,12 +266,12 @@ class Backfills:
             Retention(
                 market_type,
                 interval.value,
-                each.grid.at(each.grid.index(now) - facts.retention_candles),
+                entry.grid.at(entry.grid.index(now) - facts.retention_candles),
             )
             for (name, market_type), market in self._bulk.markets.items()
             for facts in [market.adapter.facts]
             if name == exchange and facts.retention_candles is not None
-            for interval, each in facts.intervals.items()
+            for interval, entry in facts.intervals.items()
         ]
 
 

@@ -88,8 +88,8 @@ class Plan:
     @property
     def total(self) -> Estimate:
         """The estimate of all, one after the other, after the jobs queued ahead."""
-        alone = sum((each.outlook.estimate for each in self.planned), Estimate())
-        last = max((each.estimate.seconds for each in self.planned), default=0.0)
+        alone = sum((fill.outlook.estimate for fill in self.planned), Estimate())
+        last = max((fill.estimate.seconds for fill in self.planned), default=0.0)
         return replace(alone, seconds=max(alone.seconds, last))
 
     def worth_a_job(self) -> "Plan":
@@ -98,9 +98,9 @@ class Plan:
         Raises:
             MdpError: Nothing is left: why of the first series.
         """
-        planned = [each for each in self.planned if not each.window.is_empty]
-        empty = [each for each in self.planned if each.window.is_empty]
-        failed = [*self.failed, *(RejectedFill(each.name, each.nothing) for each in empty)]
+        planned = [fill for fill in self.planned if not fill.window.is_empty]
+        empty = [fill for fill in self.planned if fill.window.is_empty]
+        failed = [*self.failed, *(RejectedFill(fill.name, fill.nothing) for fill in empty)]
         if failed and not planned:
             raise failed[0].error
         return Plan(planned, failed)
@@ -159,8 +159,8 @@ class Planning:
 
         found = await gather_limited(plan_one, names, _AT_ONCE)
         return Plan(
-            [each for each in found if isinstance(each, PlannedFill)],
-            [each for each in found if isinstance(each, RejectedFill)],
+            [result for result in found if isinstance(result, PlannedFill)],
+            [result for result in found if isinstance(result, RejectedFill)],
         )
 
     async def plan_series(

@@ -23,12 +23,12 @@ def ahead_of_each(entries: Sequence[Entry]) -> dict[Hashable, float]:
     own: dict[str, list[Entry]] = defaultdict(list)
     for entry in entries:
         own[entry.subject].append(entry)
-    totals = {subject: sum(each.weight for each in jobs) for subject, jobs in own.items()}
+    totals = {subject: sum(job.weight for job in jobs) for subject, jobs in own.items()}
     ahead: dict[Hashable, float] = {}
     for subject, jobs in own.items():
         others = [total for other, total in totals.items() if other != subject]
         before = 0.0
-        for entry in sorted(jobs, key=lambda each: each.weight):
+        for entry in sorted(jobs, key=lambda job: job.weight):
             fetched = before + entry.weight
             ahead[entry.job] = before + sum(min(total, fetched) for total in others)
             before = fetched

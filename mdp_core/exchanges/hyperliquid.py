@@ -174,7 +174,9 @@ def parse_candles(payload: object, coin: str, interval: str) -> Candles:
         time, coins, intervals, *numbers, trades = columns(payload, dict, "tsiohlcvn")
         is_ours = [(coin, interval) == of for of in zip(coins, intervals, strict=True)]
         return Candles(
-            times([each if ours else None for each, ours in zip(time, is_ours, strict=True)]),
+            times(
+                [open_time if ours else None for open_time, ours in zip(time, is_ours, strict=True)]
+            ),
             *map(decimals, numbers),
             quote_volume=np.full(len(time), np.nan),
             trades=counts(trades),

@@ -70,7 +70,7 @@ def _with_scheme(proxy: str) -> str:
 def _words(error: httpx.HTTPError) -> str:
     if isinstance(error, httpx.TimeoutException):
         return "no answer in time"
-    causes = [each for each in _chain(error) if isinstance(each, OSError) and each.errno]
+    causes = [entry for entry in _chain(error) if isinstance(entry, OSError) and entry.errno]
     if not causes:
         return str(error) or type(error).__name__
     cause = causes[-1]

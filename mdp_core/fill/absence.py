@@ -53,7 +53,7 @@ def present_slots(observation: Observation, grid: Grid) -> Int64s:
 def absent_slots(observations: Sequence[Observation], grid: Grid, window: Window) -> Int64s:
     """Return the slots of `window` without a row in any observation, ascending."""
     slots = _slots(grid, window)
-    present = [present_slots(each, grid) for each in observations]
+    present = [present_slots(observation, grid) for observation in observations]
     return slots[~np.isin(slots, np.concatenate([*present, _NO_SLOTS]))]
 
 
@@ -78,7 +78,7 @@ def confirmed_slots(
     is_confirmed = np.zeros(len(absent), np.bool_)
     if evidence.ended:
         is_confirmed |= _inside(absent, grid, evidence.ended)
-    for observation in [each for each in observations if each.is_witness]:
+    for observation in [entry for entry in observations if entry.is_witness]:
         asked = _inside(absent, grid, observation.window)
         is_confirmed |= asked & np.isin(absent, evidence.unarchived)
         if not evidence.fills_empty_intervals:
@@ -139,7 +139,7 @@ def second_looks(doubtful: Int64s, width: int, grid: Grid, reach: Reach) -> list
 def witnessed_slots(absent: Int64s, looks: Iterable[Observation], grid: Grid) -> Int64s:
     """Return those of the ascending `absent` slots that a live look asked for in vain."""
     is_witnessed = np.zeros(len(absent), np.bool_)
-    for look in [each for each in looks if each.is_live]:
+    for look in [entry for entry in looks if entry.is_live]:
         is_witnessed |= _inside(absent, grid, look.window)
     return absent[is_witnessed]
 

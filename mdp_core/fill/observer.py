@@ -227,9 +227,9 @@ def _finding(
 
 def _merged(observations: Sequence[Observation], series: Series, window: Window) -> Sifted:
     """Merge the rows of all observations; a slot with a wrong row has no right one."""
-    rows = Candles.concatenate([each.candles for each in observations])
+    rows = Candles.concatenate([observation.candles for observation in observations])
     merged = sift(rows, series.grid, window)
-    rejected = {row.slot: row for each in observations for row in each.rejected}
+    rejected = {row.slot: row for observation in observations for row in observation.rejected}
     rejected |= {row.slot: row for row in merged.rejected}
     wrong = [slot for slot in sorted(rejected) if window.start <= slot < window.end]
     slots = [series.grid.index(slot) for slot in wrong]

@@ -127,17 +127,17 @@ class Rechecker:
     ) -> tuple[list[Absence], list[Absence]]:
         """Split off the absences that one request asks for."""
         facts = self._observer.facts
-        windows = [each.window for each in claimed]
+        windows = [absence.window for absence in claimed]
         most = facts.page_size * facts.pages_per_request
         first = asked_together(windows, series.grid, facts.tariff.weigh, most)[0]
-        count = sum(each.window.start < first.end for each in claimed)
+        count = sum(absence.window.start < first.end for absence in claimed)
         return list(claimed[:count]), list(claimed[count:])
 
     async def _recheck(
         self, series: Series, group: Sequence[Absence], context: RequestContext
     ) -> int:
         """Ask once for neighbouring absences, and settle what comes of it."""
-        whole = hull([each.window for each in group])
+        whole = hull([absence.window for absence in group])
         watermarks = await self._exchange_clock.watermarks(series, whole.end, context)
         remembered = whole.clip(watermarks.retention_start, whole.end)
         forgotten = whole.clip(whole.start, remembered.start)
@@ -152,7 +152,7 @@ class Rechecker:
         self, series: Series, group: Sequence[Absence], window: Window, watermarks: Watermarks
     ) -> Window:
         """Reach farther each time: for candles that are known, and by another width."""
-        grid, margin = series.grid, 1 + max(each.attempts for each in group)
+        grid, margin = series.grid, 1 + max(absence.attempts for absence in group)
         facts = self._observer.facts
         first, stop = grid.index(window.start), grid.index(window.end)
         room = max(facts.page_size * facts.pages_per_request - (stop - first), 0) // 2
@@ -170,16 +170,16 @@ class Rechecker:
         context: RequestContext,
     ) -> Healing:
         """Tell what is found, forgotten, and still in doubt; the rest is confirmed."""
-        windows = [each.window for each in group]
+        windows = [absence.window for absence in group]
         lost = [part for window in windows for part in intersect([window], forgotten)]
         if look is None:
             return Healing(series.id, windows, Candles.empty(), (), (), (), lost)
         wrong = [Window(row.slot, series.grid.next(row.slot)) for row in look.rejected]
-        lost += [part for each in wrong for part in intersect(windows, each)]
+        lost += [part for slot in wrong for part in intersect(windows, slot)]
         doubtful = await self._doubtful(series, windows, look, context)
         parts = subtract(runs_of(doubtful, series.grid), lost)
-        later = (self._later(series, each, look) for each in clipped(group, parts))
-        still = [each for each in later if each]
+        later = (self._later(series, absence, look) for absence in clipped(group, parts))
+        still = [absence for absence in later if absence]
         found = runs_of(series.grid.indices(look.candles.time), series.grid)
         return Healing(series.id, windows, look.candles, found, look.rejected, still, lost)
 

@@ -33,9 +33,11 @@ class Relistings:
         for listing in await self._catalog.listings(*market):
             if end := ends.get(listing.symbol.native):
                 kept = await self._catalog.all_series([listing], usual)
-                windows = [(each, end.slots_after(each.grid)) for each in kept]
+                windows = [(series, end.slots_after(series.grid)) for series in kept]
                 ended = [
-                    (each, list(_parts(each, after, facts))) for each, after in windows if after
+                    (series, list(_parts(series, after, facts)))
+                    for series, after in windows
+                    if after
                 ]
                 await self._ends.reopen(listing.symbol, ended, self._clock())
 

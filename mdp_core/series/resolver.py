@@ -213,7 +213,9 @@ class SeriesResolver:
         ]
         counted = Counter(listing.symbol.name for listing in listings)
         intervals = {interval for _, interval in names}
-        usual = {each: of.grid for each, of in facts.intervals.items() if each.value in intervals}
+        usual = {
+            entry: of.grid for entry, of in facts.intervals.items() if entry.value in intervals
+        }
         for series in await self._catalog.all_series(listings, usual):
             name = (series.symbol.name, series.interval.value)
             is_known = series.history_start or not facts.supports_first_candle

@@ -96,7 +96,9 @@ class SymbolDirectory:
         if not listings:
             await self._refresh_sometimes(adapter, context)
             listings = await self.listings(adapter)
-        return sorted((each.symbol for each in listings), key=lambda each: (each.name, each.native))
+        return sorted(
+            (entry.symbol for entry in listings), key=lambda listing: (listing.name, listing.native)
+        )
 
     async def symbol(
         self, adapter: ExchangeAdapter, text: str, context: RequestContext = DEFAULT_CONTEXT

@@ -24,7 +24,7 @@ def find_listing(
 
 def _find_name(text: str, listings: Sequence[Listing]) -> Listing | None:
     """Return the only listing of that name."""
-    owners = next((each for each in _owners(text, listings) if len(each) == 1), ())
+    owners = next((group for group in _owners(text, listings) if len(group) == 1), ())
     return next(iter(owners), None)
 
 
@@ -35,7 +35,7 @@ def check_unambiguous(adapter: ExchangeAdapter, text: str, listings: Sequence[Li
         AmbiguousSymbol: No symbol is the only one of that name.
     """
     if several := next((owners for owners in _owners(text, listings) if owners), None):
-        natives = sorted(each.symbol.native for each in several)
+        natives = sorted(listing.symbol.native for listing in several)
         raise AmbiguousSymbol(adapter.facts.name, text, natives)
 
 
@@ -43,16 +43,16 @@ def _owners(text: str, listings: Sequence[Listing]) -> list[list[Listing]]:
     """Return the owners by canonical name, native id, and either in any case."""
     folded = text.casefold()
     tests = (
-        [each for each in listings if each.symbol.name == text],
-        [each for each in listings if each.symbol.native == text],
+        [listing for listing in listings if listing.symbol.name == text],
+        [listing for listing in listings if listing.symbol.native == text],
         [
-            each
-            for each in listings
-            if folded in (each.symbol.name.casefold(), each.symbol.native.casefold())
+            listing
+            for listing in listings
+            if folded in (listing.symbol.name.casefold(), listing.symbol.native.casefold())
         ],
     )
     # A relisted pair stands there twice: the active one owns the name.
-    return [[each for each in matches if each.symbol.active] or matches for matches in tests]
+    return [[match for match in matches if match.symbol.active] or matches for matches in tests]
 
 
 def near_names(text: str, listings: Sequence[Listing]) -> list[str]:
@@ -63,9 +63,9 @@ def near_names(text: str, listings: Sequence[Listing]) -> list[str]:
     if len(text) > _LONGEST_MISSPELLED:
         return []
     spellings = [
-        (word.casefold(), each.symbol.name)
-        for each in listings
-        for word in (each.symbol.name, each.symbol.native, each.symbol.base)
+        (word.casefold(), listing.symbol.name)
+        for listing in listings
+        for word in (listing.symbol.name, listing.symbol.native, listing.symbol.base)
     ]
     near = process.extract(
         text.casefold(),

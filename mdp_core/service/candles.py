@@ -303,7 +303,7 @@ def _answer(
 
 
 def _unconfirmed(doubts: Sequence[Doubts], window: Window) -> list[Window]:
-    return [part for each in doubts for part in intersect(each.windows, window)]
+    return [part for doubt in doubts for part in intersect(doubt.windows, window)]
 
 
 def _next(request: _Request, window: Window) -> Continuation | None:

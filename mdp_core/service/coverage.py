@@ -123,7 +123,7 @@ class Coverage:
         # Coverage first: what is saved in between is told as not fetched.
         covered = await self._store.covered(series.id, known)
         absences = await self._absences.inside(series.id, known)
-        doubts = [each.window for each in absences]
+        doubts = [absence.window for absence in absences]
         unconfirmed = common(covered, doubts)
         gaps = subtract([known], covered)
         slots = await self._store.rejected_slots(series.id, known)

@@ -160,7 +160,7 @@ class HealthReader:
             for selection in self._kept:
                 if selection.exchange == market.adapter.facts.name:
                     found += await self._expiring_of(selection, market.adapter.facts)
-        return sorted(found, key=lambda each: each.lost_at)[:_MOST_EXPIRING]
+        return sorted(found, key=lambda result: result.lost_at)[:_MOST_EXPIRING]
 
     async def _expiring_of(
         self, selection: Selection, facts: ExchangeFacts
@@ -177,9 +177,9 @@ class HealthReader:
                 (grid.at(edge + memory // _LOST_PART), grid.at(edge + memory // _ALARMING_PART)),
             )
             found += [
-                ExpiringSeries(each, grid.at(grid.index(each.first_missing) + memory))
-                for each in unkept
-                if any(matches(each.symbol, pattern) for pattern in selection.symbols)
+                ExpiringSeries(held, grid.at(grid.index(held.first_missing) + memory))
+                for held in unkept
+                if any(matches(held.symbol, pattern) for pattern in selection.symbols)
             ]
         return found
 

@@ -107,7 +107,7 @@ def sample(
     stored: Sequence[StoredSeries], count: int
 ) -> list[tuple[StoredSeries, list[StoredPage]]]:
     """Choose pages at random among all pages of these series."""
-    ranges = [(each, indexes) for each in stored for indexes in each.page_ranges()]
+    ranges = [(held, indexes) for held in stored for indexes in held.page_ranges()]
     total = sum(len(indexes) for _, indexes in ranges)
     chosen = sorted(random.sample(range(total), min(count, total)))
     pages: dict[int, list[StoredPage]] = {}
@@ -117,4 +117,4 @@ def sample(
         inside = [indexes[number - begin] for number in chosen if begin <= number < stop]
         pages.setdefault(of_series.series.id, []).extend(map(of_series.page, inside))
         begin = stop
-    return [(each, pages[each.series.id]) for each in stored if pages.get(each.series.id)]
+    return [(held, pages[held.series.id]) for held in stored if pages.get(held.series.id)]

@@ -92,18 +92,18 @@ def _turn_the_wheel(page: Page) -> None:
 
 def _figures(scroll: _Scroll) -> list[Figure]:
     main = {
-        (each["pid"], each["tid"])
-        for each in scroll.trace
-        if each["name"] == "thread_name" and each["args"]["name"] == "CrRendererMain"
+        (event["pid"], event["tid"])
+        for event in scroll.trace
+        if event["name"] == "thread_name" and event["args"]["name"] == "CrRendererMain"
     }
     tasks = [
-        each
-        for each in scroll.trace
-        if each["name"] == "RunTask" and (each["pid"], each["tid"]) in main and "dur" in each
+        event
+        for event in scroll.trace
+        if event["name"] == "RunTask" and (event["pid"], event["tid"]) in main and "dur" in event
     ]
-    loads = sorted(each["ts"] / 1000 for each in scroll.trace if each["name"] == "mdp-load")
-    at_loads = [each for each in tasks if _is_near(each, loads)]
-    others = [each for each in tasks if not _is_near(each, loads)]
+    loads = sorted(event["ts"] / 1000 for event in scroll.trace if event["name"] == "mdp-load")
+    at_loads = [task for task in tasks if _is_near(task, loads)]
+    others = [task for task in tasks if not _is_near(task, loads)]
     median = statistics.median(scroll.frames)
     return [
         Figure(f"{_NAME}: frame", f"{median:.1f} ms", _AIMS[0], f"{len(scroll.frames)} frames"),
@@ -121,6 +121,6 @@ def _is_near(task: Mapping[str, Any], loads: Sequence[float]) -> bool:
 
 def _longest(tasks: Sequence[Mapping[str, Any]]) -> str:
     """Return the longest by the clock, and by the CPU: load lengthens only the one."""
-    wall = max((each["dur"] for each in tasks), default=0) / 1000
-    cpu = max((each.get("tdur", 0) for each in tasks), default=0) / 1000
+    wall = max((task["dur"] for task in tasks), default=0) / 1000
+    cpu = max((task.get("tdur", 0) for task in tasks), default=0) / 1000
     return f"{wall:.0f} ms ({cpu:.0f} of the CPU)"

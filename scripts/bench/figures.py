@@ -32,7 +32,7 @@ def seconds_of_each(actions: Mapping[str, Callable[[], object]]) -> dict[str, fl
     Every round has each in its turn: what slows the machine down slows all of them.
     """
     rounds = [{name: _timed(action) for name, action in actions.items()} for _ in range(ROUNDS + 1)]
-    return {name: statistics.median(each[name] for each in rounds[1:]) for name in actions}
+    return {name: statistics.median(taken[name] for taken in rounds[1:]) for name in actions}
 
 
 def _timed(action: Callable[[], object]) -> float:
@@ -55,7 +55,9 @@ def unmeasured(name: str, aim: str, why: str) -> Figure:
 def table(figures: Sequence[Figure], database: str) -> str:
     """Write a page: the machine, the versions, a line for each figure."""
     versions = ", ".join(f"{name} {version(name)}" for name in _SHOWN)
-    rows = [f"| {each.name} | {each.aim} | {each.value} | {each.detail} |" for each in figures]
+    rows = [
+        f"| {figure.name} | {figure.aim} | {figure.value} | {figure.detail} |" for figure in figures
+    ]
     measured = f"Measured {datetime.now(UTC):%Y-%m-%d %H:%M} UTC; medians of {ROUNDS} if not said"
     load = os.getloadavg()[0]
     machine = f"{os.cpu_count()} cores ({_processor()}), load {load:.1f} at the end"

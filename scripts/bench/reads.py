@@ -161,7 +161,7 @@ async def _loads(asked: Mapping[str, tuple[Target, str]]) -> dict[str, Load]:
         for _ in range(ROUNDS + 1)
     ]
     return {
-        name: sorted((each[name] for each in rounds[1:]), key=lambda it: it.rate)[ROUNDS // 2]
+        name: sorted((taken[name] for taken in rounds[1:]), key=lambda it: it.rate)[ROUNDS // 2]
         for name in asked
     }
 

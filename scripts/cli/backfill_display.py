@@ -95,10 +95,10 @@ class Display(ABC):
 
     def _sum(self) -> tuple[int, int, float, float]:
         """Return slots wanted and done, candles a second, and seconds left, of all."""
-        wanted = sum(each.wanted for each in self.progresses)
-        done = sum(each.done for each in self.progresses)
+        wanted = sum(progress.wanted for progress in self.progresses)
+        done = sum(progress.done for progress in self.progresses)
         elapsed = max(time.monotonic() - self._begun_at, 1e-9)
-        seconds = sum(each.left.seconds for each in self.progresses)
+        seconds = sum(progress.left.seconds for progress in self.progresses)
         return wanted, done, done / elapsed, seconds
 
 
@@ -113,8 +113,8 @@ class JsonDisplay(Display):
     @override
     def show_plan(self, plan: Plan) -> None:
         """Print each series' plan and the sum."""
-        series = [describe_planned(each) for each in plan.planned]
-        failed = [describe_failed(each) for each in plan.failed]
+        series = [describe_planned(fill) for fill in plan.planned]
+        failed = [describe_failed(failure) for failure in plan.failed]
         self._print("plan", series=series, failed=failed, estimate=describe_estimate(plan.total))
 
     @override
@@ -136,12 +136,12 @@ class JsonDisplay(Display):
         """Print what came of a series."""
         missing = [
             {
-                "start": to_ms(each.window.start),
-                "end": to_ms(each.window.end),
-                "reason": kind_of(each.error).code,
-                "detail": str(each.error),
+                "start": to_ms(loss.window.start),
+                "end": to_ms(loss.window.end),
+                "reason": kind_of(loss.error).code,
+                "detail": str(loss.error),
             }
-            for each in progress.lost
+            for loss in progress.lost
         ]
         self._print("series", **_series_name(progress), done=progress.done, missing=missing)
 
@@ -182,8 +182,8 @@ class PlainDisplay(Display):
     def finish(self, progress: SeriesProgress) -> None:
         """Print what came of a series."""
         _say(f"{progress.name}: {progress.done:,} of {progress.wanted:,} fetched")
-        for each in progress.lost:
-            _say(f"  missing {each.window.start:%F %R} - {each.window.end:%F %R}: {each.error}")
+        for loss in progress.lost:
+            _say(f"  missing {loss.window.start:%F %R} - {loss.window.end:%F %R}: {loss.error}")
 
     @override
     def stop(self) -> None:
@@ -243,9 +243,9 @@ class BarDisplay(Display):
         """Take the bar away, and print what could not be had."""
         if progress in self._tasks:
             self._bars.remove_task(self._tasks.pop(progress))
-        for each in progress.lost:
-            window = f"{each.window.start:%F %R} - {each.window.end:%F %R}"
-            self._bars.console.print(f"{progress.name}: missing {window}: {each.error}")
+        for loss in progress.lost:
+            window = f"{loss.window.start:%F %R} - {loss.window.end:%F %R}"
+            self._bars.console.print(f"{progress.name}: missing {window}: {loss.error}")
 
     @override
     def stop(self) -> None:
@@ -269,16 +269,16 @@ def choose_display(*, as_json: bool) -> Display:
 def plan_table(plan: Plan) -> str:
     """Print what each series takes, and the sum; then what the exchange does not give."""
     lines = [f"{'series':<40} {'from':<10} {'to':<10} {'candles':>12} {'pages':>8} {'weight':>8}"]
-    for each in plan.planned:
-        bounds = f"{_day(each.window.start)} {_day(each.window.end)}"
-        lines.append(f"{each.series!s:<40} {bounds} {_amounts(each.outlook.estimate)}")
+    for fill in plan.planned:
+        bounds = f"{_day(fill.window.start)} {_day(fill.window.end)}"
+        lines.append(f"{fill.series!s:<40} {bounds} {_amounts(fill.outlook.estimate)}")
     in_all = plan.total
     cached = f"{in_all.cached_share:.1%} is there already"
     lines.append(f"{'all':<40} {'':<21} {_amounts(in_all)}")
     lines.append(f"about {_duration(in_all.seconds)}, {cached}")
-    for each in plan.planned:
-        lines += [f"{each.series}: {_forgotten(window)}" for window in each.outlook.forgotten]
-    lines += [f"{each.name}: not filled: {each.error}" for each in plan.failed]
+    for fill in plan.planned:
+        lines += [f"{fill.series}: {_forgotten(window)}" for window in fill.outlook.forgotten]
+    lines += [f"{failure.name}: not filled: {failure.error}" for failure in plan.failed]
     return "\n".join(lines)
 
 

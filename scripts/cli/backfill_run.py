@@ -56,7 +56,7 @@ async def backfill(settings: Settings, request: BackfillRequest, display: Displa
         display.show_plan(plan)
         if request.dry_run:
             return not plan.failed and not _lacks(request, plan)
-        display.start([SeriesProgress(each) for each in plan.planned])
+        display.start([SeriesProgress(fill) for fill in plan.planned])
         try:
             display.got_all = await _fill_all(services.bulk, request, display) and not plan.failed
         finally:
@@ -66,13 +66,13 @@ async def backfill(settings: Settings, request: BackfillRequest, display: Displa
 
 def _lacks(request: BackfillRequest, plan: Plan) -> bool:
     """Tell whether it is known already that something asked for can't be had."""
-    return request.start is not None and any(each.outlook.forgotten for each in plan.planned)
+    return request.start is not None and any(fill.outlook.forgotten for fill in plan.planned)
 
 
 async def _plan(services: Services, request: BackfillRequest, display: Display) -> Plan:
     names = await services.planning.names(request.selection)
     failed = await _find_history_starts(services, request, display, names)
-    failing = {each.name for each in failed}
+    failing = {failure.name for failure in failed}
     names = [name for name in names if name not in failing]
     async with _said_if_slow(display, f"asking where the histories of {len(names)} series begin"):
         plan = await services.planning.plan(names, request.start, request.end)
@@ -171,7 +171,7 @@ class SeriesFill:
     async def record(self, step: Step) -> None:
         """Take a step into the progress and show it."""
         self._count(step)
-        self.progress.lost += [each for each in step.lost if self.request.is_loss(each.error)]
+        self.progress.lost += [loss for loss in step.lost if self.request.is_loss(loss.error)]
         if step.chunk:
             backwards = self.request.newest_first
             self.progress.reached = step.chunk.start if backwards else step.chunk.end
@@ -198,7 +198,7 @@ class SeriesFill:
         planned, gaps = self.progress.planned, self.gaps
         with suppress(MdpError):
             gaps = (await self.bulk.gaps(planned.series, planned.window)).gaps
-        known = [each.window for each in self.progress.lost]
+        known = [loss.window for loss in self.progress.lost]
         self.progress.lost += [Missing(gap, error) for gap in subtract(gaps, known)]
 
 

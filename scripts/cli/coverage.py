@@ -67,7 +67,7 @@ def _require_known(wanted: HoldingFilter) -> None:
     if wanted.market_type is not None and wanted.market_type not in kinds:
         raise UnknownMarketType(wanted.exchange or "any exchange", wanted.market_type, kinds)
     for interval in wanted.intervals:
-        if interval not in (known := [each.value for each in Interval]):
+        if interval not in (known := [entry.value for entry in Interval]):
             raise UnsupportedInterval(wanted.exchange or "any exchange", interval, known)
 
 
@@ -77,25 +77,25 @@ def _table(holdings: Sequence[Holding]) -> list[str]:
         f"{'from (UTC)':<16} {'to':<16} {'slots':>14} {'parts':>6}"
     )
     lines = [
-        f"{each.exchange:<12} {each.market_type:<6} {each.symbol:<20} {each.interval:<8} "
-        f"{each.start:%Y-%m-%d %H:%M} {each.end:%Y-%m-%d %H:%M} {each.slots:>14,} {each.parts:>6,}"
-        for each in holdings
+        f"{held.exchange:<12} {held.market_type:<6} {held.symbol:<20} {held.interval:<8} "
+        f"{held.start:%Y-%m-%d %H:%M} {held.end:%Y-%m-%d %H:%M} {held.slots:>14,} {held.parts:>6,}"
+        for held in holdings
     ]
-    slots = sum(each.slots for each in holdings)
+    slots = sum(held.slots for held in holdings)
     return [title, *lines, f"{len(holdings):,} series, {slots:,} slots"]
 
 
-def _json(holding: Holding) -> str:
+def _json(held: Holding) -> str:
     return json.dumps(
         {
-            "exchange": holding.exchange,
-            "market_type": holding.market_type,
-            "symbol": holding.symbol,
-            "interval": holding.interval,
-            "start": to_ms(holding.start),
-            "end": to_ms(holding.end),
-            "slots": holding.slots,
-            "parts": holding.parts,
+            "exchange": held.exchange,
+            "market_type": held.market_type,
+            "symbol": held.symbol,
+            "interval": held.interval,
+            "start": to_ms(held.start),
+            "end": to_ms(held.end),
+            "slots": held.slots,
+            "parts": held.parts,
         }
     )
 

@@ -87,13 +87,13 @@ async def _verify(order: _Order) -> list[SeriesCheck]:
     async with open_services(settings, name="mdp-verify") as services:
         stored = await _stored(services, order)
         chosen = (
-            [(each, each.pages()) for each in stored]
+            [(held, held.pages()) for held in stored]
             if order.pages is None
             else sample(stored, order.pages)
         )
         return [
-            await services.verify.check(each.series, pages, repair=order.is_repair)
-            for each, pages in chosen
+            await services.verify.check(held.series, pages, repair=order.is_repair)
+            for held, pages in chosen
         ]
 
 
@@ -105,7 +105,8 @@ async def _stored(services: Services, order: _Order) -> list[StoredSeries]:
     wanted = HoldingFilter(order.selection.exchange, order.selection.market_type)
     holdings = await read_holdings(services.database, wanted)
     held = {
-        SeriesName(each.exchange, each.market_type, each.symbol, each.interval) for each in holdings
+        SeriesName(holding.exchange, holding.market_type, holding.symbol, holding.interval)
+        for holding in holdings
     }
     queries = [
         CandleQuery(*_words(name), start=order.start, end=order.end)
@@ -129,7 +130,7 @@ def _lines(checks: Sequence[SeriesCheck], order: _Order) -> list[str]:
     lines = [f"{check.series}: {_counted(_sums([check]))}" for check in checks if check.unequal]
     for check in checks:
         kept = [*check.not_compared, *check.repaired.kept]
-        lines += [f"{check.series} {each.window}: {each.reason}" for each in kept]
+        lines += [f"{check.series} {series.window}: {series.reason}" for series in kept]
     if order.is_repair:
         lines.append(_repaired_text(checks))
     return [*lines, _counted(_sums(checks))]
@@ -154,7 +155,7 @@ def _repaired_text(checks: Sequence[SeriesCheck]) -> str:
 
 
 def _json(checks: Sequence[SeriesCheck], order: _Order) -> str:
-    described: dict[str, Any] = {**_sums(checks), "series": [_described(each) for each in checks]}
+    described: dict[str, Any] = {**_sums(checks), "series": [_described(check) for check in checks]}
     if order.is_repair:
         described["repaired"] = _repaired(checks)
     return json.dumps(described)
@@ -169,8 +170,8 @@ def _described(check: SeriesCheck) -> dict[str, Any]:
         "interval": series.interval.value,
         **_sums([check]),
         "differences": [{"time": time, "kind": kind} for time, kind in check.differences],
-        "not_compared": [_kept(each) for each in check.not_compared],
-        "kept": [_kept(each) for each in check.repaired.kept],
+        "not_compared": [_kept(window) for window in check.not_compared],
+        "kept": [_kept(entry) for entry in check.repaired.kept],
     }
 
 

@@ -24,9 +24,11 @@ def main(
     if not found:
         typer.echo("audit: NOTHING WAS AUDITED, the vulnerability service can't be asked from here")
         raise typer.Exit(1 if strict else 0)
-    vulnerable = {each["name"]: each["vulns"] for each in found if each["vulns"]}
+    vulnerable = {result["name"]: result["vulns"] for result in found if result["vulns"]}
     for name, vulnerabilities in vulnerable.items():
-        typer.echo(f"audit: {name}: {', '.join(each['id'] for each in vulnerabilities)}")
+        typer.echo(
+            f"audit: {name}: {', '.join(vulnerability['id'] for vulnerability in vulnerabilities)}"
+        )
     typer.echo(f"audit: {len(vulnerable)} of {len(found)} packages have known vulnerabilities")
     raise typer.Exit(1 if vulnerable else 0)
 
@@ -42,7 +44,7 @@ def audit(lock: Path) -> list[dict[str, Any]]:
         looked_up = json.loads(done.stdout)["dependencies"]
     except (subprocess.TimeoutExpired, json.JSONDecodeError):
         return []
-    return [each for each in looked_up if "skip_reason" not in each]
+    return [package for package in looked_up if "skip_reason" not in package]
 
 
 if __name__ == "__main__":

@@ -137,13 +137,13 @@ def _downloaded(folder: Path, config: dict[str, Any], pair: str, end: int) -> li
         print(done.stderr[-2000:])  # noqa: T201
         return []
     read = import_module("pandas").read_feather(candles[0])
-    return [[str(each) for each in row] for row in read.to_numpy().tolist()]
+    return [[str(cell) for cell in row] for row in read.to_numpy().tolist()]
 
 
 def _without_takers(rows: Any) -> list[Any]:  # noqa: ANN401 - a program's own
     """Leave out what takers bought, which the store does not have."""
-    plain = [[getattr(each, "actual_instance", each) for each in row] for row in rows]
-    return [[float(each) for each in row[:9]] for row in plain]
+    plain = [[getattr(cell, "actual_instance", cell) for cell in row] for row in rows]
+    return [[float(cell) for cell in row[:9]] for row in plain]
 
 
 PROGRAMS = [

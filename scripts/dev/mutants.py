@@ -189,7 +189,7 @@ def sources(only: Sequence[str]) -> list[str]:
         for area in TESTS
         for path in ([PROJECT / area] if area.endswith(".py") else (PROJECT / area).rglob("*.py"))
     ]
-    return sorted(each for each in found if not only or each.startswith(tuple(only)))
+    return sorted(result for result in found if not only or result.startswith(tuple(only)))
 
 
 def drawn(files: Iterable[str], count: int, seed: int) -> list[Mutant]:
@@ -247,7 +247,7 @@ class Copy:
 
     def _first_failure(self, tests: Sequence[str], spared: Sequence[str]) -> str | None:
         options = ["-q", "-x", "-p", "no:cacheprovider", *self._options]
-        options += [f"--deselect={each}" for each in spared]
+        options += [f"--deselect={mutant}" for mutant in spared]
         # Cached bytecode of the whole file may be as old as the broken one.
         environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
         try:

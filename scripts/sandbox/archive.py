@@ -23,7 +23,7 @@ _PATH = re.compile(
     r"/data/futures/um/(?P<period>daily|monthly)/klines/(?P<symbol>[^/]+)/(?P<interval>[^/]+)"
     r"/(?P=symbol)-(?P=interval)-(?P<date>[\d-]+)\.zip(?P<checksum>\.CHECKSUM)?"
 )
-_INTERVALS = {each.value: each for each in Interval if each is not Interval.ONE_MONTH} | {
+_INTERVALS = {entry.value: entry for entry in Interval if entry is not Interval.ONE_MONTH} | {
     "1mo": Interval.ONE_MONTH
 }
 _BY_MONTH_ONLY = {Interval.THREE_DAYS, Interval.ONE_WEEK, Interval.ONE_MONTH}

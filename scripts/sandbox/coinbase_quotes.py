@@ -40,8 +40,8 @@ def book(quote: Quote, level: str, now_ms: int) -> dict[str, object]:
     sides = {"bids": quote.bids(depth), "asks": quote.asks(depth)}
     printed = {
         side: [
-            [each.price, each.size, str(UUID(int=place)) if with_ids else each.orders]
-            for place, each in enumerate(levels)
+            [entry.price, entry.size, str(UUID(int=place)) if with_ids else entry.orders]
+            for place, entry in enumerate(levels)
         ]
         for side, levels in sides.items()
     }

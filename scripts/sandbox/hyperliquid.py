@@ -150,7 +150,7 @@ class Hyperliquid(SandboxExchange):
         quote = quote_of(self._series, coin, now_ms)
         sides = (quote.bids(_DEPTH), quote.asks(_DEPTH)) if quote else ((), ())
         levels = [
-            [{"px": each.price, "sz": each.size, "n": each.orders} for each in side]
+            [{"px": level.price, "sz": level.size, "n": level.orders} for level in side]
             for side in sides
         ]
         return {"coin": coin, "time": now_ms, "levels": levels}

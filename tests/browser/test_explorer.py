@@ -139,7 +139,7 @@ def test_interval_is_chosen_from_what_the_market_publishes(explorer: Explorer) -
     explorer.open_series(_HOUR_OF_ETH, MAY, MAY + DAY_MS).loaded()
     listed = explorer.demo.get("/meta/intervals", exchange="binance").json()["intervals"]
     offered = explorer.part("interval").locator("option").all_text_contents()
-    assert offered == [each["interval"] for each in listed]
+    assert offered == [entry["interval"] for entry in listed]
 
     explorer.part("interval").select_option("4h")
 
@@ -322,9 +322,11 @@ def test_symbol_information_is_the_service_s_own(explorer: Explorer) -> None:
     explorer.demo.get(_ETH, start=MAY, end=MAY + 10 * DAY_MS)
     explorer.open_series(_HOUR_OF_ETH, MAY, MAY + DAY_MS).loaded()
     listed = explorer.demo.get("/meta/symbols", exchange="binance", q="ETH-USDT").json()["symbols"]
-    symbol = next(each for each in listed if each["symbol"] == "ETH-USDT")
+    symbol = next(entry for entry in listed if entry["symbol"] == "ETH-USDT")
     windows = explorer.demo.get(_ETH.replace("candles", "coverage")).json()["windows"]
-    covered = sum(each["end"] - each["start"] for each in windows if each["state"] == "covered")
+    covered = sum(
+        window["end"] - window["start"] for window in windows if window["state"] == "covered"
+    )
 
     information = explorer.part("symbol-info")
     expect(information).to_contain_text(f"Tick {symbol['tick_size']}")

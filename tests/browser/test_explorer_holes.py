@@ -112,7 +112,7 @@ def test_fetch_is_cancelled_by_a_click(explorer: Explorer, kind: str) -> None:
     states = [state for state, _, _ in explorer.windows()]
     assert {"covered", "not_fetched"} <= set(states)
     jobs = explorer.demo.get("/backfills").json()["backfills"]
-    assert [each["state"] for each in jobs if each["symbol"] == symbol] == (
+    assert [job["state"] for job in jobs if job["symbol"] == symbol] == (
         ["cancelled"] if kind == "job" else []
     )
 
@@ -226,7 +226,7 @@ def test_overview_shows_series_jobs_and_runs(explorer: Explorer) -> None:
     explorer.open("/?view=store")
     store = explorer.part("store")
     listed = explorer.demo.get("/coverage").json()["series"]
-    hours = next(each for each in listed if each["symbol"] == "ETH-USD")
+    hours = next(entry for entry in listed if entry["symbol"] == "ETH-USD")
 
     row = store.get_by_role("row").filter(has_text="coinbase spot").filter(has_text="ETH-USD")
     expect(row.first).to_contain_text(f"{hours['covered_slots']:,}")

@@ -52,9 +52,9 @@ def _check(explorer: Explorer) -> None:
     """Fail on any finding of axe that is serious."""
     found = Axe().run(explorer.page).response["violations"]
     serious = [
-        (each["id"], each["help"], [node["html"][:200] for node in each["nodes"]])
-        for each in found
-        if each["impact"] in {"serious", "critical"}
+        (result["id"], result["help"], [node["html"][:200] for node in result["nodes"]])
+        for result in found
+        if result["impact"] in {"serious", "critical"}
     ]
     assert serious == []
     assert explorer.page.evaluate("document.documentElement.scrollWidth <= innerWidth")

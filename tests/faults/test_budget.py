@@ -193,8 +193,8 @@ async def test_processes_share_one_bucket(
         opened_services(settings, sandbox) as other,
     ):
         budgets = [
-            Budget(each.database, "binance", "default", Tariff(200, 0.001), share=1.0)
-            for each in (one, other) * 6
+            Budget(item.database, "binance", "default", Tariff(200, 0.001), share=1.0)
+            for item in (one, other) * 6
         ]
         takes = (_take(budgets[n % len(budgets)]) for n in range(300))
         taken = await asyncio.gather(*takes)

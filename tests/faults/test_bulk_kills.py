@@ -154,7 +154,7 @@ async def _fill(services: Services) -> None:
 
 async def _eventually_async(services: Services, *, syncers: int) -> None:
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while sum(each.is_alive for each in await services.runs.syncers()) < syncers:
+    while sum(syncer.is_alive for syncer in await services.runs.syncers()) < syncers:
         assert time.monotonic() < deadline, "a syncer does not start"
         time.sleep(0.1)  # noqa: ASYNC251 - the test's own loop has nothing else to do
 
@@ -167,7 +167,7 @@ def _backfill() -> list[str]:
 def _asked(sandbox: Sandbox) -> Counter[tuple[Any, Any]]:
     """Count how often each page was asked for and answered, or was under way."""
     entries: Sequence[dict[str, Any]] = sandbox.candle_requests()
-    return Counter((each["params"]["symbol"], each["params"]["startTime"]) for each in entries)
+    return Counter((entry["params"]["symbol"], entry["params"]["startTime"]) for entry in entries)
 
 
 def _number(database: psycopg.Connection, query: LiteralString) -> int:

@@ -241,7 +241,7 @@ async def test_exchange_that_is_down_is_not_asked_for_every_page(
         sandbox.clear_faults()
         answer = await _ask(client, "BTC-USDT", 0, 100 * 499)
 
-    verdicts = {(each.status_code, each.json()["code"]) for each in failed}
+    verdicts = {(failure.status_code, failure.json()["code"]) for failure in failed}
     assert verdicts == {(503, "upstream_unavailable")}
     assert asked <= 4 * 2 * 8
     assert answer.json()["count"] == 100 * 499

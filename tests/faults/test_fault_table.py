@@ -158,7 +158,7 @@ EXCHANGES = [
         _of_coinbase,
     ),
 ]
-EACH_EXCHANGE = [pytest.param(each, id=each.name) for each in EXCHANGES]
+EACH_EXCHANGE = [pytest.param(entry, id=entry.name) for entry in EXCHANGES]
 
 
 # --- the faults ---------------------------------------------------------------------------------
@@ -249,7 +249,7 @@ class Bench:
             failed.status_code,
             _code(failed),
             _stored(stored, truth, missing),
-            _named(failed, [each[0] for each in rejected], truth, asked),
+            _named(failed, [entry[0] for entry in rejected], truth, asked),
             "200, complete" if self.is_whole(after, asked, truth) else after.text,
         )
         return outcome.line(trial)

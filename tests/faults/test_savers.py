@@ -49,7 +49,7 @@ async def test_two_savers_of_one_page_write_it_once(
         opened_services(settings, sandbox) as other,
     ):
         for _ in range(10):
-            saves = (each.store.save(series_id, [window], _page(window)) for each in (one, other))
+            saves = (item.store.save(series_id, [window], _page(window)) for item in (one, other))
             assert sorted(await asyncio.gather(*saves)) == [0, 499]
             _assert_stored(database, series_id, [window])
             window = Window(window.end, window.end + _PAGE)
@@ -63,8 +63,8 @@ async def test_savers_of_overlapping_windows_leave_no_hole_and_no_double(
     step = timedelta(minutes=100)
     windows = [Window(START + n * step, START + n * step + _PAGE) for n in range(_WRITERS)]
     saves = [
-        store.save(series_id, [each], _page(each))
-        for store, each in zip(_stores(services), windows, strict=True)
+        store.save(series_id, [window], _page(window))
+        for store, window in zip(_stores(services), windows, strict=True)
     ]
     written = await asyncio.gather(*saves)
 
@@ -148,7 +148,7 @@ async def test_save_that_fails_does_not_take_others_with_it(
     """Three that come together, one of them of no series: the others are stored."""
     window = Window(START, START + _PAGE)
     other = _add_series(database, "1h")
-    saves = [services.store.save(each, [window], _page(window)) for each in (series_id, -1, other)]
+    saves = [services.store.save(item, [window], _page(window)) for item in (series_id, -1, other)]
     results = await asyncio.gather(*saves, return_exceptions=True)
 
     assert [results[0], results[2]] == [499, 499]
@@ -196,7 +196,7 @@ def _transactions(database: psycopg.Connection) -> int:
 
 
 async def _save_all(store: CandleStore, series_id: int, windows: list[Window]) -> int:
-    return sum([await store.save(series_id, [each], _page(each)) for each in windows])
+    return sum([await store.save(series_id, [window], _page(window)) for window in windows])
 
 
 def _page(window: Window) -> Candles:

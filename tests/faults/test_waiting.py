@@ -64,10 +64,10 @@ async def test_each_caller_of_a_batch_gets_an_error_of_its_own() -> None:
     queue = BatchingQueue[int, int](fail)
     failed = await asyncio.gather(*(queue.submit(n) for n in range(3)), return_exceptions=True)
 
-    assert {type(each) for each in failed} == {UnknownSymbol}
-    assert {str(each) for each in failed} == {str(error)}
-    assert len({id(each) for each in (*failed, error)}) == 4
-    assert all(vars(each) == vars(error) for each in failed)
+    assert {type(failure) for failure in failed} == {UnknownSymbol}
+    assert {str(failure) for failure in failed} == {str(error)}
+    assert len({id(item) for item in (*failed, error)}) == 4
+    assert all(vars(failure) == vars(error) for failure in failed)
 
 
 async def test_scheduler_serves_in_no_request_s_context(services: Services) -> None:

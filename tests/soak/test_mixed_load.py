@@ -177,4 +177,4 @@ def _report(load: _Load, resident: list[float]) -> None:
     p50, p99 = (hits[int(len(hits) * part)] * 1000 for part in (0.5, 0.99))
     print(f"\n{SECONDS:.0f} s: {dict(load.verdicts)}")  # noqa: T201 - the figures of the trial
     print(f"hits: p50 {p50:.1f} ms, p99 {p99:.1f} ms")  # noqa: T201 - the point of it
-    print(f"resident MB: {[round(each) for each in resident[::5]]}")  # noqa: T201 - the point of it
+    print(f"resident MB: {[round(megabytes) for megabytes in resident[::5]]}")  # noqa: T201 - the point of it

@@ -22,8 +22,8 @@ pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]
 
 KILLS = 30
 PATHS = tuple(
-    f"/candles/{each}"
-    for each in (
+    f"/candles/{item}"
+    for item in (
         "binance/perp/BTC-USDT/1m",
         "hyperliquid/perp/BTC-USDC/1m",
         "coinbase/spot/BTC-USD/1m",
@@ -70,7 +70,8 @@ def _ask_and_kill(
 
     starts = [random.randrange(window["start"], window["end"], MINUTE_MS) for _ in PATHS]  # noqa: S311 - not a secret
     asking = [
-        threading.Thread(target=ask_in_vain, args=each) for each in zip(PATHS, starts, strict=True)
+        threading.Thread(target=ask_in_vain, args=entry)
+        for entry in zip(PATHS, starts, strict=True)
     ]
     for thread in asking:
         thread.start()

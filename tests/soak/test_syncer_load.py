@@ -83,16 +83,20 @@ async def test_top_of_the_minute_with_many_hot_series(
             requests = sandbox.requests()
         sandbox.settings(limits="off")
         _report(runs, requests, took)
-        behind = [each for each in series if each["until"] < _expected(sandbox, each, runs)]
+        behind = [
+            series_body
+            for series_body in series
+            if series_body["until"] < _expected(sandbox, series_body, runs)
+        ]
 
-    assert Counter(each["exchange"] for each in series) == HOT
+    assert Counter(series_body["exchange"] for series_body in series) == HOT
     assert behind == []
-    assert [each for each in requests if each["status"] in {429, 418}] == []
+    assert [request for request in requests if request["status"] in {429, 418}] == []
     assert {run["exchange"] for run in runs} == set(HOT)
     assert all((run["error"], run["waiting"]) == (None, 0) for run in runs)
     assert all(run["seconds"] < SETTLE_SECONDS[run["exchange"]] + 60 for run in runs)
     for name in ("binance", "hyperliquid"):
-        assert max(Counter(each[:2] for each in _warmed(requests, name)).values()) == 1
+        assert max(Counter(entry[:2] for entry in _warmed(requests, name)).values()) == 1
     assert set(took) == {f"{what} {name}" for what in ("cold", "warm") for name in HOT}
     assert all(max(seconds) < 5 for seconds in took.values())
 
@@ -101,17 +105,19 @@ def _chosen(sandbox: Sandbox) -> dict[str, list[str]]:
     """Choose as many symbols as wanted; not PURR, whose quiet minutes come late."""
     listed = {
         "binance": [
-            each["symbol"]
-            for each in sandbox.ask("/binance/fapi/v1/exchangeInfo")["symbols"]
-            if each["status"] == "TRADING" and each["contractType"] == "PERPETUAL"
+            entry["symbol"]
+            for entry in sandbox.ask("/binance/fapi/v1/exchangeInfo")["symbols"]
+            if entry["status"] == "TRADING" and entry["contractType"] == "PERPETUAL"
         ],
         "hyperliquid": [
-            each["name"]
-            for each in sandbox.post("/hyperliquid/info", {"type": "meta"})["universe"]
-            if not each.get("isDelisted") and each["name"] != "PURR"
+            entry["name"]
+            for entry in sandbox.post("/hyperliquid/info", {"type": "meta"})["universe"]
+            if not entry.get("isDelisted") and entry["name"] != "PURR"
         ],
         "coinbase": [
-            each["id"] for each in sandbox.ask("/coinbase/products") if each["status"] == "online"
+            entry["id"]
+            for entry in sandbox.ask("/coinbase/products")
+            if entry["status"] == "online"
         ],
     }
     return {name: listed[name][:most] for name, most in HOT.items()}
@@ -120,8 +126,8 @@ def _chosen(sandbox: Sandbox) -> dict[str, list[str]]:
 def _are_all_there(look: psycopg.Cursor[dict[str, Any]]) -> bool:
     """Tell whether every series has been asked for lately."""
     series = look.execute(_SERIES).fetchall()
-    is_fresh = all(each["until"] > Clock()() - 8 * MINUTE for each in series)
-    return is_fresh and Counter(each["exchange"] for each in series) == HOT
+    is_fresh = all(series_body["until"] > Clock()() - 8 * MINUTE for series_body in series)
+    return is_fresh and Counter(series_body["exchange"] for series_body in series) == HOT
 
 
 def _expected(sandbox: Sandbox, series: Mapping[str, Any], runs: Rows) -> datetime:
@@ -149,7 +155,7 @@ async def _asking(
 
     async def ask(what: str, exchange: str, every: float) -> None:
         # In an illiquid market fifty candles lie in many pages.
-        for symbol in itertools.cycle(each for each in symbols[exchange] if each != "WAXL-USD"):
+        for symbol in itertools.cycle(entry for entry in symbols[exchange] if entry != "WAXL-USD"):
             begun = time.perf_counter()
             path = f"/candles/{exchange}/{MARKETS[exchange]}/{symbol}/"
             older = {"end": int(time.time() - 7200) * 1000, "limit": 50}
@@ -161,20 +167,22 @@ async def _asking(
     asking = [ask("warm", name, 0.25) for name in HOT]
     # So that what is left of the budget suffices for all that is hot.
     asking += [ask("cold", name, every) for name, every in COLD_SECONDS.items()]
-    tasks = [asyncio.create_task(each) for each in asking]
+    tasks = [asyncio.create_task(coroutine) for coroutine in asking]
     yield took
     for task in tasks:
         task.cancel()
     done = await asyncio.gather(*tasks, return_exceptions=True)
-    assert [each for each in done if not isinstance(each, asyncio.CancelledError)] == []
+    assert [outcome for outcome in done if not isinstance(outcome, asyncio.CancelledError)] == []
 
 
 def _warmed(requests: Rows, exchange: str) -> list[tuple[str, int, int]]:
     """Give symbol, open time, moment (epoch ms) of requests for a newest 1m candle."""
     asked = [
-        (*_newest_asked(each), each["at"]) for each in requests if each["exchange"] == exchange
+        (*_newest_asked(request), request["at"])
+        for request in requests
+        if request["exchange"] == exchange
     ]
-    return [each for each in asked if each[1] > each[2] - 3 * 60_000]
+    return [request for request in asked if request[1] > request[2] - 3 * 60_000]
 
 
 def _newest_asked(request: Mapping[str, Any]) -> tuple[str, int]:
@@ -192,7 +200,9 @@ def _newest_asked(request: Mapping[str, Any]) -> tuple[str, int]:
 
 def _report(runs: Rows, requests: Rows, took: Mapping[str, list[float]]) -> None:
     """Print the figures of the trial."""
-    lines = [f"{len(requests)} requests: {dict(Counter(each['status'] for each in requests))}"]
+    lines = [
+        f"{len(requests)} requests: {dict(Counter(request['status'] for request in requests))}"
+    ]
     for run in runs:
         after = run["seconds"] - SETTLE_SECONDS[run["exchange"]]
         lines.append(f"{run['exchange']} due {run['due_at']:%T}: done {after:.1f} s after settling")

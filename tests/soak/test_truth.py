@@ -46,7 +46,10 @@ SEED = os.environ.get("MDP_TRUTH_SEED") or str(random.SystemRandom().randrange(1
 ONLY_ROUND = os.environ.get("MDP_TRUTH_ROUND")
 SERIES = real_series()
 EACH_SERIES = [
-    pytest.param(each, id=f"{each.exchange}-{each.native}-{each.interval}") for each in SERIES
+    pytest.param(
+        series_body, id=f"{series_body.exchange}-{series_body.native}-{series_body.interval}"
+    )
+    for series_body in SERIES
 ]
 
 Fault = Mapping[str, Any]
@@ -433,7 +436,7 @@ async def test_no_answer_lies_under_any_fault(series: RealSeries, server: Server
             sandbox.reset()
             async with _opened(server, series, sandbox, theirs, chance) as world:
                 world.story.append(
-                    f"round {number}: {[dict(each) for each in faults]}, exchange {theirs():%F %T}"
+                    f"round {number}: {[dict(it) for it in faults]}, exchange {theirs():%F %T}"
                 )
                 await _trouble(world, faults, 6)
             asked += sum(world.statuses.values())

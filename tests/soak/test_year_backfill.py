@@ -115,8 +115,8 @@ def _asked(sandbox: Sandbox) -> Counter[tuple[Any, Any]]:
     """Count how often each page was asked for."""
     size = 499 * MINUTE_MS
     return Counter(
-        (each["params"]["symbol"], int(each["params"]["startTime"]) // size)
-        for each in sandbox.candle_requests()
+        (request["params"]["symbol"], int(request["params"]["startTime"]) // size)
+        for request in sandbox.candle_requests()
     )
 
 

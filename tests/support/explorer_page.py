@@ -306,4 +306,4 @@ def take_picture(page: Page, name: str) -> Path:
 
 def joined(windows: Sequence[Mapping[str, Any]]) -> list[tuple[str, int, int]]:
     """Write windows of `/coverage` as the strip does."""
-    return [(each["state"], each["start"], each["end"]) for each in windows]
+    return [(window["state"], window["start"], window["end"]) for window in windows]

@@ -99,7 +99,7 @@ def lies(series: RealSeries, question: Question, body: Mapping[str, Any]) -> lis
     settled = min(end, body["settled_until"])
     true = series.inside(start, end)
     lacking = [time for time in true if time < settled and time not in given]
-    unsaid = _outside(lacking, [(each["start"], each["end"]) for each in excused])
+    unsaid = _outside(lacking, [(entry["start"], entry["end"]) for entry in excused])
     wrong = [time for time in given if given[time] != series.rows.get(time)]
     found = [
         _said("not as the exchange has it", wrong),

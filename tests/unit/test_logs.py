@@ -37,4 +37,4 @@ def test_traceback_is_indented(written: logging.Formatter) -> None:
     _, *rest = written.format(record).splitlines()
 
     assert rest
-    assert all(each.startswith("    ") for each in rest)
+    assert all(line.startswith("    ") for line in rest)

@@ -135,7 +135,7 @@ def _fetched(
 def _together(
     answered: Answered, schema: Schema, used: Sequence[Piece], fetched: Sequence[Received]
 ) -> Received:
-    parts = [(each.start, each.batches) for each in used]
+    parts = [(piece.start, piece.batches) for piece in used]
     parts += [(fetched_summary.start, tuple(batches)) for batches, fetched_summary in fetched]
     parts.sort(key=lambda part: part[0])
     unconfirmed = tuple(
@@ -157,16 +157,16 @@ def _outside(piece: Piece, gaps: Sequence[Bounds]) -> Iterator[Piece]:
 
 def _renewed(pieces: Sequence[Piece], version: Version) -> Iterator[Piece]:
     """Yield the pieces that were found valid at a later epoch than their own."""
-    for each in pieces:
-        if each.epoch < version.epoch:
-            yield replace(each, epoch=version.epoch)
+    for piece in pieces:
+        if piece.epoch < version.epoch:
+            yield replace(piece, epoch=version.epoch)
 
 
 def _final(fetched: Sequence[Received], version: Version) -> Iterator[Piece]:
     """Yield what can't change any more: settled, and confirmed where no candle is."""
     for batches, fetched_summary in fetched:
         open_windows = [
-            (to_ms(each.start), to_ms(each.end)) for each in fetched_summary.unconfirmed
+            (to_ms(window.start), to_ms(window.end)) for window in fetched_summary.unconfirmed
         ]
         settled = fetched_summary.start, min(fetched_summary.settled_until, fetched_summary.end)
         if settled[0] < settled[1]:

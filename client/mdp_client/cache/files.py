@@ -125,14 +125,14 @@ def _read(path: Path, key: str) -> Content | None:
 def _content(schema: Schema, pieces: Sequence[Piece], key: str) -> Iterable[pa.Buffer | bytes]:
     """Yield a file's parts; the head says which batches belong to which piece."""
     bounds, at = list[list[int]](), 0
-    for each in pieces:
-        stop = at + len(each.batches)
-        bounds.append([each.start, each.end, each.epoch, at, stop])
+    for piece in pieces:
+        stop = at + len(piece.batches)
+        bounds.append([piece.start, piece.end, piece.epoch, at, stop])
         at = stop
     head = {**(schema.metadata or {}), _KEY: key.encode(), _PIECES: json.dumps(bounds).encode()}
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, schema.with_metadata(head)) as stream:
-        for batch in (batch for each in pieces for batch in each.batches):
+        for batch in (batch for piece in pieces for batch in piece.batches):
             stream.write_batch(batch.replace_schema_metadata(head))
     data = sink.getvalue()
     yield data

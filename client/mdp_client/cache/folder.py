@@ -60,10 +60,10 @@ class SeriesFolder:
         """
         found = list[StoredPiece]()
         for schema, pieces in self._read_all(blocks_of(self.interval, *window)):
-            for each in pieces:
-                inside = clip(each.bounds, *window)
-                if inside and version.version <= each.epoch:
-                    found.append((schema, each.cut(*inside)))
+            for piece in pieces:
+                inside = clip(piece.bounds, *window)
+                if inside and version.version <= piece.epoch:
+                    found.append((schema, piece.cut(*inside)))
         return found
 
     def _read_all(self, blocks: Iterable[CacheBlock]) -> list[Content]:
@@ -81,17 +81,17 @@ class SeriesFolder:
         for block in self._touched(new):
             file = self._file(block)
             parts = [
-                each.cut(*inside)
-                for each in new
-                if (inside := clip(each.bounds, block.start, block.end))
+                piece.cut(*inside)
+                for piece in new
+                if (inside := clip(piece.bounds, block.start, block.end))
             ]
             _, old = file.read() or (None, [])
-            taken = [each.bounds for each in parts]
-            left = [each.cut(*part) for each in old for part in subtract([each.bounds], taken)]
+            taken = [entry.bounds for entry in parts]
+            left = [piece.cut(*part) for piece in old for part in subtract([piece.bounds], taken)]
             file.write(schema, _joined([*left, *parts]))
 
     def _touched(self, pieces: Iterable[Piece]) -> list[CacheBlock]:
-        touched = (block for each in pieces for block in blocks_of(self.interval, *each.bounds))
+        touched = (block for piece in pieces for block in blocks_of(self.interval, *piece.bounds))
         return [*dict.fromkeys(touched)]
 
     def _file(self, block: CacheBlock) -> BlockFile:
@@ -107,13 +107,13 @@ def _usual_folder() -> Path:
 def _joined(pieces: Iterable[Piece]) -> list[Piece]:
     """Join neighbours of one epoch, each into one batch."""
     joined = list[Piece]()
-    for each in sorted(pieces, key=lambda piece: piece.start):
+    for entry in sorted(pieces, key=lambda piece: piece.start):
         last = joined[-1] if joined else None
-        if last and (last.end, last.epoch) == (each.start, each.epoch):
-            joined[-1] = Piece(last.start, each.end, each.epoch, last.batches + each.batches)
+        if last and (last.end, last.epoch) == (entry.start, entry.epoch):
+            joined[-1] = Piece(last.start, entry.end, entry.epoch, last.batches + entry.batches)
         else:
-            joined.append(each)
-    return [Piece(*each.bounds, each.epoch, _compact(each.batches)) for each in joined]
+            joined.append(entry)
+    return [Piece(*entry.bounds, entry.epoch, _compact(entry.batches)) for entry in joined]
 
 
 def _compact(batches: tuple[RecordBatch, ...]) -> tuple[RecordBatch, ...]:

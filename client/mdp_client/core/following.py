@@ -81,17 +81,17 @@ def follow(
     Raises:
         JobFailed: One has failed, was cancelled, or none makes progress for too long.
     """
-    statuses = {each.job: each for each in jobs}
+    statuses = {job.job: job for job in jobs}
     stall, advances, pause = call.patience.another(), _Advances(), first_pause
     while True:
         yield Show(tuple(statuses.values()))
-        unfinished = [each for each in statuses.values() if not each.has_ended]
+        unfinished = [status for status in statuses.values() if not status.has_ended]
         if not unfinished:
             break
         yield Wait(_pause(unfinished) if pause is None else pause)
         call.patience.succeed()  # to wait for a job is no failure
-        for each in unfinished:
-            statuses[each.job] = yield from read_job(call, each.status_url)
+        for job in unfinished:
+            statuses[job.job] = yield from read_job(call, job.status_url)
         pause = None
         if advances.note(statuses.values()):
             stall.succeed()
@@ -107,11 +107,11 @@ def check_outcomes(jobs: Iterable[JobStatus]) -> None:
     Raises:
         JobFailed: One has failed or was cancelled.
     """
-    for each in jobs:
-        if each.state == "cancelled":
-            raise JobCancelled(detail=f"job {each.job} ({each.series}) was cancelled")
-        if each.state == "failed":
-            raise JobFailed(detail=f"job {each.job} ({each.series}) failed: {each.error}")
+    for job in jobs:
+        if job.state == "cancelled":
+            raise JobCancelled(detail=f"job {job.job} ({job.series}) was cancelled")
+        if job.state == "failed":
+            raise JobFailed(detail=f"job {job.job} ({job.series}) failed: {job.error}")
 
 
 def check_failed(failed: Sequence[FailedSeries]) -> None:
@@ -120,10 +120,10 @@ def check_failed(failed: Sequence[FailedSeries]) -> None:
     Raises:
         MdpError: One has none; the class is that of its code.
     """
-    for each in failed:
-        names = f"{each.exchange} {each.market_type} {each.symbol} {each.interval}"
-        kind = OF_CODE.get(each.code, MdpError)
-        raise kind(each.code, None, f"{names} has no job: {each.detail}")
+    for failure in failed:
+        names = f"{failure.exchange} {failure.market_type} {failure.symbol} {failure.interval}"
+        kind = OF_CODE.get(failure.code, MdpError)
+        raise kind(failure.code, None, f"{names} has no job: {failure.detail}")
 
 
 class _Advances:
@@ -138,24 +138,24 @@ class _Advances:
         A queued job comes on as those ahead of it do, which its estimate shows.
         """
         has_advanced = False
-        for each in jobs:
-            covered = each.progress.covered if each.progress else 0
-            eta = each.estimate.eta_s if each.estimate else 0.0
-            state, most, least = self._best.get(each.job, ("", -1, eta))
-            comes_nearer = each.state == "queued" and eta < least
-            has_advanced |= each.state != state or covered > most or comes_nearer
-            self._best[each.job] = each.state, max(covered, most), min(eta, least)
+        for job in jobs:
+            covered = job.progress.covered if job.progress else 0
+            eta = job.estimate.eta_s if job.estimate else 0.0
+            state, most, least = self._best.get(job.job, ("", -1, eta))
+            comes_nearer = job.state == "queued" and eta < least
+            has_advanced |= job.state != state or covered > most or comes_nearer
+            self._best[job.job] = job.state, max(covered, most), min(eta, least)
         return has_advanced
 
 
 def _pause(jobs: Sequence[JobStatus]) -> float:
     """Return the seconds until the next look: a tenth of what is left, within bounds."""
-    left = max(each.estimate.eta_s if each.estimate else 0.0 for each in jobs)
+    left = max(job.estimate.eta_s if job.estimate else 0.0 for job in jobs)
     shortest = _SHORTEST_SECONDS + _SECONDS_PER_JOB * len(jobs)
     return min(max(left * _OF_REMAINING_TIME, shortest), max(_LONGEST_SECONDS, shortest))
 
 
 def _stalled(jobs: Sequence[JobStatus]) -> JobStalled:
-    ids = ", ".join(str(each.job) for each in jobs)
+    ids = ", ".join(str(job.job) for job in jobs)
     detail = f"no progress of job {ids}; it goes on: client.job({jobs[0].job}).wait() waits again"
     return JobStalled(detail=detail)

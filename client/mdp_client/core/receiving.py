@@ -71,8 +71,8 @@ class Summary:
         Where a service only counts unconfirmed slots, the whole window stands for them.
         """
         said: dict[bytes, bytes] = schema.metadata or {}
-        missing = tuple(Missing.of(each) for each in _json(said, b"missing"))
-        unconfirmed = tuple(Window.of(each) for each in _json(said, b"unconfirmed"))
+        missing = tuple(Missing.of(entry) for entry in _json(said, b"missing"))
+        unconfirmed = tuple(Window.of(entry) for entry in _json(said, b"unconfirmed"))
         if answered.unconfirmed_slots and not unconfirmed:
             unconfirmed = (Window.between(answered.start, answered.end),)
         return cls.of(schema, answered, unconfirmed=unconfirmed, missing=missing)
@@ -91,14 +91,14 @@ class Summary:
 
     def until(self, end: int) -> Self:
         """Return what the answer says of the time before `end`."""
-        missing = tuple(each.until(aware(end)) for each in self.missing if each.start < aware(end))
+        missing = tuple(gap.until(aware(end)) for gap in self.missing if gap.start < aware(end))
         return replace(
             self,
             end=end,
             settled_until=min(self.settled_until, end),
             complete=not missing,
             unconfirmed=tuple(
-                each.until(aware(end)) for each in self.unconfirmed if each.start < aware(end)
+                window.until(aware(end)) for window in self.unconfirmed if window.start < aware(end)
             ),
             missing=missing,
         )

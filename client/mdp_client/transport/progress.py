@@ -31,7 +31,7 @@ class ProgressDisplay:
 
     def show(self, jobs: Sequence[JobStatus]) -> None:
         """Show how far jobs have come; the display ends with the last of them."""
-        self._open = [each for each in jobs if not each.has_ended]
+        self._open = [job for job in jobs if not job.has_ended]
         if not self._is_wanted:
             return
         if self._bar is None:
@@ -49,10 +49,10 @@ class ProgressDisplay:
     def interrupt(self) -> None:
         """Tell a user who interrupts that the jobs go on, and how to come back to them."""
         self.close()
-        for each in self._open:
+        for job in self._open:
             print(  # noqa: T201 - for the user at the terminal
-                f"job {each.job} ({each.series}) goes on in the service: "
-                f"client.job({each.job}).wait() waits for it, .cancel() ends it",
+                f"job {job.job} ({job.series}) goes on in the service: "
+                f"client.job({job.job}).wait() waits for it, .cancel() ends it",
                 file=sys.stderr,
                 flush=True,
             )
@@ -97,15 +97,15 @@ def _bar() -> _Bar:
 
 def _share(jobs: Sequence[JobStatus]) -> float:
     """Return the covered share of all slots; jobs of unknown size count as none."""
-    known = [each.progress for each in jobs if each.progress]
-    slots = sum(each.slots for each in known)
-    if all(each.state == "done" for each in jobs):
+    known = [job.progress for job in jobs if job.progress]
+    slots = sum(job.slots for job in known)
+    if all(job.state == "done" for job in jobs):
         return 1.0
-    return sum(each.covered for each in known) / slots if slots else 0.0
+    return sum(job.covered for job in known) / slots if slots else 0.0
 
 
 def _text(jobs: Sequence[JobStatus]) -> str:
-    ended = sum(each.has_ended for each in jobs)
+    ended = sum(entry.has_ended for entry in jobs)
     if len(jobs) > 1:
         return f"{ended} of {len(jobs)} jobs"
     (job,) = jobs

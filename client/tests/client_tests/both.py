@@ -50,4 +50,4 @@ async def _awaited(value: Any) -> Any:
 
 
 async def _collected(value: AsyncGenerator[Any]) -> list[Any]:
-    return [each async for each in value]
+    return [element async for element in value]

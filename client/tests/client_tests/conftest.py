@@ -57,8 +57,8 @@ def connect(kind: str) -> Generator[Connect]:
         return made[-1]
 
     yield make
-    for each in made:
-        each.close()
+    for client in made:
+        client.close()
 
 
 @pytest.fixture

@@ -38,7 +38,10 @@ def encode(
     with pa.ipc.new_stream(sink, schema) as stream:
         for at in range(0, len(rows), batch):
             columns = zip(*rows[at : at + batch], strict=True)
-            arrays = [pa.array(it, each.type) for it, each in zip(columns, schema, strict=True)]
+            arrays = [
+                pa.array(it, property_body.type)
+                for it, property_body in zip(columns, schema, strict=True)
+            ]
             stream.write_batch(pa.record_batch(arrays, schema=schema))
     return sink.getvalue()
 
@@ -77,7 +80,9 @@ class StoreServer:
         self.epoch += 1
         self.changes.append((time, self.epoch))
         self.rows[time] = candle(time, close)
-        self.unconfirmed = [each for each in self.unconfirmed if not each[0] <= time < each[1]]
+        self.unconfirmed = [
+            window for window in self.unconfirmed if not window[0] <= time < window[1]
+        ]
 
     def expected(self, start: int, end: int) -> list[tuple[float, ...]]:
         """Return the rows of a window as they are now."""
@@ -85,9 +90,9 @@ class StoreServer:
 
     def windows(self, method: str = "GET") -> list[tuple[int, int]]:
         """Return the windows that were asked for since the last look."""
-        asked = [each.query for each in self.asked if each.method == method]
+        asked = [request.query for request in self.asked if request.method == method]
         self.asked.clear()
-        return [(int(each["start"]), int(each["end"])) for each in asked]
+        return [(int(request["start"]), int(request["end"])) for request in asked]
 
     def _answer(self, asked: Asked) -> Reply:
         query = asked.query
@@ -102,7 +107,9 @@ class StoreServer:
             headers["Link"] = f'<{following}>; rel="next"'
             end = int(rows[-1][0]) + MINUTE
         headers |= self.headers(start, end)
-        open_windows = [each for each in self.unconfirmed if each[0] < end and each[1] > start]
+        open_windows = [
+            window for window in self.unconfirmed if window[0] < end and window[1] > start
+        ]
         said["unconfirmed"] = json.dumps([{"start": s, "end": e} for s, e in open_windows])
         said |= {"exchange": "binance", "symbol": "BTC-USDT", "start": str(start), "end": str(end)}
         return self.tamper(asked, Reply(200, headers, encode(rows, said)))

@@ -53,8 +53,8 @@ def test_second_call_asks_for_the_version_alone(
     again = cached.candles(*SERIES, start=BEFORE, end=AFTER)
 
     assert first == again.to_ccxt() == expected(store, BEFORE, AFTER)
-    assert [each.method for each in store.asked] == ["HEAD"]
-    assert [each.name for each in files(tmp_path)] == ["2024-01.arrow", "2024-02.arrow"]
+    assert [request.method for request in store.asked] == ["HEAD"]
+    assert [file.name for file in files(tmp_path)] == ["2024-01.arrow", "2024-02.arrow"]
     assert (again.complete, again.symbol) == (True, "BTC-USDT")
     assert again.end == again.settled_until
 
@@ -64,7 +64,7 @@ def test_requests_of_a_call_share_a_connection(cached: Both, store: StoreServer)
     rows(cached, BEFORE, FEBRUARY)
     rows(cached, BEFORE, AFTER)
 
-    assert [each.method for each in store.asked] == ["HEAD", "GET", "HEAD", "GET"]
+    assert [request.method for request in store.asked] == ["HEAD", "GET", "HEAD", "GET"]
     assert store.server.connections == 1
 
 
@@ -220,7 +220,7 @@ def test_fields_have_files_of_their_own(cached: Both, tmp_path: Path) -> None:
     rows(cached, BEFORE, FEBRUARY)
     cached.candles(*SERIES, start=BEFORE, end=FEBRUARY, fields=["close"])
 
-    assert {each.parent.name for each in files(tmp_path)} == {"default", "close"}
+    assert {file.parent.name for file in files(tmp_path)} == {"default", "close"}
 
 
 def test_windows_of_several_answers_are_kept(cached: Both, store: StoreServer) -> None:
@@ -329,12 +329,12 @@ def test_two_processes_at_once_that_are_killed_amid(store: StoreServer, tmp_path
     for seed in range(3):
         command = [sys.executable, "-c", _READER, store.url, str(tmp_path)]
         both = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(2)]  # noqa: S603 - our own
-        for each in both:
-            assert each.stdout
-            each.stdout.readline() if seed == 0 else each.stdout.read(1)
-            each.kill()
-            each.wait()
-            each.stdout.close()
+        for one_client in both:
+            assert one_client.stdout
+            one_client.stdout.readline() if seed == 0 else one_client.stdout.read(1)
+            one_client.kill()
+            one_client.wait()
+            one_client.stdout.close()
         with Client(store.url, cache=tmp_path) as client:
             got = client.candles(*SERIES, start=FEBRUARY - 740 * MINUTE, end=FEBRUARY)
         assert got.to_ccxt() == expected(store, FEBRUARY - 740 * MINUTE, FEBRUARY)
@@ -396,7 +396,7 @@ def test_blocks_are_months_and_years() -> None:
     months = [*blocks_of("3m", START, START + 400 * 1440 * MINUTE)]
     years = [*blocks_of("1w", START, START + 400 * 1440 * MINUTE)]
 
-    assert [each.name for each in years] == ["2024", "2025"]
+    assert [folder.name for folder in years] == ["2024", "2025"]
     assert (months[0].name, months[-1].name, len(months)) == ("2024-01", "2025-02", 14)
     assert all(one.end == two.start for one, two in pairwise(months))
 

@@ -169,12 +169,12 @@ def candle_requests(log: str, case: Case, since: int) -> list[object]:
     asked = httpx.get(log, timeout=30).json()
     base = case.symbol.split("/")[0]
     return [
-        each
-        for each in asked
-        if each["exchange"] == case.prefix
-        and base in str(each)
-        and any(it in str(each["params"]) for it in ("'1h'", "3600"))
-        and reaches(each["params"], since)
+        request
+        for request in asked
+        if request["exchange"] == case.prefix
+        and base in str(request)
+        and any(it in str(request["params"]) for it in ("'1h'", "3600"))
+        and reaches(request["params"], since)
     ]
 
 
@@ -220,7 +220,7 @@ def test_what_the_store_lacks_is_the_exchanges_own(mdp: Service, kind: str) -> N
     exchange = Exchange(CASES[0], mdp, kind, is_answered=True)
     try:
         exchange.fetch("SOL/USDT:USDT", "1h", None, 2, {"price": "mark"})
-        asked = {each["path"] for each in httpx.get(log, timeout=30).json()}
+        asked = {entry["path"] for entry in httpx.get(log, timeout=30).json()}
         with pytest.raises(ccxt.BadSymbol):
             exchange.fetch("NO/SUCH:THING", "1h")
         own = exchange.fetch(

@@ -53,7 +53,7 @@ def test_blocks_print_what_the_page_says(page: Path, mdp: Service) -> None:
 @pytest.mark.timeout(300)
 def test_test_of_a_bot_runs_offline(tmp_path: Path, command: list[str], mdp: Service) -> None:
     """It starts a service of its own, and passes; without the command it is skipped."""
-    ((_, _, text),) = [each for each in blocks(PAGES[0]) if each[1] == "bot-test"]
+    ((_, _, text),) = [block for block in blocks(PAGES[0]) if block[1] == "bot-test"]
     test = tmp_path / "test_bot.py"
     test.write_text(text)
     options = ["-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "--rootdir", str(tmp_path)]
@@ -86,8 +86,8 @@ def test_examples_of_docstrings(
     with Client() as client:
         names = {"client": client, "Client": Client, "AsyncClient": AsyncClient, "asyncio": asyncio}
         finder, runner = doctest.DocTestFinder(), doctest.DocTestRunner()
-        for each in finder.find(module, globs=names):
-            runner.run(each)
+        for example in finder.find(module, globs=names):
+            runner.run(example)
 
     assert runner.tries > 0
     assert runner.failures == 0

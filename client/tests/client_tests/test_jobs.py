@@ -121,7 +121,7 @@ def test_series_without_a_job_is_an_error_in_the_end(
     client = connect(scripted.url)
     jobs = client.backfill("binance", "perp", "X", "1m", start="2024")
 
-    assert [each.code for each in jobs.failed] == ["upstream_unavailable"]
+    assert [failure.code for failure in jobs.failed] == ["upstream_unavailable"]
     with pytest.raises(UpstreamUnavailable, match="X 1m has no job: away"):
         client.resolved(jobs.wait())
     sent = json.loads(scripted.asked[0].body)
@@ -210,4 +210,4 @@ def test_interrupt_leaves_the_job_and_says_how_to_go_on(
     assert "client.job(5).wait()" in told
     assert "KeyboardInterrupt" in told
     assert running.returncode != 0
-    assert all(each.method == "GET" for each in scripted.asked)
+    assert all(request.method == "GET" for request in scripted.asked)

@@ -80,7 +80,7 @@ def test_stream_goes_on_after_a_cut_without_a_candle_twice(
     store.tamper = cut
     batches = connect(store.url).stream(*SERIES, **WINDOW)
 
-    assert [time.timestamp() * 1000 for each in batches for time in each["time"].to_pylist()] == [
+    assert [time.timestamp() * 1000 for batch in batches for time in batch["time"].to_pylist()] == [
         row[0] for row in store.expected(START, END)
     ]
     assert len(store.asked) == 4
@@ -163,7 +163,7 @@ def test_incomplete_answer_that_nobody_asked_for_is_an_error(
     with pytest.raises(BadBody, match="incomplete"):
         client.candles(*SERIES, **WINDOW)
     got = client.candles(*SERIES, **WINDOW, partial=True)
-    assert (got.complete, [each.reason for each in got.missing]) == (False, ["rate_limited"])
+    assert (got.complete, [gap.reason for gap in got.missing]) == (False, ["rate_limited"])
 
 
 def test_columns_that_change_between_two_parts_are_an_error(
@@ -387,7 +387,7 @@ def test_next_is_followed_unless_the_caller_gives_a_limit(
 
     assert len(client.candles(*SERIES, **WINDOW)) == 5000
     assert len(store.windows()) == 4
-    assert sum(each.num_rows for each in client.stream(*SERIES, **WINDOW)) == 5000
+    assert sum(batch.num_rows for batch in client.stream(*SERIES, **WINDOW)) == 5000
     store.windows()
     assert len(client.candles(*SERIES, **WINDOW, limit=700)) == 700
     assert len(store.windows()) == 1

@@ -174,12 +174,12 @@ def test_variables_of_the_environment_are_read(
 
 def test_metadata(client: Both) -> None:
     """Records have the JSON's names; filters are passed on; all pages are read."""
-    exchanges = {each.exchange: each for each in client.exchanges()}
+    exchanges = {exchange.exchange: exchange for exchange in client.exchanges()}
     eth = client.symbols(exchange="binance", base="ETH", quote="USDT", active=True)
     hours = [it for it in client.intervals(exchange="coinbase") if it.interval == "1h"]
 
     assert exchanges["binance"].market_types == ("perp",)
-    assert [(each.symbol, each.native_symbol, each.ccxt_symbol) for each in eth] == [
+    assert [(symbol.symbol, symbol.native_symbol, symbol.ccxt_symbol) for symbol in eth] == [
         ("ETH-USDT", "ETHUSDT", "ETH/USDT:USDT")
     ]
     assert (hours[0].native, hours[0].grid["step_ms"]) == ("3600", 3_600_000)
@@ -212,9 +212,9 @@ def test_coverage(client: Both) -> None:
     found = client.coverage(*series, **window)
     in_detail = client.coverage(*series, **window, detail=True)
 
-    assert [each.state for each in found] == ["covered"]
+    assert [result.state for result in found] == ["covered"]
     assert found.windows[0].end == datetime(2024, 5, 2, tzinfo=UTC)
-    assert {each.state for each in in_detail} <= {"candles", "no_candles"}
+    assert {entry.state for entry in in_detail} <= {"candles", "no_candles"}
     assert len(client.coverage(*series)) >= 2
 
 
@@ -240,7 +240,7 @@ def test_cold_window_that_is_not_waited_for(client: Both) -> None:
     status = client.resolved(job.status())
     assert (status.symbol, status.job) == (symbol, job.id)
     found = client.job(job.id)
-    assert job.id in [each.id for each in client.jobs("open")]
+    assert job.id in [entry.id for entry in client.jobs("open")]
     assert client.resolved(found.cancel()).state == "cancelled"
     with pytest.raises(JobCancelled, match=f"job {job.id}"):
         client.resolved(job.wait())
@@ -255,8 +255,8 @@ def test_backfill_of_several_series(client: Both) -> None:
     jobs = client.backfill("binance", "perp", *names, start=start, end="2023-05")
 
     ended = client.resolved(jobs.wait())
-    assert [each.state for each in ended] == ["done"] * 4
-    assert {(each.symbol, each.interval) for each in ended} == {
+    assert [job.state for job in ended] == ["done"] * 4
+    assert {(job.symbol, job.interval) for job in ended} == {
         (symbol, interval) for symbol in names[0] for interval in names[1]
     }
     assert len(jobs[1:3]) == 2

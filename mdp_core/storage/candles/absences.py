@@ -105,12 +105,14 @@ class AbsenceStore:
         async with self._database.transaction() as connection:
             cursor = await connection.execute(_CLAIM, params)
             claimed = [_absence(*row) for row in await cursor.fetchall()]
-        return sorted(claimed, key=lambda each: each.window)
+        return sorted(claimed, key=lambda absence: absence.window)
 
     async def release(self, claimed: Sequence[Absence], due: datetime) -> None:
         """Give back what could not be asked for, to be tried again at `due`."""
-        for series_id in {each.series_id for each in claimed}:
-            slots = [_range(each.window) for each in claimed if each.series_id == series_id]
+        for series_id in {absence.series_id for absence in claimed}:
+            slots = [
+                _range(absence.window) for absence in claimed if absence.series_id == series_id
+            ]
             params = {"series_id": series_id, "slots": slots, "due": due}
             async with self._database.transaction() as connection:
                 await connection.execute(_RELEASE, params)
@@ -121,12 +123,12 @@ async def add_absences(connection: Connection, absences: Sequence[Absence]) -> N
     if not absences:
         return
     columns = {
-        "ids": [each.series_id for each in absences],
-        "slots": [_range(each.window) for each in absences],
-        "first": [each.first_observed_at for each in absences],
-        "due": [each.next_due_at for each in absences],
-        "attempts": [each.attempts for each in absences],
-        "live": [each.last_live_at for each in absences],
+        "ids": [absence.series_id for absence in absences],
+        "slots": [_range(absence.window) for absence in absences],
+        "first": [absence.first_observed_at for absence in absences],
+        "due": [absence.next_due_at for absence in absences],
+        "attempts": [absence.attempts for absence in absences],
+        "live": [absence.last_live_at for absence in absences],
     }
     await connection.execute(_ADD, columns)
 
@@ -143,10 +145,10 @@ async def remove_absences(
 def clipped(absences: Sequence[Absence], windows: Sequence[Window]) -> list[Absence]:
     """Return the parts of absences that lie inside windows."""
     return [
-        replace(each, window=part)
-        for each in absences
+        replace(absence, window=part)
+        for absence in absences
         for window in windows
-        for part in intersect([each.window], window)
+        for part in intersect([absence.window], window)
     ]
 
 

@@ -163,7 +163,9 @@ class CandleReader:
 
         def is_enough(found: Sequence[Row]) -> bool:
             snapshots = zip(ids, map(_snapshot, found), strict=True)
-            return all(each.is_whole and self._is_new(id_, each) for id_, each in snapshots)
+            return all(
+                snapshot.is_whole and self._is_new(id_, snapshot) for id_, snapshot in snapshots
+            )
 
         found = await self._servers.fetch(COVERAGE, as_columns(asked), is_enough=is_enough)
         snapshots = [_snapshot(row) for row in found]
@@ -193,7 +195,7 @@ def _snapshot(row: Sequence[Any]) -> CoverageSnapshot:
 def _versions(columns: Sequence[Any]) -> Versions:
     store, epoch, slots, epochs = columns
     touched = zip(slots or (), epochs or (), strict=True)
-    changes = [Change(Window(each.lower, each.upper), since) for each, since in touched]
+    changes = [Change(Window(block.lower, block.upper), since) for block, since in touched]
     return Versions(store, epoch, changes)
 
 

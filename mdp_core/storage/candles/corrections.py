@@ -105,7 +105,7 @@ async def apply_correction(connection: Connection, correction: Correction) -> Co
         await record_changes(connection, series_id, changed)
         if len(comparison.missing):
             await _fill_absences(connection, series_id, changed)
-        emptied = [each for each in correction.doubts if _holds(each.window, comparison.extra)]
+        emptied = [doubt for doubt in correction.doubts if _holds(doubt.window, comparison.extra)]
         await add_absences(connection, emptied)
     return comparison
 

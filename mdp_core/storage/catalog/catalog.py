@@ -119,7 +119,7 @@ class Catalog:
             unknown: Native names of which it tells nothing that can be read: they stay as they are.
         """
         statement = insert(_SYMBOLS)
-        rows = [_symbol_row(symbol) for symbol in sorted(symbols, key=lambda each: each.native)]
+        rows = [_symbol_row(symbol) for symbol in sorted(symbols, key=lambda entry: entry.native)]
         new = {name: statement.excluded[name] for name in rows[0]} if rows else {}
         has_changed = or_(*(_SYMBOLS.c[name].is_distinct_from(new[name]) for name in new))
         unlisted = (
@@ -161,7 +161,8 @@ class Catalog:
         """Give the stored series of these symbols and intervals, each on its own grid."""
         symbols = {listing.id: listing.symbol for listing in listings}
         query = select(*_SERIES_COLUMNS).where(
-            _SERIES.c.symbol_id.in_(symbols), _SERIES.c.interval.in_([each.value for each in usual])
+            _SERIES.c.symbol_id.in_(symbols),
+            _SERIES.c.interval.in_([entry.value for entry in usual]),
         )
         async with self._connection() as connection:
             return [

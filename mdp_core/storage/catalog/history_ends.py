@@ -107,7 +107,7 @@ class HistoryEndStore:
             now: The time by the service's clock: the first recheck is due then.
         """
         async with self._database.transaction() as connection:
-            for series, windows in sorted(ended, key=lambda each: each[0].id):
+            for series, windows in sorted(ended, key=lambda pair: pair[0].id):
                 doubts = await _confirmed_absences(connection, series, windows)
                 await add_absences(
                     connection, [Absence(series.id, doubt, now, now) for doubt in doubts]

@@ -143,5 +143,5 @@ def _set(part: str) -> str:
     try:
         re.compile(members)
     except re.error:
-        return "".join(f"\\{each}" if not each.isalnum() else each for each in part)
+        return "".join(f"\\{char}" if not char.isalnum() else char for char in part)
     return members

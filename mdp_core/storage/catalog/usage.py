@@ -107,9 +107,9 @@ class Usage:
         ids = sorted(notes)
         rows = {
             "ids": ids,
-            "requested": [notes[each].requested for each in ids],
-            "at_edge": [notes[each].at_edge for each in ids],
-            "counts": [notes[each].count for each in ids],
+            "requested": [notes[planned_fill].requested for planned_fill in ids],
+            "at_edge": [notes[planned_fill].at_edge for planned_fill in ids],
+            "counts": [notes[planned_fill].count for planned_fill in ids],
         }
         try:
             async with self._database.connection() as connection:

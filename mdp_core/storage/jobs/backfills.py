@@ -202,9 +202,9 @@ class BackfillStore:
         """
         params = {
             "exchange": exchange,
-            "market_types": [each.market_type for each in memories],
-            "intervals": [each.interval for each in memories],
-            "earliest": [each.earliest for each in memories],
+            "market_types": [memory.market_type for memory in memories],
+            "intervals": [memory.interval for memory in memories],
+            "earliest": [memory.earliest for memory in memories],
         }
         async with self._database.connection() as connection:
             rows = await (await connection.execute(queries.QUEUE, params)).fetchall()
@@ -222,12 +222,12 @@ class BackfillStore:
         """Note what can't be had."""
         missing = [
             {
-                "start": to_ms(each.window.start),
-                "end": to_ms(each.window.end),
-                "error": each.code,
-                "reason": storable(each.detail),
+                "start": to_ms(loss.window.start),
+                "end": to_ms(loss.window.end),
+                "error": loss.code,
+                "reason": storable(loss.detail),
             }
-            for each in unavailable
+            for loss in unavailable
         ]
         await self._execute(queries.RECORD_UNAVAILABLE, {"id": job, "missing": Jsonb(missing)})
 
@@ -289,10 +289,10 @@ def _unavailable(listed: list[dict[str, Any]]) -> list[UnavailableWindow]:
     """Read what can't be had, each once: several workers may have found it out."""
     unavailable = (
         UnavailableWindow(
-            Window(from_ms(each["start"]), from_ms(each["end"])),
-            each["error"],
-            each["reason"],
+            Window(from_ms(entry["start"]), from_ms(entry["end"])),
+            entry["error"],
+            entry["reason"],
         )
-        for each in listed
+        for entry in listed
     )
     return list(dict.fromkeys(unavailable))

@@ -108,11 +108,11 @@ async def test_answer_that_fails_on_its_way_does_not_end_cleanly(
         assert not rest.endswith(b"\r\n0\r\n\r\n")
         assert rest.count(b"[") < _MANY
     logging.getLogger("uvicorn.error").removeFilter(unknown)
-    worse = [each.getMessage() for each in caplog.records if each.levelno > logging.INFO]
+    worse = [record.getMessage() for record in caplog.records if record.levelno > logging.INFO]
 
     assert len(worse) == 1
     assert "was repaired" in worse[0]
-    assert all(each.levelno <= logging.WARNING for each in caplog.records)
+    assert all(record.levelno <= logging.WARNING for record in caplog.records)
 
 
 async def test_head_of_a_long_answer_is_not_written(services: Services, settings: Settings) -> None:

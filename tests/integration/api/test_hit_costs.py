@@ -240,9 +240,9 @@ async def test_long_answers_leave_connections_to_others(
             fields = ("open", "high", "low", "close", "volume", "open,high", "open,low")
             streams = [
                 asyncio.create_task(
-                    client.get(BTC, params={**window, "fields": each}, headers=PLAIN)
+                    client.get(BTC, params={**window, "fields": field}, headers=PLAIN)
                 )
-                for each in fields
+                for field in fields
             ]
             while not all(stream.done() for stream in streams):
                 waiting.append(pool.get_stats()["requests_waiting"])

@@ -41,7 +41,7 @@ async def stored(services: Services, database: psycopg.Connection) -> Sequence[i
 
 def _names(answer: httpx.Response) -> list[tuple[str, ...]]:
     keys = ("exchange", "market_type", "symbol", "interval")
-    return [tuple(each[key] for key in keys) for each in answer.json()["series"]]
+    return [tuple(entry[key] for key in keys) for entry in answer.json()["series"]]
 
 
 async def test_series_are_told_with_their_slots(
@@ -50,7 +50,9 @@ async def test_series_are_told_with_their_slots(
     """Holes are not counted, months have their own length, and unused is null."""
     database.execute(_USE, [stored[1]])
     body = (await client.get("/coverage")).json()
-    slots = {(each["symbol"], each["interval"]): each["covered_slots"] for each in body["series"]}
+    slots = {
+        (entry["symbol"], entry["interval"]): entry["covered_slots"] for entry in body["series"]
+    }
 
     assert slots == {
         ("1000PEPE-USDT", "1m"): 3 * 1440,
@@ -71,7 +73,7 @@ async def test_series_are_told_with_their_slots(
         "unconfirmed_slots": 0,
         "last_requested": 1717200000000,
     }
-    assert [each["last_requested"] for each in body["series"]].count(None) == 4
+    assert [entry["last_requested"] for entry in body["series"]].count(None) == 4
 
 
 async def test_unconfirmed_slots_are_counted_apart(
@@ -82,7 +84,7 @@ async def test_unconfirmed_slots_are_counted_apart(
         database.execute(_DOUBT, [series_id])
     body = (await client.get("/coverage", params={"symbol": "BTC-USDT"})).json()
 
-    slots = [(each["covered_slots"], each["unconfirmed_slots"]) for each in body["series"]]
+    slots = [(entry["covered_slots"], entry["unconfirmed_slots"]) for entry in body["series"]]
     assert slots == [(3 * 1440, 180), (3 * 24, 3)]
 
 

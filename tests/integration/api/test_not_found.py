@@ -65,7 +65,10 @@ async def test_delisted_symbol_is_known_and_has_its_candles(
 
 
 def _transport_errors(kind: type[httpx.RequestError]) -> list[type[httpx.RequestError]]:
-    return [kind, *(deep for each in kind.__subclasses__() for deep in _transport_errors(each))]
+    return [
+        kind,
+        *(deep for subclass in kind.__subclasses__() for deep in _transport_errors(subclass)),
+    ]
 
 
 async def test_every_transport_error_becomes_one_of_ours(
@@ -124,7 +127,7 @@ async def test_series_in_memory_are_bounded(
     spellings = ["BTC-USDT", "btc-usdt", "Btc-Usdt", "bTC-USDT", "BTCUSDT"]
     async with opened_services(settings, sandbox) as services:
         resolve = services.resolver.series
-        found = [await resolve("binance", "perp", each, "1h") for each in spellings]
+        found = [await resolve("binance", "perp", spelling, "1h") for spelling in spellings]
 
     assert len({series.id for series in found}) == 1
     assert len(services.resolver._known) <= 3  # noqa: SLF001 - there is no other way to see them

@@ -82,7 +82,7 @@ def test_every_answer_is_one_that_the_description_tells_of(
         document = ask(f"{url}/openapi.json").json()
         schema = schemathesis.openapi.from_dict(document)
         found = schema.get_all_operations()
-        for operation in [each.ok() for each in found if isinstance(each, Ok)]:
+        for operation in [result.ok() for result in found if isinstance(result, Ok)]:
 
             @seed(1)
             @hypothesis_settings(
@@ -121,7 +121,7 @@ def operations() -> list[tuple[str, dict[str, Any]]]:
     ]
 
 
-@pytest.mark.parametrize(("name", "operation"), operations(), ids=lambda each: str(each)[:40])
+@pytest.mark.parametrize(("name", "operation"), operations(), ids=lambda item: str(item)[:40])
 def test_every_answer_has_a_schema_and_an_example_that_keeps_it(
     name: str, operation: dict[str, Any]
 ) -> None:
@@ -136,7 +136,7 @@ def test_every_answer_has_a_schema_and_an_example_that_keeps_it(
             assert described["schema"], (name, status, media_type)
             if described["schema"].get("format") == "binary":
                 continue
-            examples = [each["value"] for each in described.get("examples", {}).values()]
+            examples = [entry["value"] for entry in described.get("examples", {}).values()]
             for example in examples or [described["example"]]:
                 jsonschema.validate(example, {**described["schema"], "components": components})
 
@@ -145,7 +145,7 @@ def test_formats_that_are_described_are_those_that_are_written() -> None:
     """Each of them, by its media type."""
     described = dict(operations())[f"get /candles/{CANDLE_PATH}"]["responses"]["200"]["content"]
 
-    assert {*described} == {each.media_type for each in FORMATS.values()}
+    assert {*described} == {form.media_type for form in FORMATS.values()}
 
 
 def test_errors_that_a_stranger_can_meet_are_described_everywhere() -> None:
@@ -177,7 +177,7 @@ def test_every_error_is_described_somewhere() -> None:
     """By an operation, or, where it belongs to none, by the text about all."""
     text = create_app().openapi()["info"]["description"]
     of_operations = {code for _, operation in operations() for code in codes(operation)}
-    elsewhere = {each.code for each in every_kind()} - of_operations
+    elsewhere = {kind.code for kind in every_kind()} - of_operations
 
     assert elsewhere == {"method_not_allowed"}
     assert all(f"`{code}`" in text for code in elsewhere)

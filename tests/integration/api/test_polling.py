@@ -28,8 +28,8 @@ CLIENTS, POLLS = 50, 3
 
 def candle_requests(sandbox: Sandbox) -> int:
     return sum(
-        "req" in each["params"] or "lines" in each["path"] or "/candles" in each["path"]
-        for each in sandbox.requests()
+        "req" in request["params"] or "lines" in request["path"] or "/candles" in request["path"]
+        for request in sandbox.requests()
     )
 
 
@@ -55,7 +55,7 @@ async def poll(client: httpx.AsyncClient, exchange: str) -> list[dict[str, Any]]
         return told
 
     return [
-        each for told in await asyncio.gather(*(one() for _ in range(CLIENTS))) for each in told
+        line for told in await asyncio.gather(*(one() for _ in range(CLIENTS))) for line in told
     ]
 
 
@@ -80,11 +80,11 @@ async def test_polling_costs_one_request_a_period_while_provisional_and_none_aft
             again = await asyncio.gather(*(latest(client, exchange) for _ in range(CLIENTS)))
             for_nothing = sandbox.requests()
 
-    assert {(each["candle"]["time"], each["settled"]) for each in told} == {(LAST_MS, False)}
+    assert {(line["candle"]["time"], line["settled"]) for line in told} == {(LAST_MS, False)}
     assert len(told) == CLIENTS * POLLS
     assert asked <= 1 + periods
     assert newest["settled"] is True
-    assert {each["candle"]["time"] for each in again} == {newest["candle"]["time"]}
+    assert {answer["candle"]["time"] for answer in again} == {newest["candle"]["time"]}
     assert for_nothing == []
 
 

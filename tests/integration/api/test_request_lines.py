@@ -79,7 +79,7 @@ FAILURES = [
 ]
 
 
-@pytest.mark.parametrize("failure", FAILURES, ids=lambda each: each.code)
+@pytest.mark.parametrize("failure", FAILURES, ids=lambda entry: entry.code)
 async def test_line_of_a_failed_request_says_of_what_and_why(
     client: httpx.AsyncClient,
     sandbox: Sandbox,
@@ -156,4 +156,4 @@ async def test_retry_is_one_warning_that_says_of_what_and_why(
     }
     assert {name: line[name] for name in expected} == expected
     assert "HTTP 5" in line["reason"]
-    assert [each for each in caplog.records if each.name.startswith("stamina")] == []
+    assert [record for record in caplog.records if record.name.startswith("stamina")] == []

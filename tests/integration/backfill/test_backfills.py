@@ -124,7 +124,7 @@ async def test_health_tells_who_lives(services: Services, client: httpx.AsyncCli
     while (await client.get("/health")).json()["syncers"]:  # noqa: ASYNC110 - no event signals it
         await asyncio.sleep(0.05)
 
-    assert [(each["name"], each["alive"]) for each in alive] == [(name.partition(":")[2], True)]
+    assert [(line["name"], line["alive"]) for line in alive] == [(name.partition(":")[2], True)]
     assert socket.gethostname() not in answer.text
 
 

@@ -119,7 +119,7 @@ def test_backfill_plans_fills_and_is_done(
     filled = run(environment, *backfill("--json", "--newest-first"))
     shown = run(environment, "coverage", "binance", "perp", "*pepe*", "--json")
     events = [json.loads(line) for line in filled.stdout.splitlines()]
-    newest = [int(each["params"]["startTime"]) for each in sandbox.candle_requests()]
+    newest = [int(request["params"]["startTime"]) for request in sandbox.candle_requests()]
 
     assert (planned.returncode, asked) == (0, []), planned.stderr
     assert planned.stdout.splitlines()[3].split() == ["all", "3,992", "8", "16"]
@@ -203,8 +203,8 @@ def test_series_that_fails_does_not_keep_the_others_back(
     plan, *_, end = [json.loads(line) for line in got.stdout.splitlines()]
 
     assert got.returncode == 1
-    assert [each["symbol"] for each in plan["series"]] == ["1000PEPE-USDT"]
-    assert [(each["symbol"], each["code"]) for each in plan["failed"]] == [
+    assert [entry["symbol"] for entry in plan["series"]] == ["1000PEPE-USDT"]
+    assert [(entry["symbol"], entry["code"]) for entry in plan["failed"]] == [
         ("ETH-USDT", "upstream_unavailable")
     ]
     assert (end["complete"], end["done"]) == (False, 4 * 499)
@@ -229,10 +229,10 @@ def test_series_that_the_exchange_refuses_is_given_up_soon(
     year = ["--start", "2024-01-01", "--end", "2025-01-01", "--json"]
     got = run(environment, "backfill", "binance", "perp", "GONE-USDT", "1m", *year)
     *_, series, end = [json.loads(line) for line in got.stdout.splitlines()]
-    missing = sum(each["end"] - each["start"] for each in series["missing"])
+    missing = sum(series_body["end"] - series_body["start"] for series_body in series["missing"])
 
     assert (got.returncode, end["complete"]) == (1, False)
-    assert {each["reason"] for each in series["missing"]} == {"upstream_rejected"}
+    assert {series_body["reason"] for series_body in series["missing"]} == {"upstream_rejected"}
     assert "Invalid symbol" in series["missing"][0]["detail"]
     assert missing == 366 * 1440 * MINUTE_MS
     assert len(sandbox.candle_requests()) < 100
@@ -280,7 +280,7 @@ def test_beginning_is_searched_for_no_closer_than_is_asked(
     assert ("86400" in days, "60" in days) == (True, False)
     assert "86400" not in again
     assert plan["estimate"]["candles"] == 1440
-    assert [each["event"] for each in events] == ["search", "plan"]
+    assert [event["event"] for event in events] == ["search", "plan"]
     assert plan["series"][0]["begins_known"]
     day_ms = truth[-1][0] * 1000
     assert 0 <= events[1]["series"][0]["start"] - day_ms < 1440 * MINUTE_MS
@@ -306,11 +306,11 @@ def test_backfill_outlives_a_hiccup_of_the_database(
             wait_until(lambda: database.execute(_END_SESSIONS).fetchone() != (0,))
         got = running.result()
     events = [json.loads(line) for line in got.stdout.splitlines()]
-    delays = [each["delay"] for each in events if each["event"] == "progress" and each["delay"]]
+    delays = [event["delay"] for event in events if event["event"] == "progress" and event["delay"]]
 
     assert got.returncode == 0, got.stderr
     assert delays
-    assert [each["missing"] for each in events if each["event"] == "series"] == [[], []]
+    assert [event["missing"] for event in events if event["event"] == "series"] == [[], []]
     assert (events[-1]["event"], events[-1]["complete"]) == ("end", True)
 
 
@@ -343,7 +343,7 @@ async def test_what_is_given_up_while_the_database_is_away_is_named(
                 filling.fruitless = 1000
                 await asyncio.sleep(0.05)
         await running
-    lost = [each.window for each in filling.progress.lost]
+    lost = [window.window for window in filling.progress.lost]
 
     assert lost
     assert planned.window.start < lost[0].start
@@ -429,13 +429,13 @@ async def test_coverage_counts_the_slots_of_every_interval_in_one_order(
             Window(grid.floor(datetime(year, 1, 15, tzinfo=UTC)), grid.floor(end))
             for year, end in ((2021, datetime(2022, 7, 1, tzinfo=UTC)), (2024, NOW))
         ]
-        expected.append((interval.value, sum(grid.count(each.start, each.end) for each in parts)))
-        ranges = "{" + ",".join(f"[{each.start},{each.end})" for each in parts) + "}"
+        expected.append((interval.value, sum(grid.count(part.start, part.end) for part in parts)))
+        ranges = "{" + ",".join(f"[{part.start},{part.end})" for part in parts) + "}"
         database.execute(_COVER, {"id": series.id, "ranges": ranges})
     holdings = await read_holdings(services.database, HoldingFilter())
 
-    assert [(each.interval, each.slots) for each in holdings] == expected[::-1]
-    assert {each.parts for each in holdings} == {2}
+    assert [(holding.interval, holding.slots) for holding in holdings] == expected[::-1]
+    assert {holding.parts for holding in holdings} == {2}
 
 
 async def test_coverage_of_a_billion_candles_is_told_at_once(
@@ -447,7 +447,7 @@ async def test_coverage_of_a_billion_candles_is_told_at_once(
     holdings = await read_holdings(services.database, HoldingFilter())
     some = await read_holdings(services.database, HoldingFilter("binance", "perp", ["x1?-*"]))
 
-    assert sum(each.slots for each in holdings) == 1_000_000_000
-    assert {(each.slots, each.parts) for each in holdings} == {(200_000, 10)}
+    assert sum(holding.slots for holding in holdings) == 1_000_000_000
+    assert {(holding.slots, holding.parts) for holding in holdings} == {(200_000, 10)}
     assert len(holdings) == SERIES
     assert len(some) == 10

@@ -83,7 +83,7 @@ async def test_window_without_a_closed_candle_is_refused(
     ]
     good = await client.post("/backfills", json=job_request())
 
-    assert {(each.status_code, each.json()["code"]) for each in answers} == {
+    assert {(answer.status_code, answer.json()["code"]) for answer in answers} == {
         (422, "invalid_window")
     }
     assert good.status_code == 202
@@ -116,7 +116,7 @@ async def test_job_that_is_not_understood_fails_and_the_next_goes_on(
         broken = await ended(client, await posted(client))
         other = await ended(client, await posted(client, symbol="BTC-USDT"))
 
-    assert [each["state"] for each in (first, broken, other)] == ["done", "failed", "done"]
+    assert [item["state"] for item in (first, broken, other)] == ["done", "failed", "done"]
     assert "UniqueViolation" in broken["error"]
 
 
@@ -156,7 +156,7 @@ async def test_jobs_are_told_and_cancelled_while_the_exchange_is_away(
         told = await client.get(jobs[0]["status_url"])
 
     assert (cancelled.status_code, cancelled.json()["state"]) == (200, "cancelled")
-    assert [each["job"] for each in listed.json()["backfills"]] == [3, 2, 1]
+    assert [entry["job"] for entry in listed.json()["backfills"]] == [3, 2, 1]
     assert listed.json()["backfills"][0]["progress"] is None
     assert listed.json()["backfills"][0]["estimate"] is None
     assert listed.json()["backfills"][0]["job"] == strange["job"]
@@ -192,8 +192,8 @@ async def test_series_that_can_not_be_planned_has_no_job_and_the_others_do(
     body = answer.json()
 
     assert answer.status_code == 202
-    assert [each["symbol"] for each in body["jobs"]] == ["BTC-USDT"]
-    assert [(each["symbol"], each["code"]) for each in body["failed"]] == [
+    assert [entry["symbol"] for entry in body["jobs"]] == ["BTC-USDT"]
+    assert [(entry["symbol"], entry["code"]) for entry in body["failed"]] == [
         ("ETH-USDT", "upstream_unavailable")
     ]
     assert (alone.status_code, alone.json()["code"]) == (503, "upstream_unavailable")
@@ -208,15 +208,18 @@ async def test_series_that_has_no_candle_is_named_beside_the_jobs(
     start = to_ms(services.settings.clock() - timedelta(hours=1))
     late = job_request(intervals=["1m", "1d"], start=start, end=None)
     answers = [
-        await client.post("/backfills", json={**each, "dry_run": dry_run})
-        for each in (asked, late)
+        await client.post("/backfills", json={**item, "dry_run": dry_run})
+        for item in (asked, late)
         for dry_run in (True, False)
     ]
     alone = await client.post("/backfills", json={**asked, "symbols": ["RNDR"]})
     told = [
         (
-            [(each["symbol"], each["interval"]) for each in answer.json()["jobs"]],
-            [(each["symbol"], each["interval"], each["code"]) for each in answer.json()["failed"]],
+            [(entry["symbol"], entry["interval"]) for entry in answer.json()["jobs"]],
+            [
+                (entry["symbol"], entry["interval"], entry["code"])
+                for entry in answer.json()["failed"]
+            ],
         )
         for answer in answers
     ]
@@ -245,7 +248,7 @@ async def test_what_a_plan_takes_counts_what_is_queued_ahead(client: httpx.Async
         (opened, [110, 170]),
         (again, [110, 170, 230]),
     ):
-        seconds = [each["estimate"]["eta_s"] for each in answer["jobs"]]
+        seconds = [entry["estimate"]["eta_s"] for entry in answer["jobs"]]
         assert seconds == pytest.approx([count * page for count in pages], abs=0.05)
         assert answer["estimate"]["eta_s"] == pytest.approx(pages[-1] * page, abs=0.05)
         assert answer["estimate"]["pages"] == 60 * len(pages)
@@ -269,7 +272,7 @@ async def test_wait_behind_a_job_counts_what_the_exchange_still_has(
     asked = {"exchange": "hyperliquid", "market_type": "perp", "intervals": ["1m"]}
     first = await client.post("/backfills", json={**asked, "symbols": ["BTC"]})
     second = await client.post("/backfills", json={**asked, "symbols": ["ETH"]})
-    alone, behind = (each.json()["jobs"][0]["estimate"]["eta_s"] for each in (first, second))
+    alone, behind = (item.json()["jobs"][0]["estimate"]["eta_s"] for item in (first, second))
 
     assert 1.7 * alone < behind < 2.3 * alone
     jobs = (await client.get("/backfills")).json()["backfills"]
@@ -301,7 +304,7 @@ async def test_planning_leaves_users_their_tokens_and_waits_for_its_own(
         assert not planning.done()
         plan = await planning
 
-    assert [each.name for each in plan.planned] == _COINS
+    assert [fill.name for fill in plan.planned] == _COINS
     assert plan.failed == []
 
 
@@ -419,7 +422,7 @@ async def test_job_that_was_narrowed_is_still_the_same_job(
     narrowed = await services.jobs.get(one)
     assert narrowed
     same = [
-        await services.jobs.get_or_create(series.id, each, timedelta(0)) for each in (whole, narrow)
+        await services.jobs.get_or_create(series.id, item, timedelta(0)) for item in (whole, narrow)
     ]
     longer = Window(EARLIEST, now + timedelta(hours=6))
     other = await services.jobs.get_or_create(series.id, longer, timedelta(0))

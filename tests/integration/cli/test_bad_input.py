@@ -31,12 +31,15 @@ async def test_senseless_arguments_are_one_line_and_exit_code_2(
     """An unknown symbol, a reversed window, one that the exchange has forgotten."""
     environment = environment_of(settings, sandbox)
     done = await asyncio.gather(
-        *(asyncio.to_thread(_mdp, environment, command, *each) for each in _SENSELESS.values())
+        *(
+            asyncio.to_thread(_mdp, environment, command, *arguments)
+            for arguments in _SENSELESS.values()
+        )
     )
 
-    for named, each in zip(_SENSELESS, done, strict=True):
-        assert (each.returncode, each.stdout) == (2, ""), each
-        (line,) = each.stderr.splitlines()
+    for named, outcome in zip(_SENSELESS, done, strict=True):
+        assert (outcome.returncode, outcome.stdout) == (2, ""), outcome
+        (line,) = outcome.stderr.splitlines()
         assert line.startswith("mdp: "), line
         assert named in line
 

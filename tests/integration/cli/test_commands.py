@@ -71,10 +71,10 @@ def test_folder_that_can_not_be_used_is_said_in_a_line(tmp_path: Path) -> None:
     there.touch()
     folders = [there, Path("/proc/mdp"), there / "below"]
     running = [process(["demo", "--data-dir", str(folder)], {}) for folder in folders]
-    for each, folder in zip(running, folders, strict=True):
-        _, said = each.communicate(timeout=60)
+    for entry, folder in zip(running, folders, strict=True):
+        _, said = entry.communicate(timeout=60)
         (line,) = said.splitlines()
-        assert (each.returncode, line.split(" can't be used")[0]) == (1, f"mdp: {folder}")
+        assert (entry.returncode, line.split(" can't be used")[0]) == (1, f"mdp: {folder}")
 
 
 def test_letters_that_the_output_lacks_are_escaped() -> None:

@@ -79,7 +79,7 @@ def test_run_serves_what_the_exchanges_have_and_ends_politely(
     assert running.ready["sandbox_url"] is None
     assert [row[0] for row in first["candles"]] == [row[0] * 1000 for row in reversed(rows)]
     assert first["candles"] == again["candles"]
-    wait_until(lambda: any(each["alive"] for each in running.ask("/health")["syncers"]))
+    wait_until(lambda: any(entry["alive"] for entry in running.ask("/health")["syncers"]))
     running.process.terminate()
     assert running.process.wait(30) == 0
     assert not (running.folder / "ready.json").exists()

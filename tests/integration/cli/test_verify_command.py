@@ -66,7 +66,7 @@ async def test_changed_value_and_deleted_row_are_found_and_mended(
     told = json.loads(found.stdout)
     counts = [told[name] for name in ("compared", "equal", "differing", "missing", "extra")]
     assert counts == [month, month - 2, 1, 1, 0]
-    times = [(each["time"], each["kind"]) for each in told["series"][0]["differences"]]
+    times = [(line["time"], line["kind"]) for line in told["series"][0]["differences"]]
     changed = datetime(2024, 5, 11, 12, 34, tzinfo=UTC), datetime(2024, 5, 21, 1, 2, tzinfo=UTC)
     kinds = zip(changed, ("differing", "missing"), strict=True)
     assert times == [(int(time.timestamp() * 1000), kind) for time, kind in kinds]
@@ -101,7 +101,7 @@ async def test_sample_compares_so_many_pages(verify: Command, month: int, sandbo
     done = await verify("binance", "perp", "BTC-*", "1m,1h", "--sample", "5", "--json")
 
     assert done.exit_code == 0
-    assert len({each["params"]["startTime"] for each in sandbox.candle_requests()}) == 5
+    assert len({request["params"]["startTime"] for request in sandbox.candle_requests()}) == 5
     assert 0 < json.loads(done.stdout)["compared"] <= 5 * 499 < month
 
 

@@ -46,7 +46,7 @@ async def test_two_workers_answer_alike_and_leave_nothing_behind(
         children = psutil.Process(process.pid).children(recursive=True)
         workers = [child for child in children if "--multiprocessing-fork" in child.cmdline()]
         (right,) = await _answers_of(url, settings)
-        fetched = [each["params"]["startTime"] for each in sandbox.candle_requests()]
+        fetched = [request["params"]["startTime"] for request in sandbox.candle_requests()]
         database.execute("UPDATE candles SET close = high WHERE time = '2024-05-01 12:00Z'")
         database.execute(RAISE_EPOCH)
         (wrong,) = await _answers_of(url, settings)

@@ -138,7 +138,7 @@ def test_secrets_reach_only_who_needs_them(services: Mapping[str, Any], folder: 
     """The owner's password never gets into a service that listens."""
     pairs = re.findall(r"(?m)^([A-Z_]+)=(.{64})$", (folder / ".env").read_text())
     holders = {
-        name: {other for other, each in services.items() if value in str(each["environment"])}
+        name: {other for other, service in services.items() if value in str(service["environment"])}
         for name, value in pairs
     }
 
@@ -223,9 +223,9 @@ def _settings() -> set[str]:
 
 
 def _subclasses(kind: type[BaseSettings]) -> Iterator[type[BaseSettings]]:
-    for each in kind.__subclasses__():
-        yield each
-        yield from _subclasses(each)
+    for subclass in kind.__subclasses__():
+        yield subclass
+        yield from _subclasses(subclass)
 
 
 def _constants() -> set[str]:

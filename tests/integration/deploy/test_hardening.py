@@ -119,7 +119,7 @@ async def test_slash_at_the_end_is_another_path(client: httpx.AsyncClient) -> No
 async def test_request_id_is_echoed_in_ascii_only(client: httpx.AsyncClient) -> None:
     """Control characters that a terminal would interpret are not taken over."""
     given = (b"a-1", "\xe9".encode("latin-1"))
-    good, bad = [await client.get(PATH, headers={b"X-Request-Id": each}) for each in given]
+    good, bad = [await client.get(PATH, headers={b"X-Request-Id": text}) for text in given]
 
     assert good.headers["X-Request-Id"] == "a-1"
     assert bad.headers["X-Request-Id"].isascii()

@@ -263,8 +263,8 @@ def test_check_says_what_is_wrong_in_a_line(
     environment(variables)
     wrong = [finding.text for finding in findings() if finding.is_wrong]
 
-    assert [each for each in wrong if each.startswith(text)]
-    assert not [each for each in wrong if PASSWORD in each or "\n" in each]
+    assert [slot for slot in wrong if slot.startswith(text)]
+    assert not [slot for slot in wrong if PASSWORD in slot or "\n" in slot]
 
 
 def test_check_wants_the_newest_schema(

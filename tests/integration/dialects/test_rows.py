@@ -23,9 +23,9 @@ def without_takers(rows: Any) -> Any:  # noqa: ANN401 - JSON
 def as_numbers(value: Any) -> Any:  # noqa: ANN401 - JSON
     """Keep each value's type, whatever its spelling as a string of digits is."""
     if isinstance(value, list):
-        return [as_numbers(each) for each in value]
+        return [as_numbers(element) for element in value]
     if isinstance(value, dict):
-        return {name: as_numbers(each) for name, each in value.items()}
+        return {name: as_numbers(element) for name, element in value.items()}
     try:
         return ("text", float(value)) if isinstance(value, str) else value
     except ValueError:

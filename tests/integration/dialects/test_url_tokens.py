@@ -31,7 +31,7 @@ async def test_bad_tokens_are_401_in_each_dialect(settings: Settings) -> None:
         for token in ("nonsense", over, many, token_of(settings, "candles:read")):
             binance, coinbase, hyperliquid = await _answers(doors, token)
 
-            assert [each.status_code for each in (binance, coinbase, hyperliquid)] == [401] * 3
+            assert [item.status_code for item in (binance, coinbase, hyperliquid)] == [401] * 3
             assert binance.json()["code"] == -2015
             assert set(coinbase.json()) == {"message"}
             assert hyperliquid.headers["content-type"].startswith("text/plain")
@@ -53,7 +53,9 @@ async def test_no_token_is_logged(settings: Settings, caplog: pytest.LogCaptureF
         with caplog.at_level(logging.INFO):
             for url in [*urls[:-1], f"{doors.url}/dialect/{doors.token}"]:
                 await doors.http.get(url)
-    lines = [vars(each) for each in caplog.records if each.name.startswith(("mdp", "api", "uvi"))]
+    lines = [
+        vars(record) for record in caplog.records if record.name.startswith(("mdp", "api", "uvi"))
+    ]
 
     assert sum("path" in line for line in lines) >= 5
     assert doors.token not in str(lines)

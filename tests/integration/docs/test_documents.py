@@ -224,7 +224,7 @@ def test_table_of_settings_has_every_variable() -> None:
     text = (PROJECT / "docs/operations.md").read_text()
     named = {name for line in _rows(text) for name in re.findall(r"`([A-Z_<>]+_[A-Z]+)`", line)}
     exchanges = {exchange.upper() for exchange, _ in installed_adapters()}
-    spelled = {name.replace("<EXCHANGE>", each) for name in named for each in exchanges}
+    spelled = {name.replace("<EXCHANGE>", entry) for name in named for entry in exchanges}
 
     example = (PROJECT / ".env.example").read_text()
     assert spelled == set(re.findall(r"(?m)^(?:# )?([A-Z_]+)=", example))

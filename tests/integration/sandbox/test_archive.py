@@ -54,7 +54,7 @@ async def test_month_holds_the_rows_of_the_interface(interval: str, month: str) 
     assert len(file) >= 1
 
 
-@pytest.mark.parametrize("interval", [each for each in Interval if each not in BY_MONTH_ONLY])
+@pytest.mark.parametrize("interval", [entry for entry in Interval if entry not in BY_MONTH_ONLY])
 async def test_day_holds_the_rows_of_the_interface(interval: str) -> None:
     """So do the files of single days, also where the exchange was down for two hours."""
     start = datetime(2024, 6, 12, tzinfo=UTC)

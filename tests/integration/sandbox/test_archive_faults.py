@@ -251,7 +251,7 @@ async def test_transfer_fails_once(
 
     assert (failed.status_code, without.status_code) == (status, status)
     assert failed.headers["content-type"].startswith(media_type)
-    assert [each.status_code for each in (checksum, again, whole)] == [200] * 3
+    assert [item.status_code for item in (checksum, again, whole)] == [200] * 3
     assert [entry["fault"] for entry in await log(client)] == [None, fault, None, None, fault]
 
 
@@ -261,7 +261,7 @@ async def test_binance_may_be_named_for_its_archive(client: httpx.AsyncClient) -
     await order(client, "binance", "bomb")
     pending = (await client.get("/_sandbox/faults")).json()
 
-    assert [(each["exchange"], each["kind"]) for each in pending] == [("archive", "archive")] * 2
+    assert [(fault["exchange"], fault["kind"]) for fault in pending] == [("archive", "archive")] * 2
     assert (await client.get(DAY_FILE)).status_code == 500
 
 

@@ -57,7 +57,7 @@ def test_ccxt_reads_binance_s_quotes(url: str) -> None:
     assert {trade["side"] for trade in trades} == {"buy", "sell"}
     assert funding["markPrice"] > 0
     assert len(rates) >= 200
-    assert [each["timestamp"] for each in history] == [START_MS + i * FUNDED_MS for i in range(9)]
+    assert [rate["timestamp"] for rate in history] == [START_MS + i * FUNDED_MS for i in range(9)]
     assert len(marks) == 5
 
 

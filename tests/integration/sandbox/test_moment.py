@@ -264,7 +264,7 @@ async def test_hyperliquid_s_lists_fit_one_another(client: httpx.AsyncClient) ->
     assert await info(client, "allPerpMetas") == [main, builders]
     assert [dex and dex["name"] for dex in await info(client, "perpDexs")] == [None, "xyz"]
     assert spot == await info(client, "spotMeta")
-    assert [each["coin"] for each in spot_states] == [each["name"] for each in spot["universe"]]
+    assert [state["coin"] for state in spot_states] == [token["name"] for token in spot["universe"]]
     assert {"BTC", "PURR/USDC", "@107"} <= mids.keys()
 
 
@@ -311,9 +311,9 @@ async def test_coinbase_refuses_with_a_message(
 async def test_currencies_are_those_of_the_products(client: httpx.AsyncClient) -> None:
     """Each base and each quote is described once."""
     products = (await client.get("/coinbase/products")).json()
-    currencies = [each["id"] for each in (await client.get("/coinbase/currencies")).json()]
+    currencies = [entry["id"] for entry in (await client.get("/coinbase/currencies")).json()]
 
-    named = {part for each in products for part in each["id"].split("-", 1)}
+    named = {part for product in products for part in product["id"].split("-", 1)}
     assert currencies == sorted(named)
 
 

@@ -79,7 +79,7 @@ async def test_one_probe_tells_where_every_interval_begins_and_its_days_are_stor
         truth = traded(daily(sandbox))[:-1]
         async with serving(told, sandbox) as client, serving(told, sandbox) as other:
             intervals = ["1h", "4h", "12h", "3d", "1w", "1d", "1h", "1w"]
-            asks = [ask(each, name, limit=1) for name in intervals for each in (client, other)]
+            asks = [ask(item, name, limit=1) for name in intervals for item in (client, other)]
             await asyncio.gather(*asks)
             asked = probes(sandbox)
             sandbox.clear()
@@ -93,7 +93,7 @@ async def test_one_probe_tells_where_every_interval_begins_and_its_days_are_stor
     assert [req["interval"] for req in asked] == ["1d"]
     assert for_days == after_restart == []
     assert days["candles"] == [[row["t"], *(float(row[key]) for key in "ohlcv")] for row in truth]
-    assert [(each[0], each[6]) for each in database.execute(_ROWS)] == [
+    assert [(entry[0], entry[6]) for entry in database.execute(_ROWS)] == [
         (from_ms(row["t"]), row["n"]) for row in truth
     ]
     coverage = dict(database.execute(_COVERAGE).fetchall())

@@ -59,7 +59,7 @@ async def test_rows_of_ccxt_equal_those_of_the_api(  # noqa: PLR0913, PLR0917 - 
     """The same day, number for number; the market's name is that of `ccxt_symbol`."""
     base = series.partition("/")[2].partition("-")[0]
     listed = await client.get("/meta/symbols", params={"exchange": name, "base": base})
-    of_ours = {each["symbol"]: each["ccxt_symbol"] for each in listed.json()["symbols"]}
+    of_ours = {entry["symbol"]: entry["ccxt_symbol"] for entry in listed.json()["symbols"]}
     market = of_ours[series.partition("/")[2]]
     theirs = await asyncio.to_thread(fetch, exchange(), known, f"{sandbox.url}/{name}", market)
     window = {"start": START_MS, "end": START_MS + 24 * HOUR_MS}

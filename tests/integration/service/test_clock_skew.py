@@ -94,7 +94,7 @@ async def test_coverage_and_latest_while_clocks_are_apart(
         ]
 
     assert told.status_code == 200, told.text
-    states: list[Any] = [each["state"] for each in told.json()["windows"]]
+    states: list[Any] = [entry["state"] for entry in told.json()["windows"]]
     assert states == ["not_fetched"]
     for answer in refused:
         _assert_skew(answer)
@@ -116,7 +116,9 @@ async def test_rows_are_kept_where_the_clock_can_not_be_read_after_they_came(
         stage.sandbox.fault("server_error", exchange="hyperliquid", kind="time", times=100)
         advance(stage.clock, 5)  # the clock is to be read again
         answer = await asking
-        clock_requests = [each for each in stage.sandbox.requests() if each["status"] == 500]
+        clock_requests = [
+            request for request in stage.sandbox.requests() if request["status"] == 500
+        ]
         stage.sandbox.clear_faults()
         again = await stage.get(path, **window)
         pages = _snapshots(stage.sandbox)

@@ -1,4 +1,4 @@
-"""Candles that two wrong answers made a repair delete: doubted, and found by a recheck."""
+"""Candles that two wrong answers made a repair delete: doubted, and found again."""
 
 import psycopg
 import pytest
@@ -22,7 +22,7 @@ _DUE = "SELECT min(next_due_at) FROM absences"
 async def test_candles_that_two_short_answers_lack_are_doubted_and_come_back(
     settings: Settings, database: psycopg.Connection, exchange: str
 ) -> None:
-    """Few enough to be deleted: told as unconfirmed, and stored again by the next recheck."""
+    """Few enough to be deleted: unconfirmed, and stored again by the next recheck."""
     async with standing(settings) as stage:
         before = await stage.candles(exchange, **_WINDOW)
         stage.sandbox.fault("short_page", exchange=exchange, times=100)

@@ -146,9 +146,9 @@ async def test_recorded_limit_stops_everything_for_as_long_as_it_says(
     async with refusing(refusal, name.partition("_")[0], settings) as adapter:
         raised = [await ask(adapter) for _ in range(2)]
 
-    for each in raised:
-        assert isinstance(each, RateLimited)
-        assert seconds - 10 < each.retry_after_seconds <= seconds
+    for error in raised:
+        assert isinstance(error, RateLimited)
+        assert seconds - 10 < error.retry_after_seconds <= seconds
     assert refusal.asked == 1
 
 

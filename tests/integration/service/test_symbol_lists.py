@@ -152,7 +152,7 @@ async def test_refreshes_in_opposite_order_do_not_lock_each_other_out(
 
     lists = [changed(symbols, 0), changed(symbols[::-1], 1), changed(halves[0], 2)]
     lists += [changed(halves[1][::-1], 3), changed(symbols, 4), changed(symbols[::-1], 5)]
-    await asyncio.gather(*(catalog.save_symbols("binance", "perp", each) for each in lists * 4))
+    await asyncio.gather(*(catalog.save_symbols("binance", "perp", entry) for entry in lists * 4))
 
     assert database.execute("SELECT count(*) FROM symbols").fetchone() == (len(symbols),)
 

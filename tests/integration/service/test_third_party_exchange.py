@@ -121,10 +121,10 @@ def test_exchange_of_another_package_is_served_like_ours(database_url: str, pack
     assert first.json()["candles"] == [[row[0], *map(float, row[1:])] for row in ROWS]
     assert (first.headers["X-Cache"], second.headers["X-Cache"]) == ("miss", "hit")
     assert second.json()["candles"] == first.json()["candles"]
-    assert {each["symbol"]: each["active"] for each in listed} == {
+    assert {entry["symbol"]: entry["active"] for entry in listed} == {
         "ELF-USD": True,
         "OLD-USD": False,
     }
-    names = [each["exchange"] for each in exchanges]
+    names = [entry["exchange"] for entry in exchanges]
     assert names == ["binance", "coinbase", "hyperliquid", "lantern"]
     assert refused.json()["supported"] == ["1m", "1h"]

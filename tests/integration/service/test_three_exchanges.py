@@ -251,7 +251,9 @@ async def test_weeks_open_on_the_exchanges_own_day(
     body = await candles(today[0], series, limit=20)
     opens = [from_ms(row[0]) for row in body["candles"]]
 
-    assert {(each.weekday(), each.hour, each.minute) for each in opens} == {(weekday, 0, 0)}
+    assert {(open_time.weekday(), open_time.hour, open_time.minute) for open_time in opens} == {
+        (weekday, 0, 0)
+    }
     assert len(opens) == 20
     assert opens[-1] - opens[0] == timedelta(weeks=19)
 
@@ -262,9 +264,9 @@ async def test_months_are_those_of_the_calendar(
     """Binance's `1M` opens on the first of each month, UTC."""
     body = await candles(today[0], f"{BINANCE}/ETH-USDT/1M", limit=14)
     opens = [from_ms(row[0]) for row in body["candles"]]
-    months = [each.year * 12 + each.month for each in opens]
+    months = [open_time.year * 12 + open_time.month for open_time in opens]
 
-    assert {(each.day, each.hour) for each in opens} == {(1, 0)}
+    assert {(open_time.day, open_time.hour) for open_time in opens} == {(1, 0)}
     assert months == list(range(2026 * 12 + 10 - 14, 2026 * 12 + 10))
 
 
@@ -370,7 +372,7 @@ async def test_window_in_which_nothing_traded_is_asked_for_twice_and_covered_in_
     assert body["candles"] == again["candles"] == part["candles"] == elsewhere["candles"] == []
     assert body["complete"] is True
     assert body["unconfirmed"] == [window]
-    of_page = [each for each in asked if "/WAXL-USD/" in each["path"]]
+    of_page = [request for request in asked if "/WAXL-USD/" in request["path"]]
     assert len(of_page) == 3
     assert of_page[1]["params"] != of_page[0]["params"] != of_page[2]["params"]
     assert len(asked) == 5
@@ -413,7 +415,7 @@ def _empty_page(sandbox: Sandbox, page_ms: int) -> int:
     newest = (to_ms(NOON) - 2 * DAY_MS) // page_ms
     for page in range(newest, newest - 100, -1):
         bounds = [from_ms(page * page_ms), from_ms((page + 1) * page_ms - MINUTE_MS)]
-        start, end = (each.strftime("%Y-%m-%dT%H:%M:%SZ") for each in bounds)
+        start, end = (bound.strftime("%Y-%m-%dT%H:%M:%SZ") for bound in bounds)
         params: dict[str, str] = {"granularity": "60", "start": start, "end": end}
         if sandbox.ask("/coinbase/products/WAXL-USD/candles", params) == []:
             return page * page_ms
@@ -463,7 +465,7 @@ async def test_what_is_another_market_or_none_of_ours_is_unknown(
         for market, names in unknown.items()
         for name in names.split()
     ]
-    codes = {each: (await refused(today[0], each))[1] for each in series}
+    codes = {series_body: (await refused(today[0], series_body))[1] for series_body in series}
 
     assert codes == dict.fromkeys(series, "unknown_symbol")
 
@@ -478,7 +480,7 @@ async def test_delisted_usdc_market_is_not_taken_for_the_dollar_one(
     listed = (await today[0].get("/meta/symbols?exchange=coinbase&base=BTC")).json()["symbols"]
 
     assert (body["symbol"], body["count"]) == ("BTC-USDC", 1)
-    assert {each["symbol"]: each["active"] for each in listed} == {
+    assert {entry["symbol"]: entry["active"] for entry in listed} == {
         "BTC-EUR": True,
         "BTC-GBP": True,
         "BTC-USD": True,
@@ -494,7 +496,7 @@ async def test_lists_hold_what_they_should_and_nothing_else(
     for exchange in ("binance", "hyperliquid", "coinbase"):
         answer = await today[0].get("/meta/symbols", params={"exchange": exchange})
         listed[exchange] = {
-            each["native_symbol"]: each["active"] for each in answer.json()["symbols"]
+            entry["native_symbol"]: entry["active"] for entry in answer.json()["symbols"]
         }
 
     assert listed["binance"]["BTCUSDT"] is True

@@ -205,7 +205,7 @@ async def test_silent_exchange_is_not_an_empty_one(
 
 def unconfirmed_minutes(answer: httpx.Response) -> list[int]:
     windows = answer.json()["unconfirmed"]
-    return [time for each in windows for time in minutes(each["start"], each["end"])]
+    return [time for window in windows for time in minutes(window["start"], window["end"])]
 
 
 async def recheck(stage: Stage) -> None:
@@ -232,10 +232,10 @@ async def test_unconfirmed_slots_are_told_wherever_coverage_is(stage: Stage) -> 
 
     doubt = {"start": LATE_MS, "end": LATE_MS + MINUTE_MS, "state": "unconfirmed"}
     for answer in (plain, detailed):
-        assert [each for each in answer.json()["windows"] if each["state"] == "unconfirmed"] == [
+        assert [entry for entry in answer.json()["windows"] if entry["state"] == "unconfirmed"] == [
             doubt
         ]
-    assert [each["unconfirmed_slots"] for each in listed.json()["series"]] == [1]
+    assert [entry["unconfirmed_slots"] for entry in listed.json()["series"]] == [1]
     for answer in formats:
         assert answer.headers["X-Unconfirmed"] == "1"
         assert "ETag" not in answer.headers

@@ -347,9 +347,9 @@ async def test_replica_that_does_not_say_who_it_is_may_do_so_later(
         await _is_told(client, "used")
 
     (warning,) = [
-        each
-        for each in caplog.records
-        if each.name == "mdp_core.storage.database.replica" and each.levelno == logging.WARNING
+        record
+        for record in caplog.records
+        if record.name == "mdp_core.storage.database.replica" and record.levelno == logging.WARNING
     ]
     assert "pg_control_system" in warning.__dict__["problem"]
     assert answer.status_code == 200

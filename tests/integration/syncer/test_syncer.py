@@ -91,9 +91,11 @@ async def test_metadata_is_refreshed_at_every_start(services: Services, sandbox:
 
 
 def _lists_asked_for(sandbox: Sandbox) -> int:
-    asked = [each for each in sandbox.requests() if each["status"] == 200]
+    asked = [request for request in sandbox.requests() if request["status"] == 200]
     paths = {"/fapi/v1/exchangeInfo", "/products"}
-    return sum(each["path"] in paths or each["params"].get("type") == "meta" for each in asked)
+    return sum(
+        request["path"] in paths or request["params"].get("type") == "meta" for request in asked
+    )
 
 
 @pytest.mark.parametrize("clock", [FAST], indirect=True)
@@ -111,15 +113,15 @@ async def test_series_asked_for_once_is_kept_warm(
         fast_sandbox.clear()
         begun = rows(until)[0]["end"]
         await eventually(lambda: rows(until)[0]["end"] >= begun + timedelta(minutes=6))
-    asked = [each for each in fast_sandbox.candle_requests() if each["status"] == 200]
+    asked = [request for request in fast_sandbox.candle_requests() if request["status"] == 200]
     parts = rows(
         "SELECT count(*) AS n FROM series JOIN symbols s ON s.id = symbol_id, unnest(coverage) "
         "WHERE s.native = 'ETHUSDT'"
     )
     warmed = rows("SELECT sum(rows)::int AS n FROM job_runs WHERE job = 'warm binance perp'")
 
-    assert max(Counter(each["params"]["startTime"] for each in asked).values()) == 1
-    assert all(int(each["params"]["limit"]) < 100 for each in asked)
+    assert max(Counter(request["params"]["startTime"] for request in asked).values()) == 1
+    assert all(int(request["params"]["limit"]) < 100 for request in asked)
     assert parts == [{"n": 1}]
     assert warmed[0]["n"] >= 6
 
@@ -162,9 +164,11 @@ async def test_two_syncers_share_the_runs(settings: Settings, sandbox: Sandbox, 
         runs = "SELECT FROM job_runs WHERE job LIKE 'refresh%' AND ended_at IS NOT NULL"
         await eventually(lambda: len(rows(runs)) >= 3)
         living = rows("SELECT name FROM syncers")
-    lists = [each for each in sandbox.requests() if each["path"] == "/fapi/v1/exchangeInfo"]
+    lists = [
+        request for request in sandbox.requests() if request["path"] == "/fapi/v1/exchangeInfo"
+    ]
 
-    assert {each["name"] for each in living} == set(names)
+    assert {syncer["name"] for syncer in living} == set(names)
     assert len(lists) == len(rows("SELECT FROM job_runs WHERE job = 'refresh binance perp'"))
 
 

@@ -178,7 +178,7 @@ async def test_keeper_tells_what_it_can_not_keep(services: Services, sandbox: Sa
     assert ran.error
     assert "2 failed" in ran.error
     assert 4900 < ran.rows < 5000
-    assert [each.end - each.start for each in missing] == [timedelta(hours=1)]
+    assert [gap.end - gap.start for gap in missing] == [timedelta(hours=1)]
 
 
 async def test_beginning_is_found_past_rows_that_can_not_be_right(

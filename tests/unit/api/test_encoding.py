@@ -73,7 +73,7 @@ def encoded(
     format_ = FORMATS[name]
     body = format_.body(AnswerMetadata(of or answer(), columns, following))
     rows = [format_.encode(block, columns) for block in blocks if len(block)]
-    parts = [bytes(body.part(each)) for each in rows]
+    parts = [bytes(body.part(row)) for row in rows]
     return b"".join([body.head(), *parts, body.tail(sum(map(len, rows)))])
 
 

@@ -308,7 +308,7 @@ async def test_line_of_what_no_route_could_answer_has_the_code_too(
     with caplog.at_level(logging.INFO, "mdp.requests"):
         async with httpx.AsyncClient(transport=transport, base_url="http://mdp") as failing:
             await failing.get(path)
-    (line,) = [vars(each) for each in caplog.records if each.getMessage() == "request"]
+    (line,) = [vars(record) for record in caplog.records if record.getMessage() == "request"]
 
     assert (line["status"], line["code"]) == (status, code)
 

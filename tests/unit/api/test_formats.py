@@ -69,7 +69,7 @@ def _body(name: str, blocks: Sequence[Candles]) -> bytes:
     format_ = FORMATS[name]
     body = format_.body(AnswerMetadata(answer, COLUMNS, "/candles/the/rest"))
     parts = [format_.encode(block, COLUMNS) for block in blocks]
-    written = [body.head(), *(bytes(body.part(each)) for each in parts)]
+    written = [body.head(), *(bytes(body.part(part)) for part in parts)]
     return b"".join([*written, body.tail(sum(map(len, parts)))])
 
 

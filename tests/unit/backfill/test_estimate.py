@@ -149,7 +149,7 @@ def test_estimate_is_what_counting_every_page_gives(
     requests = adjacent_runs(counted, terms.pages_per_request)
     lacking = [intersect(missing, hull([page.window for page in run])) for run in requests]
     weights = [
-        terms.request_weight(GRID.count(hull(each).start, hull(each).end)) for each in lacking
+        terms.request_weight(GRID.count(hull(entry).start, hull(entry).end)) for entry in lacking
     ]
     found = estimate(asked, missing, GRID, within, terms)
 

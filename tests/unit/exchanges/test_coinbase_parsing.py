@@ -57,7 +57,7 @@ def test_recorded_hours_are_read_in_our_order_and_units() -> None:
     payload = recorded("candles_BTC-USD_1h_2026-09-01")
     candles = parse_candles(payload)
 
-    assert [each[:6] for each in rows_of(candles)] == [
+    assert [entry[:6] for entry in rows_of(candles)] == [
         (time * 1000, open_, high, low, close, volume)
         for time, low, high, open_, close, volume in payload
     ]
@@ -184,8 +184,8 @@ def test_name_comes_from_the_id() -> None:
     names = ["BTCAUCTION-USD", "1INCH-GBP", "币-USD", "00-USD"]
     symbols = parse_symbols([product(id=name, display_name="X/Y") for name in names])
 
-    assert [(each.name, each.native) for each in symbols] == [(name, name) for name in names]
-    assert [each.base for each in symbols] == ["BTCAUCTION", "1INCH", "币", "00"]
+    assert [(symbol.name, symbol.native) for symbol in symbols] == [(name, name) for name in names]
+    assert [symbol.base for symbol in symbols] == ["BTCAUCTION", "1INCH", "币", "00"]
 
 
 @pytest.mark.parametrize("name", ["BTC-USD-PERP", "BTCUSD", "BTC-PERP-INTX", "-USD", ""])
@@ -193,7 +193,7 @@ def test_product_with_an_id_of_a_new_kind_leaves_the_others_on_the_list(name: st
     """An unknown kind is left out; it must not cost the whole exchange."""
     symbols = parse_symbols([product(), product(id=name), product(id="ETH-USD")])
 
-    assert [each.name for each in symbols] == ["BTC-USD", "ETH-USD"]
+    assert [symbol.name for symbol in symbols] == ["BTC-USD", "ETH-USD"]
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_six_intervals_are_offered() -> None:
     """All others are refused by the exchange."""
     offered = CoinbaseSpotAdapter.facts.intervals
 
-    assert {interval.value: each.native for interval, each in offered.items()} == {
+    assert {interval.value: entry.native for interval, entry in offered.items()} == {
         "1m": "60",
         "5m": "300",
         "15m": "900",

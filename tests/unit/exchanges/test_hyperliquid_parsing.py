@@ -64,10 +64,10 @@ def test_recorded_hours_of_2023_are_read_number_for_number() -> None:
     candles = parse_candles(payload, "kPEPE", "1h")
 
     assert len(candles) == len(payload) == 24
-    assert candles.time.tolist() == [each["t"] for each in payload]
+    assert candles.time.tolist() == [row["t"] for row in payload]
     for key, column in {"o": "open", "h": "high", "l": "low", "c": "close", "v": "volume"}.items():
-        assert getattr(candles, column).tolist() == [float(each[key]) for each in payload]
-    assert candles.trades.tolist() == [each["n"] for each in payload]
+        assert getattr(candles, column).tolist() == [float(row[key]) for row in payload]
+    assert candles.trades.tolist() == [row["n"] for row in payload]
     assert candles.quote_volume.tolist() == pytest.approx([NAN] * 24, nan_ok=True)
 
 

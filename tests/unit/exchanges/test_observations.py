@@ -16,7 +16,7 @@ BINANCE, HYPERLIQUID, COINBASE = (
     kind.facts for kind in (BinanceFuturesAdapter, HyperliquidPerpAdapter, CoinbaseSpotAdapter)
 )
 EVERY_EXCHANGE = pytest.mark.parametrize(
-    "facts", [pytest.param(each, id=each.name) for each in (BINANCE, HYPERLIQUID, COINBASE)]
+    "facts", [pytest.param(item, id=item.name) for item in (BINANCE, HYPERLIQUID, COINBASE)]
 )
 RECENT = MINUTES.index(MINUTES.at(0).replace(year=2024))
 

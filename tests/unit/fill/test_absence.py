@@ -162,7 +162,7 @@ def test_second_look_has_another_width(
     windows = second_looks(np.arange(*doubtful) + LONG_AGO, width, MINUTES, reach)
 
     assert windows == [window_of(MINUTES, LONG_AGO + a, LONG_AGO + b) for a, b in looks]
-    assert all(MINUTES.count(each.start, each.end) != width for each in windows)
+    assert all(MINUTES.count(window.start, window.end) != width for window in windows)
 
 
 def test_second_look_stays_within_what_can_be_asked_for() -> None:
@@ -247,8 +247,8 @@ def test_neighbours_are_asked_for_together_where_that_costs_no_more(
     windows: list[tuple[int, int]], hulls: list[tuple[int, int]]
 ) -> None:
     """One request for some slots too many is cheaper than two."""
-    given = [window_of(MINUTES, *each) for each in windows]
+    given = [window_of(MINUTES, *window) for window in windows]
 
     found = asked_together(given, MINUTES, weigh, 300)
 
-    assert found == [window_of(MINUTES, *each) for each in hulls]
+    assert found == [window_of(MINUTES, *hull) for hull in hulls]

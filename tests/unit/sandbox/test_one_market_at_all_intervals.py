@@ -14,7 +14,7 @@ from scripts.sandbox.markets import SandboxMarket
 DAY = 86_400_000
 BORN = 1_577_836_800_000  # 2020-01-01
 NOW = BORN + 2_000 * DAY
-SHORT = [each for each in Interval if each.value[-1] in "mh"]
+SHORT = [entry for entry in Interval if entry.value[-1] in "mh"]
 LONG = [Interval.THREE_DAYS, Interval.ONE_WEEK, Interval.ONE_MONTH]
 
 markets = st.builds(

@@ -55,7 +55,7 @@ def test_trigger_does_not_drift_and_adds_the_jitter_alone() -> None:
     starts = [start]
     for _ in range(20):
         starts.append(trigger.get_next_fire_time(starts[-1], starts[-1]))
-    lateness = [each - (start + place * MINUTE) for place, each in enumerate(starts)]
+    lateness = [entry - (start + place * MINUTE) for place, entry in enumerate(starts)]
 
     assert all(timedelta(0) <= late <= timedelta(seconds=0.5) for late in lateness)
     assert len(set(lateness)) > 5

@@ -37,7 +37,7 @@ _MOST_WINDOWS = 10_000
 
 
 class CoverageParameters(BaseModel):
-    """Of which window; without bounds from the beginning to now."""
+    """Of which window; without bounds from the history start to now."""
 
     model_config = ConfigDict(extra="forbid")
 

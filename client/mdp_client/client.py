@@ -185,7 +185,7 @@ class Client:
             market_type: As of `candles`.
             symbol: As of `candles`.
             interval: As of `candles`.
-            **options: `start` and `end` (default: from the beginning to now); `detail=True` needs
+            **options: `start` and `end` (default: history start and now); `detail=True` needs
                 both, and splits what is covered into slots with and without candles.
         """
         check_options(options, CoverageOptions)

@@ -80,7 +80,7 @@ class BulkFill:
         self.markets = markets
 
     async def window(self, series: Series, start: datetime | None, end: datetime | None) -> Window:
-        """Align the bounds of a job to the grid; None: from the beginning, to the end.
+        """Align the bounds of a job to the grid; None: from the history start, to the end.
 
         It ends where all is settled and nothing is merely late any more, so that all of it can be
         covered. It is empty where it has no such candle.

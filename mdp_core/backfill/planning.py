@@ -1,7 +1,7 @@
 """Plans: the estimate for many series, before there is a job.
 
-Where a history begins may have to be asked of an exchange first. That is in no haste: users go
-first, and a limit that is used up for now is waited for.
+Where a history begins may have to be asked of an exchange first. That has a low priority: users
+go first, and a limit that is used up for now is waited for.
 """
 
 import asyncio
@@ -181,11 +181,11 @@ class Planning:
         slack = max(grid.at(1) - grid.at(0), _SAME_NOW) if is_until_now else timedelta(0)
         outlook = await self._bulk.outlook(reckoned, window)
         if not is_known:
-            outlook = replace(outlook, forgotten=[])  # it may as well lie before the beginning
+            outlook = replace(outlook, forgotten=[])  # it may as well lie before the history start
         return PlannedFill(series, window, outlook, slack, is_known)
 
     async def reckoned(self, series: Series, start: datetime | None) -> tuple[Series, bool]:
-        """Give a series with the beginning to reckon with, and tell whether it is sure.
+        """Return a series with the history start to plan with, and whether it is sure.
 
         Where its own is not known its symbol was traded on the first known day, or listed, or has
         been for as long as any. From `start` on it is sure if that day lies before.
@@ -200,7 +200,7 @@ class Planning:
     async def _begun(self, name: SeriesName, start: datetime | None, until: float | None) -> Series:
         """Give a series; where it begins has been asked, unless that took too long.
 
-        A beginning that is known is asked for anew where it bounds the window: a false one would
+        A known history start is asked for anew where it bounds the window: a false one would
         leave out years, and the plan would say that nothing is to be done.
 
         Raises:

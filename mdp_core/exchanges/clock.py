@@ -133,7 +133,7 @@ class ExchangeClock:
     def _begins(self, series: Series, closed: datetime) -> datetime:
         if series.empty_before is not None:
             return min(series.empty_before, closed)
-        # A beginning that was asked for and not found: nothing was traded so far.
+        # A history start that was asked for and not found: nothing was traded so far.
         return closed if self._facts.supports_first_candle else series.grid.at(0)
 
     def _remembered(self, grid: Grid, closed: datetime) -> datetime:

@@ -99,7 +99,7 @@ class HyperliquidPerpAdapter(ExchangeAdapter):
     ) -> Candles:
         """Fetch the first traded candle and those after it.
 
-        Daily rows reach back to the beginning, and to before it: rows with prices but no trades.
+        Daily rows reach back to the history start and beyond: rows with prices but no trades.
         """
         if since is None:
             rows = await self._fetch_snapshot(symbol, interval, (0, _LATEST_MS), _DAYS_KNOWN)

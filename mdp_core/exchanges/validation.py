@@ -49,7 +49,7 @@ class Observation:
 
 
 @dataclass(frozen=True, slots=True)
-class Sifted:
+class ValidatedRows:
     """The rows that can be right, ascending and unique, and those that can't."""
 
     candles: Candles
@@ -71,8 +71,8 @@ def judge(rows: Candles, grid: Grid, window: Window, facts: ExchangeFacts) -> Ob
     has_strays = len(rows.inside(Window(reaches_back, window.end))) < len(rows)
     if has_strays and not len(inside):
         raise BadPayload(facts.name, _off_the_question(rows.time, window))
-    sifted = sift(inside, grid, window)
-    return Observation(window, sifted.candles, sifted.rejected, bool(len(inside)), has_strays)
+    validated = validate(inside, grid, window)
+    return Observation(window, validated.candles, validated.rejected, bool(len(inside)), has_strays)
 
 
 def _off_the_question(times_ms: Int64s, window: Window) -> str:
@@ -91,7 +91,7 @@ def _off_the_question(times_ms: Int64s, window: Window) -> str:
     )
 
 
-def sift(candles: Candles, grid: Grid, window: Window) -> Sifted:
+def validate(candles: Candles, grid: Grid, window: Window) -> ValidatedRows:
     """Keep the rows of `window` that can be right.
 
     Rows outside the window are dropped, order is restored, identical duplicates collapse. A row
@@ -106,10 +106,10 @@ def sift(candles: Candles, grid: Grid, window: Window) -> Sifted:
     faults = _faults(rows, grid, slots)
     wrong = np.unique(slots[np.logical_or.reduce(list(faults.values()))])
     if not len(wrong):
-        return Sifted(rows, [])
+        return ValidatedRows(rows, [])
     reasons = np.select(list(faults.values()), list(faults), default=_RIGHT)
     rejected = [_rejected(rows, slots == slot, grid.at(int(slot)), reasons) for slot in wrong]
-    return Sifted(rows[~np.isin(slots, wrong)], rejected)
+    return ValidatedRows(rows[~np.isin(slots, wrong)], rejected)
 
 
 def _repeats(rows: Candles) -> Bools:

@@ -1,4 +1,4 @@
-"""The life of a page: what it lacks is asked for, doubted, sifted and saved."""
+"""The life of a page: what it lacks is asked for, doubted, validated and saved."""
 
 import logging
 import time
@@ -14,7 +14,7 @@ from mdp_core.domain.windows import Window, hull, subtract
 from mdp_core.errors import BadRows
 from mdp_core.exchanges.base import ExchangeFacts
 from mdp_core.exchanges.clock import ExchangeClock
-from mdp_core.exchanges.validation import Sifted
+from mdp_core.exchanges.validation import ValidatedRows
 from mdp_core.fill.absence import RecheckPlan, final_until, runs_of
 from mdp_core.fill.observer import Finding, Observer
 from mdp_core.fill.pages import Page
@@ -67,24 +67,24 @@ class PageFetcher:
             raise BadRows(series.exchange, lacking, "seen several times")
         window, begun = hull(gaps), time.monotonic()
         finding = await self._observer.observe(series, window, watermarks, context)
-        sifted, absent = finding.sifted, finding.absent
+        validated, absent = finding.validated, finding.absent
         final = window.clip(window.start, final_until(absent, series.grid, watermarks))
         final = await self._without_forgotten(series, final, absent, watermarks, context)
         await self._save(series, final, finding)
-        _log_fill(series, window, sifted, time.monotonic() - begun)
-        if sifted.rejected:
-            wrong = [row.slot for row in sifted.rejected]
-            raise BadRows(series.exchange, wrong, sifted.rejected[0].reason)
+        _log_fill(series, window, validated, time.monotonic() - begun)
+        if validated.rejected:
+            wrong = [row.slot for row in validated.rejected]
+            raise BadRows(series.exchange, wrong, validated.rejected[0].reason)
         if finding.error:
             raise finding.error
         provisional = window.clip(final.end, window.end)
         ends_known = provisional.end == watermarks.closed_until
         at_edge = ends_known and self._horizon.may_be_edge(series, provisional.end)
-        self._ranges.keep(series, run[-1].index, provisional, sifted.candles, at_edge=at_edge)
+        self._ranges.keep(series, run[-1].index, provisional, validated.candles, at_edge=at_edge)
 
     async def _save(self, series: Series, final: Window, finding: Finding) -> None:
         """Save what is known of `final`: rows, and absent slots that are facts or doubted."""
-        grid, rows = series.grid, finding.sifted
+        grid, rows = series.grid, finding.validated
         wrong = _slots([row.slot for row in rows.rejected], grid)
         known = subtract([final], sorted([*wrong, *runs_of(finding.unknown, grid)]))
         doubts = new_absences(series, finding.unconfirmed, self._rechecks, self._observer.now())
@@ -119,16 +119,16 @@ class PageFetcher:
         return final.clip(begins, final.end)
 
 
-def _log_fill(series: Series, window: Window, sifted: Sifted, seconds: float) -> None:
+def _log_fill(series: Series, window: Window, validated: ValidatedRows, seconds: float) -> None:
     described = {
         "series": str(series),
         "window": str(window),
-        "rows": len(sifted.candles),
+        "rows": len(validated.candles),
         "ms": round(seconds * 1000, 1),
     }
     _log.info("filled from the exchange", extra=described)
-    if sifted.rejected:
-        _log.warning("rows rejected", extra={**described, "rows": len(sifted.rejected)})
+    if validated.rejected:
+        _log.warning("rows rejected", extra={**described, "rows": len(validated.rejected)})
 
 
 def _slots(times: Sequence[datetime], grid: Grid) -> list[Window]:

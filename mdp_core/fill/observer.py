@@ -15,7 +15,7 @@ from mdp_core.domain.watermarks import Watermarks
 from mdp_core.domain.windows import Window
 from mdp_core.errors import ExchangeError, ExchangeUnavailable
 from mdp_core.exchanges.base import ExchangeAdapter, ExchangeFacts
-from mdp_core.exchanges.validation import Observation, Sifted, judge, sift
+from mdp_core.exchanges.validation import Observation, ValidatedRows, judge, validate
 from mdp_core.fill.absence import (
     Evidence,
     Reach,
@@ -39,14 +39,14 @@ class Finding:
     """The outcome of asking for a window; slots are ascending grid indices.
 
     Attributes:
-        sifted: Rows of the window that came in any observation.
+        validated: Rows of the window that came in any observation.
         absent: Slots for which none came.
         unconfirmed: Those of them that are to be asked for again, although covered.
         unknown: Those of them of which nothing is known, so that they can't be covered.
         error: Why there are such.
     """
 
-    sifted: Sifted
+    validated: ValidatedRows
     absent: Int64s
     unconfirmed: Int64s
     unknown: Int64s
@@ -225,16 +225,16 @@ def _finding(
     return Finding(_merged(observations, series, window), absent, witnessed, unknown, error)
 
 
-def _merged(observations: Sequence[Observation], series: Series, window: Window) -> Sifted:
+def _merged(observations: Sequence[Observation], series: Series, window: Window) -> ValidatedRows:
     """Merge the rows of all observations; a slot with a wrong row has no right one."""
     rows = Candles.concatenate([observation.candles for observation in observations])
-    merged = sift(rows, series.grid, window)
+    merged = validate(rows, series.grid, window)
     rejected = {row.slot: row for observation in observations for row in observation.rejected}
     rejected |= {row.slot: row for row in merged.rejected}
     wrong = [slot for slot in sorted(rejected) if window.start <= slot < window.end]
     slots = [series.grid.index(slot) for slot in wrong]
     right = ~np.isin(series.grid.indices(merged.candles.time), slots)
-    return Sifted(merged.candles[right], [rejected[slot] for slot in wrong])
+    return ValidatedRows(merged.candles[right], [rejected[slot] for slot in wrong])
 
 
 def _old_enough(absent: Int64s, series: Series, watermarks: Watermarks) -> Int64s:

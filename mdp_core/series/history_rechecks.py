@@ -13,7 +13,7 @@ from mdp_core.storage.catalog.history_starts import HistoryStartStore, KnownStar
 TOLD = "first candle of the exchange"
 """The source of a history start that an exchange told."""
 
-# When a beginning is asked for again: soon after it was told, then from time to time.
+# When a history start is asked for again: soon after it was told, then from time to time.
 _FIRST_RECHECK, _LATER_RECHECKS = timedelta(days=1), timedelta(days=30)
 
 

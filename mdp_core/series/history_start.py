@@ -20,7 +20,7 @@ from mdp_core.domain.windows import Window
 from mdp_core.errors import copied
 from mdp_core.exchanges.base import ExchangeAdapter, OfferedInterval
 from mdp_core.exchanges.clock import ExchangeClock
-from mdp_core.exchanges.validation import absent_slots, sift
+from mdp_core.exchanges.validation import absent_slots, validate
 from mdp_core.ratelimit.context import RequestContext
 from mdp_core.ratelimit.priority import Priority, Urgency
 from mdp_core.series.history_probes import contradicts_listing, doubtful, first_open
@@ -208,7 +208,7 @@ class HistoryStarts:
         told: Series,
         context: RequestContext,
     ) -> datetime:
-        """Derive a beginning from that of another interval, `told`.
+        """Derive a history start from that of another interval, `told`.
 
         A longer candle holds its first one. Of a shorter interval the first traded candle is asked
         for, where the exchange still remembers that time.
@@ -244,7 +244,7 @@ class HistoryStarts:
         assert series.history_start, "there are rows"  # noqa: S101 - for the type checker
         grid = series.grid
         window = Window(min(series.history_start, settled), settled)
-        candles = sift(rows, grid, window).candles
+        candles = validate(rows, grid, window).candles
         absent = absent_slots(candles.time, grid, window)
         if len(absent):
             window = window.clip(window.start, grid.at(int(absent[0])))

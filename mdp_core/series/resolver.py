@@ -104,7 +104,7 @@ class SeriesResolver:
         return await self._again(series, context)
 
     async def _told(self, telling: Series, context: RequestContext) -> Series:
-        """Ask for the beginning that tells for all intervals of a symbol, only once."""
+        """Ask for the history start that tells for all intervals of a symbol, only once."""
         async with self._telling.setdefault(telling.id, asyncio.Lock()):
             told = self._told_lately.get(telling.id)
             if told is None:

@@ -71,7 +71,7 @@ class Coverage:
         self._markets = markets
 
     async def spans(self, query: CandleQuery, most: int, context: RequestContext) -> CoveragePage:
-        """Part the window (without bounds: from the beginning to now) into spans.
+        """Part the window (without bounds: from the history start to now) into spans.
 
         Args:
             query: Of which series and window.

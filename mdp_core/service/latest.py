@@ -15,7 +15,7 @@ from mdp_core.domain.queries import Answer, Bounds, CandleQuery, Latest
 from mdp_core.domain.series import Series
 from mdp_core.domain.windows import Window, intersect
 from mdp_core.errors import ExchangeUnavailable, MdpError, NoCandle, SeriesRepaired, copied
-from mdp_core.exchanges.validation import sift
+from mdp_core.exchanges.validation import validate
 from mdp_core.fill.market import MarketContext
 from mdp_core.logs import note
 from mdp_core.ratelimit.context import RequestContext
@@ -157,7 +157,7 @@ class LatestCandles:
         note(window=str(window))
         adapter = market.adapter.bound(context)
         rows = await adapter.fetch_page(series.symbol, series.interval, window)
-        right = sift(rows, series.grid, window).candles
+        right = validate(rows, series.grid, window).candles
         if not len(right):
             raise NoCandle(str(series), "forming now")
         return Latest(series, right.row(-1), closed=False, settled=False, as_of=now)

@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.soak, pytest.mark.timeout(600)]
 
 PATH = "/candles/binance/perp/BTC-USDT/1m"
 SECONDS = 190
-# A tail is kept for two seconds, and the machine has other things to do.
+# A provisional range is cached for two seconds, and the machine has other things to do.
 LATE_MS = 4_000
 
 
@@ -39,7 +39,7 @@ async def test_every_second_the_newest_candle_is_closed_and_soon_there(
     for newest in list(seen)[1:-1]:
         assert seen[newest][0] <= newest
         assert seen[newest][-1] == newest + MINUTE_MS
-    # One probe of the beginning aside: about four requests a minute for the tail, not sixty.
+    # One probe of the history start aside: about four requests a minute for the edge, not sixty.
     assert len(sandbox.candle_requests()) <= SECONDS // 60 * 6 + 6
 
 

@@ -181,7 +181,7 @@ def candle_requests(log: str, case: Case, since: int) -> list[object]:
 def reaches(params: dict[str, Any], since: int) -> bool:
     """Tell whether a request reaches into the backtest's window, not only the edge.
 
-    A search for the beginning of the history asks for what lies before.
+    A search for the history start asks for what lies before.
     """
     given = params.get("req", params)
     start, end = (

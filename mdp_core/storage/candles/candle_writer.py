@@ -59,7 +59,7 @@ WHERE series.id = fresh.id AND upper(fresh.windows) <= {_FUTURE}
 RETURNING series.id
 """  # noqa: S608 - of constants only
 
-# The history of a series begins with this candle: a beginning is never after a stored one.
+# The history of a series begins with this candle: a history start is never after a stored one.
 _BEGIN_EARLIER: LiteralString = """
 UPDATE series SET history_begins = %(first)s WHERE id = %(series_id)s
 """

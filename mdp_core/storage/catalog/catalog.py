@@ -184,7 +184,7 @@ class Catalog:
     async def names_without_history_start(
         self, exchange: str, market_type: str
     ) -> list[tuple[str, str]]:
-        """Give symbol and interval of each kept series whose beginning is not known."""
+        """Give symbol and interval of each kept series whose history start is not known."""
         query = (
             select(_SYMBOLS.c.name, _SERIES.c.interval)
             .join(_SERIES, _SERIES.c.symbol_id == _SYMBOLS.c.id)

@@ -30,7 +30,7 @@ _PUT_OFF: LiteralString = """
 UPDATE series SET history_recheck_at = %(recheck_at)s WHERE id = %(series_id)s
 """
 
-# In which series of a market is the beginning to be asked for again?
+# In which series of a market is the history start to be asked for again?
 _DUE: LiteralString = """
 SELECT symbols.native, series.interval FROM series JOIN symbols ON symbols.id = symbol_id
 WHERE exchange = %(exchange)s AND market_type = %(market_type)s AND active
@@ -62,7 +62,7 @@ class HistoryStartStore:
     async def save(self, series_id: int, start: KnownStart) -> datetime:
         """Keep where the history of a series begins; return what is believed now.
 
-        That is never after a stored candle. Where it is another beginning than before, the version
+        That is never after a stored candle. Where it differs from the one before, the version
         of the slots between both rises.
         """
         parameters = {
@@ -86,7 +86,7 @@ class HistoryStartStore:
         return begins
 
     async def put_off(self, series_id: int, recheck_at: datetime) -> None:
-        """Have the beginning of a series asked for again at another time."""
+        """Have the history start of a series asked for again at another time."""
         parameters = {"series_id": series_id, "recheck_at": recheck_at}
         async with self._database.transaction() as connection:
             await connection.execute(_PUT_OFF, parameters)

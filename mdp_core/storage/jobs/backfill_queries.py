@@ -138,7 +138,7 @@ WHERE id = %(id)s AND state = 'open'
 """
 
 # How much is missing for each open job of an exchange, of what the exchange still has and of what
-# was not found out to be lost? A history whose beginning is not known is reckoned to begin on the
+# was not found out to be lost? A history whose start is not known is reckoned to begin on the
 # symbol's first known day, or when that was listed.
 QUEUE: LiteralString = """
 SELECT backfills.id, symbols.market_type, series.interval,

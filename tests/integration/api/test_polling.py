@@ -21,7 +21,7 @@ SERIES = {
     "hyperliquid": "hyperliquid/perp/ETH-USDC/1m",
     "coinbase": "coinbase/spot/ETH-USD/1m",
 }
-# Seconds between two requests for a tail, at the least.
+# Seconds between two requests for a provisional range, at the least.
 PERIOD = {"binance": 2, "hyperliquid": 10, "coinbase": 2}
 CLIENTS, POLLS = 50, 3
 
@@ -132,7 +132,7 @@ async def test_request_that_begins_inside_a_tail_shares_it(settings: Settings) -
     with running_sandbox(SandboxOptions(clock=clock, limits=False)) as sandbox:
         async with serving(told, sandbox, settle_seconds=150) as client:
             await latest(client, "coinbase")
-            await asyncio.sleep(PERIOD["coinbase"] + 0.1)  # nothing tells that a tail is forgotten
+            await asyncio.sleep(PERIOD["coinbase"] + 0.1)  # nothing tells that a range is forgotten
             sandbox.clear()
             begun = time.monotonic()
             wide = (await client.get(path, params={"start": LAST_MS - 2 * MINUTE_MS})).json()

@@ -278,7 +278,7 @@ async def test_without_start_the_newest_candles_before_end_are_meant(
 async def test_newest_candle_is_found_behind_a_hole(
     client: httpx.AsyncClient,
 ) -> None:
-    """Without `start` the rows are counted, not the slots: a hole is walked over."""
+    """Without `start` the rows are counted, not the slots: a hole is passed over."""
     parameters = {"end": HOLE_MS[1] + 2 * MINUTE_MS, "limit": 4}
     body = (await client.get(XRP, params=parameters)).json()
     minutes = (

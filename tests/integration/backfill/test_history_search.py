@@ -61,7 +61,7 @@ async def test_minutes_are_looked_for_only_around_the_first_hour(
 async def test_backfill_asks_anew_where_a_history_begins(
     settings: Settings, sandbox: Sandbox, database: psycopg.Connection, exchange: str, interval: str
 ) -> None:
-    """A false beginning would mean that all is done: the plan is from the true one."""
+    """A false history start would mean that all is done: the true one is planned from."""
     name, market, symbol = exchange.split()
     query = CandleQuery(name, market, symbol, interval, limit=1)
     body = {"exchange": name, "symbols": [symbol], "intervals": [interval], "dry_run": True}
@@ -83,7 +83,7 @@ async def test_backfill_asks_anew_where_a_history_begins(
 async def test_backfill_from_after_the_beginning_asks_for_none(
     services: Services, sandbox: Sandbox
 ) -> None:
-    """The beginning is of no interest there."""
+    """The history start is of no interest there."""
     query = CandleQuery("binance", "perp", "BTC-USDT", "1h", limit=1)
     await answer_to(services, query)
     names = await services.planning.names(Selection("binance", "perp", ("BTC-USDT",), ("1h",)))

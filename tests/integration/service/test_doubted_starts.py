@@ -93,7 +93,7 @@ async def test_start_that_empties_the_window_is_asked_for_again(
     market: Sandbox,
     database: psycopg.Connection,
 ) -> None:
-    """A false beginning from before ends with the first request that it would empty."""
+    """A false history start ends with the first request that it would empty."""
     await asking.get(PATH, params={"limit": 1})
     database.execute(FALSE_START, (NOW,))
     await forget(opened)
@@ -145,7 +145,7 @@ async def test_repair_and_syncer_ask_for_the_beginning_anew(
     clock: Clock,
     database: psycopg.Connection,
 ) -> None:
-    """A changed beginning is a change of the slots between the old and the new one."""
+    """A changed history start changes the slots between the old and the new one."""
     await asking.get(PATH, params={"limit": 1})
     for mend in ("repair", "syncer"):
         database.execute(FALSE_START, (NOW,))

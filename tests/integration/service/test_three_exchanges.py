@@ -553,7 +553,7 @@ async def test_coin_without_history_is_not_searched_at_every_request(
     assert candle_requests(today[1], "hyperliquid") == []
 
 
-# --- late tails ---------------------------------------------------------------------------------
+# --- late edges ---------------------------------------------------------------------------------
 
 
 async def test_coinbase_candle_that_is_late_comes_when_it_comes_and_then_settles(

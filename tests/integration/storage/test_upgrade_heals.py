@@ -36,7 +36,7 @@ UPDATE candles SET high = high * 2, volume = 1 WHERE time = :wrong;
 UPDATE candles SET close = open, high = open, low = open WHERE time = :half;
 INSERT INTO candles SELECT id, :extra, 2, 3, 1, 2, 5, 10, 7 FROM series ON CONFLICT DO NOTHING;
 """
-# A beginning after stored candles, which hides what lies before it.
+# A history start after stored candles, which hides what lies before it.
 _LATE_START = """
 UPDATE series SET history_begins = :begins, history_source = coalesce(history_source, 'bisection')
 """

@@ -197,7 +197,7 @@ def test_chunks_cover_every_gap_once(order: Order, gaps: list[Window], pages: in
 
 
 def test_oldest_and_newest_come_first() -> None:
-    """One goes forward from the beginning, the other back from the end."""
+    """One goes forward from the history start, the other back from the end."""
     chunks, left = ChunkGrid(GRID, PAGE, 1), [slots(10, 600), slots(700, 1200)]
 
     assert oldest_first(left, chunks) == slots(10, PAGE)

@@ -137,11 +137,11 @@ def test_slots_are_counted_as_if_one_by_one(data: st.DataObject, case: Case) -> 
     start, middle = case.grid.at(first), case.grid.at(first + lengths[0])
     end = case.grid.at(first + sum(lengths))
 
-    walked, time = 0, start
+    stepped, time = 0, start
     while time < end:
-        walked, time = walked + 1, case.grid.next(time)
+        stepped, time = stepped + 1, case.grid.next(time)
 
-    assert case.grid.count(start, end) == walked == sum(lengths)
+    assert case.grid.count(start, end) == stepped == sum(lengths)
     assert case.grid.count(start, end) == case.grid.count(start, middle) + lengths[1]
 
 

@@ -464,7 +464,7 @@ def assert_symbols_or_bad(payload: object) -> None:
         assert symbol.name == f"{symbol.base}-{symbol.quote}"
 
 
-# --- time, and the beginning of a series
+# --- time, and the history start of a series
 
 
 @needs_recordings

@@ -19,7 +19,7 @@ from mdp_core.exchanges.hyperliquid import (
     parse_time,
 )
 from mdp_core.exchanges.parsing import UNREADABLE_TIME
-from mdp_core.exchanges.validation import sift
+from mdp_core.exchanges.validation import validate
 
 RECORDED = SHARED / "recorded"
 NAN = float("nan")
@@ -76,11 +76,11 @@ def test_recorded_first_row_opens_before_the_start_and_is_sifted_away() -> None:
     """The parser gives all rows; one that only overlaps the window is dropped later."""
     candles = parse_candles(recorded("candles_kPEPE_1h_2023-05-21"), "kPEPE", "1h")
     asked = Window(from_ms(1684702800000), from_ms(1684785600000))
-    sifted = sift(candles, epoch_grid(Interval.ONE_HOUR), asked)
+    validated = validate(candles, epoch_grid(Interval.ONE_HOUR), asked)
 
     assert int(candles.time[0]) == 1684699200000
-    assert (len(sifted.candles), len(sifted.rejected)) == (23, 0)
-    assert int(sifted.candles.time[0]) == 1684702800000
+    assert (len(validated.candles), len(validated.rejected)) == (23, 0)
+    assert int(validated.candles.time[0]) == 1684702800000
 
 
 @needs_recordings

@@ -25,7 +25,7 @@ from support.strategies import (
 from mdp_core.domain.clock import from_ms, to_ms
 from mdp_core.domain.intervals import Grid
 from mdp_core.domain.windows import Window
-from mdp_core.exchanges.validation import Sifted, sift
+from mdp_core.exchanges.validation import ValidatedRows, validate
 
 NAN, INF = math.nan, math.inf
 T0, T1, T2, T3 = (minute * 60_000 for minute in range(4))
@@ -37,8 +37,8 @@ numbers = st.one_of(
 )
 
 
-def sifted(*rows: Row) -> Sifted:
-    return sift(candles_of(list(rows)), MINUTES, WINDOW)
+def validated(*rows: Row) -> ValidatedRows:
+    return validate(candles_of(list(rows)), MINUTES, WINDOW)
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def test_rows_are_judged_as_one_by_one(grid: Grid, data: st.DataObject) -> None:
     window = window_of(grid, first, stop)
     rows = data.draw(rows_near(grid, first, stop))
 
-    result = sift(candles_of(rows), grid, window)
+    result = validate(candles_of(rows), grid, window)
 
     expected = expected_of(rows, grid, window)
     times = result.candles.time.tolist()
@@ -139,7 +139,7 @@ def test_rows_are_judged_as_one_by_one(grid: Grid, data: st.DataObject) -> None:
 )
 def test_row_that_cannot_be_right_costs_its_slot(changed: dict[str, float], reason: str) -> None:
     """The row is named with its reason; its neighbours are kept."""
-    result = sifted(a_row(T0), a_row(T1, **changed), a_row(T2))
+    result = validated(a_row(T0), a_row(T1, **changed), a_row(T2))
 
     assert result.candles.time.tolist() == [T0, T2]
     assert [row.slot for row in result.rejected] == [from_ms(T1)]
@@ -160,7 +160,7 @@ def test_row_that_cannot_be_right_costs_its_slot(changed: dict[str, float], reas
 )
 def test_unusual_row_that_can_be_right_stays(changed: dict[str, float]) -> None:
     """Flat and untraded candles are facts."""
-    result = sifted(a_row(T0, **changed))
+    result = validated(a_row(T0, **changed))
 
     assert len(result.candles) == 1
     assert not result.rejected
@@ -169,7 +169,7 @@ def test_unusual_row_that_can_be_right_stays(changed: dict[str, float]) -> None:
 def test_rows_outside_the_window_are_dropped_without_a_word() -> None:
     """Exchanges send what was not asked for; wrong strays cost nothing."""
     end = to_ms(WINDOW.end)
-    result = sifted(a_row(-1), a_row(T0), a_row(end), a_row(end + 60_000, low=-1.0))
+    result = validated(a_row(-1), a_row(T0), a_row(end), a_row(end + 60_000, low=-1.0))
 
     assert result.candles.time.tolist() == [T0]
     assert not result.rejected
@@ -177,13 +177,13 @@ def test_rows_outside_the_window_are_dropped_without_a_word() -> None:
 
 def test_descending_rows_come_out_ascending() -> None:
     """One exchange sends the newest first."""
-    assert sifted(a_row(T2), a_row(T1), a_row(T0)).candles.time.tolist() == [T0, T1, T2]
+    assert validated(a_row(T2), a_row(T1), a_row(T0)).candles.time.tolist() == [T0, T1, T2]
 
 
 def test_identical_duplicates_collapse() -> None:
     """The same row again is the same fact, also where numbers are not given."""
     bare = a_row(T1, quote_volume=NAN, trades=NAN)
-    result = sifted(bare, a_row(T0), bare, a_row(T0), bare)
+    result = validated(bare, a_row(T0), bare, a_row(T0), bare)
 
     assert result.candles.time.tolist() == [T0, T1]
     assert not result.rejected
@@ -191,7 +191,7 @@ def test_identical_duplicates_collapse() -> None:
 
 def test_differing_duplicates_are_all_rejected() -> None:
     """It is unknown which is right: neither is kept, both are named."""
-    result = sifted(a_row(T0), a_row(T0, close=10.0), a_row(T1))
+    result = validated(a_row(T0), a_row(T0, close=10.0), a_row(T1))
 
     assert result.candles.time.tolist() == [T1]
     assert [row.slot for row in result.rejected] == [from_ms(T0)]
@@ -201,7 +201,7 @@ def test_differing_duplicates_are_all_rejected() -> None:
 @pytest.mark.parametrize("column", ["quote_volume", "trades"])
 def test_duplicates_that_differ_in_one_optional_number_are_rejected(column: str) -> None:
     """None given and a number are different facts."""
-    result = sifted(a_row(T0), a_row(T0, **{column: NAN}))
+    result = validated(a_row(T0), a_row(T0, **{column: NAN}))
 
     assert len(result.candles) == 0
     assert [row.slot for row in result.rejected] == [from_ms(T0)]
@@ -209,7 +209,7 @@ def test_duplicates_that_differ_in_one_optional_number_are_rejected(column: str)
 
 def test_row_off_the_grid_takes_its_whole_slot() -> None:
     """A right row beside it is not trusted either; the next slot is."""
-    result = sifted(a_row(T0), a_row(T0 + 1), a_row(T1))
+    result = validated(a_row(T0), a_row(T0 + 1), a_row(T1))
 
     assert result.candles.time.tolist() == [T1]
     assert {row.slot for row in result.rejected} == {from_ms(T0)}
@@ -222,7 +222,7 @@ def test_month_that_opens_on_the_second_is_off_the_grid() -> None:
     second_of_march = to_ms(MONTHS.at(2)) + 86_400_000
     rows = candles_of([a_row(to_ms(MONTHS.at(1))), a_row(second_of_march)])
 
-    result = sift(rows, MONTHS, window)
+    result = validate(rows, MONTHS, window)
 
     assert result.candles.time.tolist() == [to_ms(MONTHS.at(1))]
     assert [row.slot for row in result.rejected] == [MONTHS.at(2)]
@@ -230,7 +230,7 @@ def test_month_that_opens_on_the_second_is_off_the_grid() -> None:
 
 def test_rejected_row_is_told_in_full() -> None:
     """An operator can see later what the exchange sent."""
-    (rejected,) = sifted(a_row(T3, volume=-0.25)).rejected
+    (rejected,) = validated(a_row(T3, volume=-0.25)).rejected
 
     assert rejected.row == (
         "time=180000, open=10.0, high=12.0, low=9.0, close=11.0, volume=-0.25, "
@@ -244,7 +244,7 @@ def test_one_bad_row_costs_one_slot_of_a_page() -> None:
     rows = [a_row(minute * 60_000) for minute in range(499)]
     rows[250] = a_row(250 * 60_000, low=-1.0)
 
-    result = sift(candles_of(rows), MINUTES, window)
+    result = validate(candles_of(rows), MINUTES, window)
 
     assert len(result.candles) == 498
     assert len(result.rejected) == 1
@@ -260,7 +260,7 @@ def test_numbers_that_stay_are_bit_for_bit_those_that_came(values: list[float]) 
         if 0 < abs(value) <= 10
     ]
 
-    result = sift(candles_of(rows), MINUTES, WINDOW)
+    result = validate(candles_of(rows), MINUTES, WINDOW)
 
     assert [struct.pack("q7d", *row) for row in rows_of(result.candles)] == [
         struct.pack("q7d", *row) for row in rows
@@ -269,7 +269,7 @@ def test_numbers_that_stay_are_bit_for_bit_those_that_came(values: list[float]) 
 
 def test_no_rows_sift_to_none() -> None:
     """An empty answer is a fact, not an error."""
-    result = sifted()
+    result = validated()
 
     assert len(result.candles) == 0
     assert not result.rejected

@@ -10,7 +10,7 @@ from typing import TypedDict
 from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
 
-from api.auth import TokenVerifier, authorize
+from api.auth import authorize
 from api.dialects.passing import Passing
 from api.dialects.routes import ANSWER_SECONDS, Dialects, add_dialects
 from api.dialects.series_rows import SeriesRows
@@ -25,6 +25,7 @@ from api.responses.block_cache import BodyMemory, split_memory
 from api.responses.block_loader import Blocks
 from api.responses.formats import warm_up
 from api.routers import backfills, candles, coverage, health, inventory, latest, meta
+from api.tokens import TokenVerifier
 from api.udf import add_udf
 from mdp_core.settings import Settings
 from mdp_core.storage.catalog.revocations import Revocations

@@ -11,9 +11,9 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from api.auth import Forbidden, Unauthorized
 from api.requests.negotiation import NotAcceptable
 from api.security_headers import security_headers
+from api.tokens import Forbidden, Unauthorized
 from mdp_core import errors
 from mdp_core.domain.clock import to_ms
 from mdp_core.logs import note

@@ -8,9 +8,10 @@ from typing import TypeAlias
 import orjson
 from fastapi import FastAPI, Request, Response
 
-from api.auth import Unauthorized, principal_of, verify_url_token
+from api.auth import principal_of, verify_url_token
 from api.dialects.routes import ANSWER_SECONDS, Dialects
 from api.errors import kind_of
+from api.tokens import Unauthorized
 from api.udf_bars import bars_of
 from api.udf_symbols import RESOLUTIONS, describe, hit
 from mdp_core.domain.series import Symbol

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
-from api.auth import Unauthorized, principal_of, verify_url_token
+from api.auth import principal_of, verify_url_token
 from api.dialects.binance import BinanceDialect
 from api.dialects.coinbase import CoinbaseDialect
 from api.dialects.dialect import Call, Dialect
@@ -16,6 +16,7 @@ from api.dialects.hyperliquid import HyperliquidDialect
 from api.dialects.passing import Passing, headers_of
 from api.dialects.series_rows import SeriesRows
 from api.errors import kind_of
+from api.tokens import Unauthorized
 from mdp_core.errors import MdpError
 from mdp_core.exchanges.relay import Question
 from mdp_core.logs import note

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from api.auth import Forbidden, Unauthorized
 from api.errors import (
     KINDS,
     PROBLEM_TYPE,
@@ -15,6 +14,7 @@ from api.errors import (
     problem_body,
 )
 from api.requests.negotiation import NotAcceptable
+from api.tokens import Forbidden, Unauthorized
 from mdp_core import errors
 
 _A_TIME = datetime(2024, 5, 1, tzinfo=UTC)

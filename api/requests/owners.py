@@ -2,7 +2,8 @@
 
 from fastapi import Request
 
-from api.auth import Principal, principal_of
+from api.auth import principal_of
+from api.tokens import Principal
 from mdp_core.storage.jobs.backfills import Owner
 from mdp_core.wiring import Services
 

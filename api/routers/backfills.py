@@ -7,7 +7,7 @@ from fastapi import APIRouter, Path, Query, Request, Response, Security
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.auth import Forbidden, Principal, authorize, principal_of
+from api.auth import authorize, principal_of
 from api.deadline import TimedRoute
 from api.openapi.problems import UNKNOWN_SERIES, problem_responses
 from api.requests.owners import owner_of, seen_by
@@ -20,6 +20,7 @@ from api.responses.jobs import (
     describe_job,
     describe_planned,
 )
+from api.tokens import Forbidden, Principal
 from mdp_core.backfill.jobs import Backfills
 from mdp_core.backfill.planning import Planning
 from mdp_core.errors import InvalidParameter, InvalidWindow, StoreUnavailable, UnknownBackfill

@@ -5,9 +5,9 @@ import asyncio
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from api.auth import TokenVerifier, Unauthorized
 from api.openapi.problems import problem_responses
 from api.responses.health_bodies import HealthBody, LiveBody, describe_details, describe_state
+from api.tokens import TokenVerifier, Unauthorized
 from mdp_core.wiring import Services
 
 router = APIRouter(tags=["health"])

@@ -9,11 +9,11 @@ import typer
 from mdp_core.settings import DatabaseSettings
 from mdp_core.storage.database.database import open_database
 from mdp_core.storage.jobs.job_runs import SILENT_SECONDS, JobRuns, Syncer
-from scripts.cli.options import clear_errors
+from scripts.cli.options import clear_errors, command_app
 
 _STATEMENT_SECONDS = 5.0
 
-app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+app = command_app()
 
 
 @app.command()
@@ -43,8 +43,3 @@ async def _syncers(settings: DatabaseSettings) -> Sequence[Syncer]:
         must_write=False,
     ) as database:
         return await JobRuns(database).syncers()
-
-
-def main() -> None:
-    """Run this command alone."""
-    app()

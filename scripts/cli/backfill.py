@@ -1,7 +1,6 @@
 """The command `mdp backfill`."""
 
 import asyncio
-from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -12,14 +11,9 @@ from mdp_core.settings import LogSettings, Settings
 from scripts.cli.backfill_display import choose_display
 from scripts.cli.backfill_run import BackfillRequest, backfill
 from scripts.cli.check import CheckedService, require
-from scripts.cli.options import clear_errors, hush, parse_cli_time
+from scripts.cli.options import Time, clear_errors, command_app, hush
 
-app = typer.Typer()
-
-Time = Annotated[
-    datetime | None,
-    typer.Option(parser=parse_cli_time, help="ISO-8601 or epoch ms.", metavar="TIME"),
-]
+app = command_app()
 
 
 @app.command("backfill")

@@ -5,13 +5,15 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import chain
+from typing import Annotated
 
 import psycopg
 import typer
 from psycopg import AsyncConnection
 from pydantic import ValidationError
 
-from api.auth import MissingKey, TokenVerifier
+from api.tokens import MissingKey, TokenVerifier
 from db.connecting import in_a_line, session_conninfo
 from db.upgrade import newest_revision, schema_problem
 from mdp_core.errors import InvalidParameter
@@ -22,10 +24,13 @@ from mdp_core.storage.database.reaching import connection_problem
 from mdp_core.storage.database.replica import Identity, read_identity
 from mdp_core.wiring import installed_adapters
 from scripts.cli.environment import unread_variables
+from scripts.cli.options import command_app
 from syncer.configured import read_hot, read_keep
 
 # A service that starts may be earlier than its database.
 _PATIENCE_SECONDS = 10.0
+
+app = command_app()
 
 
 class CheckedService(StrEnum):
@@ -54,6 +59,21 @@ class CheckFinding:
     def is_wrong(self) -> bool:
         """True where the service can't start with it."""
         return self.verdict is Verdict.WRONG
+
+
+@app.command()
+def check(
+    service: Annotated[
+        CheckedService | None, typer.Argument(help="Only what this one needs.")
+    ] = None,
+) -> None:
+    """Say whether services could start with this environment, and why not."""
+    is_wrong = False
+    for finding in chain(findings(service), remarks()):
+        is_wrong |= finding.is_wrong
+        typer.echo(f"{finding.verdict:<5} {finding.text}")
+    if is_wrong:
+        raise typer.Exit(1)
 
 
 def require(service: CheckedService) -> None:

@@ -14,11 +14,11 @@ from mdp_core.errors import UnknownExchange, UnknownMarketType, UnsupportedInter
 from mdp_core.settings import DatabaseSettings
 from mdp_core.storage.catalog.inventory import Holding, HoldingFilter, read_holdings
 from mdp_core.storage.database.database import open_database
-from scripts.cli.options import clear_errors
+from scripts.cli.options import clear_errors, command_app
 
 _STATEMENT_SECONDS = 30.0
 
-app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+app = command_app()
 
 
 @app.command()
@@ -98,8 +98,3 @@ def _json(held: Holding) -> str:
             "parts": held.parts,
         }
     )
-
-
-def main() -> None:
-    """Run this command alone."""
-    app()

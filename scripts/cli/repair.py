@@ -10,9 +10,9 @@ from mdp_core.service.mending import RepairMode, RepairReport
 from mdp_core.settings import LogSettings, Settings
 from mdp_core.wiring import open_services
 from scripts.cli.check import CheckedService, require
-from scripts.cli.options import Time, clear_errors, hush, usage_errors
+from scripts.cli.options import Time, clear_errors, command_app, hush, usage_errors
 
-app = typer.Typer()
+app = command_app()
 
 
 @app.command()

@@ -6,14 +6,14 @@ from typing import Annotated
 
 import typer
 
-from api.auth import SCOPES, URL_SCOPE, MissingKey, issue_token
+from api.tokens import SCOPES, URL_SCOPE, MissingKey, issue_token
 from mdp_core.settings import DatabaseSettings, TokenSettings
 from mdp_core.storage.catalog.revocations import Revocations
 from mdp_core.storage.database.database import open_database
-from scripts.cli.options import clear_errors
+from scripts.cli.options import clear_errors, command_app
 from scripts.cli.ready_configuration import ready_configuration
 
-app = typer.Typer(help="Print a token made with JWT_SECRET, or revoke one.")
+app = command_app("Print a token made with JWT_SECRET, or revoke one.")
 
 _STATEMENT_SECONDS = 10.0
 

@@ -21,9 +21,9 @@ from mdp_core.settings import LogSettings, Settings
 from mdp_core.storage.catalog.inventory import HoldingFilter, read_holdings
 from mdp_core.wiring import Services, open_services
 from scripts.cli.check import CheckedService, require
-from scripts.cli.options import Time, clear_errors, hush, usage_errors
+from scripts.cli.options import Time, clear_errors, command_app, hush, usage_errors
 
-app = typer.Typer()
+app = command_app()
 
 _COUNTS = ("compared", "equal", "differing", "missing", "extra")
 

@@ -25,11 +25,12 @@ from types import FrameType
 import httpx
 from pydantic import SecretStr
 
-from api.auth import SCOPES, issue_token
+from api.tokens import SCOPES, MissingKey, issue_token
 from db.local import launch as local_launch
 from db.local.cluster import refuse_links_out
+from db.local.errors import LocalDatabaseError
 from db.local.server import open_local_database
-from db.upgrade import upgrade
+from db.upgrade import UpgradeError, upgrade
 from mdp_core.domain.clock import Clock
 from mdp_core.settings import TokenSettings
 
@@ -50,6 +51,10 @@ _RESTART_SECONDS = {_API: 1.0, _SYNCER: 15.0}
 
 class StackError(Exception):
     """Something could not be started, or ended by itself."""
+
+
+STACK_ERRORS = (StackError, LocalDatabaseError, UpgradeError, MissingKey)
+"""What the operator or the machine has to mend, besides errors of the core."""
 
 
 class Processes:
@@ -239,7 +244,7 @@ def _process(
     launch = [sys.executable, "-I", "-S", local_launch.__file__, str(os.getpid()), "-"]
     # SIGINT would be an exception, which can get lost while modules are imported.
     launch.append(str(int(signal.SIGTERM)))
-    command = [*launch, sys.executable, "-m", "scripts.cli.main", *arguments]
+    command = [*launch, sys.executable, "-m", "scripts.cli.entry", *arguments]
     process = subprocess.Popen(  # noqa: S603 - our own program
         command, env={**os.environ, **env}, stdin=subprocess.DEVNULL, start_new_session=True
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from api.auth import URL_SCOPE, issue_token
+from api.tokens import URL_SCOPE, issue_token
 from mdp_core.settings import TokenSettings
 from scripts.demo.stack import SandboxRequest, free_port, open_stack
 

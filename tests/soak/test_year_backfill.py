@@ -95,7 +95,7 @@ def _kill_until_done(environment: Mapping[str, str]) -> int:
 
 def _plan(environment: Mapping[str, str]) -> dict[str, Any]:
     """Give the sums of a dry run."""
-    command = [sys.executable, "-m", "scripts.cli.main", *_backfill("--dry-run", "--json")]
+    command = [sys.executable, "-m", "scripts.cli.entry", *_backfill("--dry-run", "--json")]
     done = subprocess.run(  # noqa: S603 - our own program
         command,
         cwd=PROJECT,

@@ -10,7 +10,7 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 
-from api.auth import URL_SCOPE
+from api.tokens import URL_SCOPE
 from mdp_core.settings import Settings
 from support.http import HOST, TLS
 from support.services import app_of, token_of

@@ -35,7 +35,7 @@ def running_mdp(
 ) -> Generator[subprocess.Popen[bytes]]:
     """Run an `mdp` command as another process until the context is left."""
     process = subprocess.Popen(  # noqa: S603 - our own program
-        [sys.executable, "-m", "scripts.cli.main", *arguments],
+        [sys.executable, "-m", "scripts.cli.entry", *arguments],
         cwd=PROJECT,
         env={**os.environ, **environment},
         stdout=subprocess.DEVNULL,

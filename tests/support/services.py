@@ -12,7 +12,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from api.app import create_app
-from api.auth import SCOPES, issue_token
+from api.tokens import SCOPES, issue_token
 from mdp_core.settings import ExchangeSettings, Settings
 from mdp_core.wiring import Services, open_services
 from support.http import HOST, connected

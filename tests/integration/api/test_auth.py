@@ -28,8 +28,9 @@ from support.http import connected
 from support.sandbox import Sandbox
 from support.services import app_of, opened_services, token_of
 
-from api.auth import PUBLIC_PATHS, MissingKey, TokenVerifier
+from api.auth import PUBLIC_PATHS
 from api.page import ASSETS_PATH, PAGE_PATH
+from api.tokens import MissingKey, TokenVerifier
 from mdp_core.settings import Settings
 
 PATH = "/candles/binance/perp/BTC-USDT/1m?start=2024-03-01&end=2024-03-01T00:01"

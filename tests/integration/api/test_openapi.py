@@ -29,9 +29,9 @@ from support.sandbox import Sandbox
 from support.waiting import wait_until
 
 from api.app import create_app
-from api.auth import SCOPES, issue_token
 from api.errors import PROBLEM_TYPE, every_kind
 from api.responses.formats import FORMATS
+from api.tokens import SCOPES, issue_token
 from mdp_core.settings import Settings
 from scripts.demo.stack import free_port
 
@@ -57,7 +57,7 @@ def running_api(database_url: str, sandbox: Sandbox, secret: str) -> Generator[s
         for name in ("binance", "hyperliquid", "coinbase")
     }
     environment = {**os.environ, "DATABASE_URL": database_url, "JWT_SECRET": secret, **exchanges}
-    command = [sys.executable, "-m", "scripts.cli.main", "api", "--port", str(port)]
+    command = [sys.executable, "-m", "scripts.cli.entry", "api", "--port", str(port)]
     with subprocess.Popen(command, env=environment) as process:  # noqa: S603 - our own program
         try:
             wait_until(lambda: answers(f"{url}/health"))

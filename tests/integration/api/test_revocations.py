@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from support.http import connected
 from typer.testing import CliRunner
 
-from api.auth import issue_token
+from api.tokens import issue_token
 from mdp_core.settings import Settings
 from scripts.cli import main as cli
 

@@ -11,7 +11,7 @@ from support.sandbox import Sandbox
 from support.services import app_of, opened_services
 from support.waiting import eventually
 
-from api.auth import SCOPES, issue_token
+from api.tokens import SCOPES, issue_token
 from mdp_core.exchanges.base import ExchangeAdapter
 from mdp_core.settings import Settings
 from mdp_core.wiring import Services

@@ -11,7 +11,7 @@ from support.http import connected
 from support.sandbox import Sandbox
 from support.services import app_of, opened_services
 
-from api.auth import issue_token
+from api.tokens import issue_token
 from mdp_core.domain.windows import Window
 from mdp_core.settings import Settings
 from mdp_core.storage.jobs.backfills import Job, Owner

@@ -157,7 +157,7 @@ def _parts(demo: Demo, command: str) -> list[psutil.Process]:
     found = list[psutil.Process]()
     for process in demo.family():
         with suppress(psutil.Error):
-            if "scripts.cli.main" in (line := process.cmdline()) and command in line:
+            if "scripts.cli.entry" in (line := process.cmdline()) and command in line:
                 found.append(process)
     return found
 
@@ -274,7 +274,7 @@ def _mdp(
 ) -> Generator[subprocess.Popen[bytes]]:
     with (output or Path(os.devnull)).open("wb") as log:
         process = subprocess.Popen(  # noqa: S603 - our own program
-            [sys.executable, "-m", "scripts.cli.main", *arguments],
+            [sys.executable, "-m", "scripts.cli.entry", *arguments],
             cwd=PROJECT,
             env={**os.environ, **environment},
             stdout=log,

@@ -50,7 +50,7 @@ def running(sandbox: Sandbox) -> Generator[Running]:
         arguments = ["run", "--port", str(free_port()), "--data-dir", str(folder / "run")]
         with (folder / "said").open("wb") as said:
             process = subprocess.Popen(  # noqa: S603 - our own program
-                [sys.executable, "-m", "scripts.cli.main", *arguments],
+                [sys.executable, "-m", "scripts.cli.entry", *arguments],
                 cwd=PROJECT,
                 env={**inherited, **exchanges, "MDP_LOCAL_DATABASE": "plain"},
                 stdout=said,

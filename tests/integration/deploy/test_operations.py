@@ -26,7 +26,7 @@ from support.sandbox import Sandbox
 from support.waiting import wait_until
 from typer.testing import CliRunner
 
-from api.auth import issue_token
+from api.tokens import issue_token
 from mdp_core.settings import TokenSettings
 from scripts.cli import main as cli
 from scripts.cli.check import findings, remarks
@@ -367,7 +367,7 @@ def _mdp(
         if not name.startswith(("MDP_", "JWT_", "DATABASE_"))
     }
     return subprocess.Popen(  # noqa: S603 - our own program
-        [sys.executable, "-m", "scripts.cli.main", *arguments],
+        [sys.executable, "-m", "scripts.cli.entry", *arguments],
         cwd=PROJECT,
         env={**inherited, **environment},
         stdout=output,

@@ -216,7 +216,7 @@ def _environment(more: Mapping[str, str]) -> dict[str, str]:
 def _run(arguments: list[str], environment: Mapping[str, str]) -> str:
     """Run a command to its end, as compose waits for `service_completed_successfully`."""
     done = subprocess.run(  # noqa: S603 - our own program
-        [sys.executable, "-m", "scripts.cli.main", *arguments],
+        [sys.executable, "-m", "scripts.cli.entry", *arguments],
         cwd=PROJECT,
         env=_environment(environment),
         capture_output=True,
@@ -232,7 +232,7 @@ def _process(
     arguments: list[str], environment: Mapping[str, str]
 ) -> Generator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(  # noqa: S603 - our own program
-        [sys.executable, "-m", "scripts.cli.main", *arguments],
+        [sys.executable, "-m", "scripts.cli.entry", *arguments],
         cwd=PROJECT,
         env=_environment(environment),
         stderr=subprocess.DEVNULL,

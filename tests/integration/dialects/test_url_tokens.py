@@ -8,7 +8,7 @@ import pytest
 from support.dialects import Doors, opened_doors
 from support.services import token_of
 
-from api.auth import issue_token
+from api.tokens import issue_token
 from mdp_core.settings import Settings
 
 _KLINES = "fapi/v1/klines?symbol=BTCUSDT&interval=1m&limit=1"

@@ -71,7 +71,7 @@ def demo() -> Generator[Mapping[str, str]]:
         folder.chmod(0o755)  # the database of root runs as another user
         arguments = ["demo", "--port", str(free_port()), "--data-dir", str(folder / "demo")]
         process = subprocess.Popen(  # noqa: S603 - our own program
-            [sys.executable, "-m", "scripts.cli.main", *arguments],
+            [sys.executable, "-m", "scripts.cli.entry", *arguments],
             cwd=PROJECT,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

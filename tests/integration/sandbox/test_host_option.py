@@ -17,7 +17,7 @@ from scripts.demo.stack import free_port
 def running_sandbox_command(*options: str) -> Generator[int]:
     """Run `mdp sandbox` on a free port until the context is left; give the port."""
     port = free_port()
-    arguments = ["-m", "scripts.cli.main", "sandbox", "--port", str(port), *options]
+    arguments = ["-m", "scripts.cli.entry", "sandbox", "--port", str(port), *options]
     process = subprocess.Popen([sys.executable, *arguments], cwd=PROJECT)  # noqa: S603 - our own
     try:
         yield port

@@ -24,7 +24,7 @@ from support.places import PROJECT
 from support.sandbox import MINUTE_MS
 from support.waiting import wait_until
 
-from api.auth import issue_token
+from api.tokens import issue_token
 from mdp_core.settings import Settings
 from scripts.demo.stack import free_port
 
@@ -69,7 +69,7 @@ async def _bars(request: Request) -> JSONResponse:
 def running_api(environment: dict[str, str]) -> Generator[str]:
     """Run `mdp api` and give its URL once it answers."""
     url = f"http://{HOST}:{(port := free_port())}"
-    command = [sys.executable, "-m", "scripts.cli.main", "api", "--port", str(port)]
+    command = [sys.executable, "-m", "scripts.cli.entry", "api", "--port", str(port)]
     if (program := Path(sys.executable).with_name("mdp")).exists():
         command = [str(program), "api", "--port", str(port)]
     with subprocess.Popen(command, env={**os.environ, **environment}) as process:  # noqa: S603 - our own program

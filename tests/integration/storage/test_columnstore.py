@@ -28,7 +28,7 @@ from mdp_core.storage.candles.candle_store import CandleStore
 from mdp_core.storage.candles.corrections import Correction, Finder
 from mdp_core.storage.database.database import Database, open_database
 from mdp_core.storage.database.diagnostics import Chunk, read_status
-from scripts.cli.db_status import report
+from scripts.cli.database import report
 
 pytestmark = pytest.mark.every_kind_of_database
 

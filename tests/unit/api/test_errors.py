@@ -17,10 +17,10 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from support.strategies import utc
 
-from api.auth import Forbidden, Unauthorized
 from api.errors import KINDS, ProblemKind, add_error_handlers, every_kind, kind_of
 from api.middleware.request_id import RequestId
 from api.openapi.problems import EXAMPLES, problem_responses
+from api.tokens import Forbidden, Unauthorized
 from mdp_core import errors
 from mdp_core.domain.clock import to_ms
 

@@ -26,14 +26,14 @@ from pydantic import SecretStr
 from support.strategies import steady
 from typing_extensions import override
 
-from api.auth import (
+from api.auth import authorize
+from api.tokens import (
     SCOPES,
     Forbidden,
     MissingKey,
     Principal,
     TokenVerifier,
     Unauthorized,
-    authorize,
     issue_token,
 )
 from mdp_core.settings import TokenSettings

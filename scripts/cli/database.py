@@ -1,14 +1,52 @@
-"""`mdp db status`: the database's server, schema, contents and size."""
+"""`mdp db`: upgrade the schema, and tell the database's server, contents and size."""
 
+import asyncio
+import logging
 from collections.abc import Iterator
+from typing import Annotated
 
-from db.upgrade import schema_problem
-from mdp_core.settings import DatabaseSettings
+import typer
+
+from db.roles import ANALYST, SERVICE
+from db.upgrade import UpgradeError, newest_revision, schema_problem, upgrade
+from mdp_core.settings import DatabaseSettings, UpgradeSettings
 from mdp_core.storage.database.database import open_database
 from mdp_core.storage.database.diagnostics import Chunk, Status, read_status
+from scripts.cli.options import clear_errors, command_app
+
+_log = logging.getLogger(__name__)
 
 _NO_TIMEOUT = 0.0
 _MIB = 1024 * 1024
+
+app = command_app("The database schema.")
+
+
+@app.command("upgrade")
+def upgrade_database(
+    *,
+    restored: Annotated[
+        bool, typer.Option(help="After a restore: versions of the time since the backup end.")
+    ] = False,
+) -> None:
+    """Upgrade the database of DATABASE_URL to the newest schema; make its roles.
+
+    MDP_SERVICE_PASSWORD and MDP_ANALYST_PASSWORD let the roles mdp_service and mdp_analyst log in.
+    """
+    with clear_errors(UpgradeError):
+        settings = UpgradeSettings()  # pyright: ignore[reportCallIssue]
+        given = {SERVICE: settings.service_password, ANALYST: settings.analyst_password}
+        passwords = {role: it.get_secret_value() for role, it in given.items() if it}
+        upgrade(settings.database_url, passwords, is_restored=restored)
+    _log.info("the database is upgraded", extra={"schema": newest_revision()})
+
+
+@app.command("status")
+def show_database_status() -> None:
+    """Say what the database of DATABASE_URL is, holds, and how big it is."""
+    with clear_errors(UpgradeError):
+        settings = DatabaseSettings()  # pyright: ignore[reportCallIssue]
+        typer.echo(asyncio.run(report(settings)))
 
 
 async def report(settings: DatabaseSettings) -> str:

@@ -83,13 +83,9 @@ async def test_top_of_the_minute_with_many_hot_series(
             requests = sandbox.requests()
         sandbox.settings(limits="off")
         _report(runs, requests, took)
-        behind = [
-            series_body
-            for series_body in series
-            if series_body["until"] < _expected(sandbox, series_body, runs)
-        ]
+        behind = [stored for stored in series if stored["until"] < _expected(sandbox, stored, runs)]
 
-    assert Counter(series_body["exchange"] for series_body in series) == HOT
+    assert Counter(stored["exchange"] for stored in series) == HOT
     assert behind == []
     assert [request for request in requests if request["status"] in {429, 418}] == []
     assert {run["exchange"] for run in runs} == set(HOT)
@@ -126,8 +122,8 @@ def _chosen(sandbox: Sandbox) -> dict[str, list[str]]:
 def _are_all_there(look: psycopg.Cursor[dict[str, Any]]) -> bool:
     """Tell whether every series has been asked for lately."""
     series = look.execute(_SERIES).fetchall()
-    is_fresh = all(series_body["until"] > Clock()() - 8 * MINUTE for series_body in series)
-    return is_fresh and Counter(series_body["exchange"] for series_body in series) == HOT
+    is_fresh = all(stored["until"] > Clock()() - 8 * MINUTE for stored in series)
+    return is_fresh and Counter(stored["exchange"] for stored in series) == HOT
 
 
 def _expected(sandbox: Sandbox, series: Mapping[str, Any], runs: Rows) -> datetime:

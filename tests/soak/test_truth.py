@@ -46,10 +46,7 @@ SEED = os.environ.get("MDP_TRUTH_SEED") or str(random.SystemRandom().randrange(1
 ONLY_ROUND = os.environ.get("MDP_TRUTH_ROUND")
 SERIES = real_series()
 EACH_SERIES = [
-    pytest.param(
-        series_body, id=f"{series_body.exchange}-{series_body.native}-{series_body.interval}"
-    )
-    for series_body in SERIES
+    pytest.param(told, id=f"{told.exchange}-{told.native}-{told.interval}") for told in SERIES
 ]
 
 Fault = Mapping[str, Any]

@@ -229,10 +229,10 @@ def test_series_that_the_exchange_refuses_is_given_up_soon(
     year = ["--start", "2024-01-01", "--end", "2025-01-01", "--json"]
     got = run(environment, "backfill", "binance", "perp", "GONE-USDT", "1m", *year)
     *_, series, end = [json.loads(line) for line in got.stdout.splitlines()]
-    missing = sum(series_body["end"] - series_body["start"] for series_body in series["missing"])
+    missing = sum(gap["end"] - gap["start"] for gap in series["missing"])
 
     assert (got.returncode, end["complete"]) == (1, False)
-    assert {series_body["reason"] for series_body in series["missing"]} == {"upstream_rejected"}
+    assert {gap["reason"] for gap in series["missing"]} == {"upstream_rejected"}
     assert "Invalid symbol" in series["missing"][0]["detail"]
     assert missing == 366 * 1440 * MINUTE_MS
     assert len(sandbox.candle_requests()) < 100

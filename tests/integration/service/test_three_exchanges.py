@@ -465,7 +465,7 @@ async def test_what_is_another_market_or_none_of_ours_is_unknown(
         for market, names in unknown.items()
         for name in names.split()
     ]
-    codes = {series_body: (await refused(today[0], series_body))[1] for series_body in series}
+    codes = {stored: (await refused(today[0], stored))[1] for stored in series}
 
     assert codes == dict.fromkeys(series, "unknown_symbol")
 

@@ -19,7 +19,9 @@ from scripts.bench.fills import measure_fills, measure_writes
 from scripts.bench.large import measure_depth, measure_memory
 from scripts.bench.process import Launch, serving
 from scripts.bench.reads import measure_reads, measure_workers
-from scripts.demo.stack import Processes, SandboxRequest, Stack, free_port, open_stack
+from scripts.demo.ports import free_port
+from scripts.demo.processes import Processes
+from scripts.demo.stack import SandboxRequest, Stack, open_stack
 
 _PAGE = Path("docs/performance.md")
 _MARK = "<!-- measured -->\n"

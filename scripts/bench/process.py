@@ -13,7 +13,8 @@ import httpx
 import psutil
 
 from scripts.bench.client import Target
-from scripts.demo.stack import Stack, free_port
+from scripts.demo.ports import free_port
+from scripts.demo.stack import Stack
 
 _START_SECONDS = 60
 _LOG_TAIL = 1500

@@ -7,97 +7,36 @@ however it ends, they end too.
 import fcntl
 import json
 import os
-import random
 import secrets
 import signal
-import socket
-import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Generator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 
-import httpx
 from pydantic import SecretStr
 
 from api.tokens import SCOPES, MissingKey, issue_token
-from db.local import launch as local_launch
 from db.local.cluster import refuse_links_out
 from db.local.errors import LocalDatabaseError
 from db.local.server import open_local_database
 from db.upgrade import UpgradeError, upgrade
 from mdp_core.domain.clock import Clock
 from mdp_core.settings import TokenSettings
+from scripts.demo.errors import StackError
+from scripts.demo.ports import HOST, check_port, free_port
+from scripts.demo.processes import API, SANDBOX, SYNCER, Processes, wait_for
 
-_HOST = "127.0.0.1"
-_START_SECONDS = 60.0
-_STOP_SECONDS = 15.0
 _TOKEN_LIFETIME = timedelta(days=30)
 _POLL_SECONDS = 0.1
-# Linux gives connections their ports from 32768 on (ip_local_port_range).
-_PORTS = range(20_000, 32_768)
-
-
-# What ends by itself is started again after so long; without anything else nothing works.
-# Of a syncer's runs another one, if there is one, has taken over what this one ran by then.
-_API, _SYNCER, _SANDBOX = "the API", "the syncer", "the sandbox"
-_RESTART_SECONDS = {_API: 1.0, _SYNCER: 15.0}
-
-
-class StackError(Exception):
-    """Something could not be started, or ended by itself."""
 
 
 STACK_ERRORS = (StackError, LocalDatabaseError, UpgradeError, MissingKey)
 """What the operator or the machine has to mend, besides errors of the core."""
-
-
-class Processes:
-    """The processes of a stack, by name; they end with the context that `stack` is of."""
-
-    def __init__(self, stack: ExitStack) -> None:
-        self._stack = stack
-        self._starts: dict[str, Callable[[], subprocess.Popen[bytes]]] = {}
-        self._running: dict[str, subprocess.Popen[bytes]] = {}
-        self._restarts: dict[str, float] = {}
-
-    def __getitem__(self, name: str) -> subprocess.Popen[bytes]:
-        """Give a process."""
-        return self._running[name]
-
-    def start(self, name: str, arguments: Sequence[str], env: Mapping[str, str]) -> None:
-        """Run another `mdp` in an environment of its own."""
-        self._starts[name] = lambda: self._stack.enter_context(_process(arguments, env))
-        self._running[name] = self._starts[name]()
-
-    def ended(self) -> Mapping[str, int]:
-        """Give the exit codes of those that have ended."""
-        codes = {name: process.poll() for name, process in self._running.items()}
-        return {name: code for name, code in codes.items() if code is not None}
-
-    def look_after(self) -> None:
-        """Start again, in time, what has ended.
-
-        Raises:
-            StackError: Something ended without which nothing works.
-        """
-        now = time.monotonic()
-        for name, code in self.ended().items():
-            what = f"{name} ended with exit code {code}"
-            if name not in _RESTART_SECONDS:
-                raise StackError(what)
-            if name not in self._restarts:
-                seconds = _RESTART_SECONDS[name]
-                self._restarts[name] = now + seconds
-                print(f"mdp: {what}; it is started again in {seconds:g} s", file=sys.stderr)  # noqa: T201 - for its user
-            elif now >= self._restarts[name]:
-                del self._restarts[name]
-                self._running[name] = self._starts[name]()
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,25 +121,25 @@ def open_stack(
     Raises:
         StackError, LocalDatabaseError: As `serve`.
     """
-    _check_port(port)
+    check_port(port)
     env = {**_inherited(), "JWT_SECRET": _secret(data_dir)}
-    url, sandbox_url = f"http://{_HOST}:{port}", None
+    url, sandbox_url = f"http://{HOST}:{port}", None
     with ExitStack() as stack:
         processes = Processes(stack)
         if sandbox:
             sandbox_port = free_port()
-            sandbox_url = f"http://{_HOST}:{sandbox_port}"
-            processes.start(_SANDBOX, _sandbox_arguments(sandbox, sandbox_port), env)
+            sandbox_url = f"http://{HOST}:{sandbox_port}"
+            processes.start(SANDBOX, _sandbox_arguments(sandbox, sandbox_port), env)
             env |= _sandbox_environment(sandbox_url, sandbox.clock)
         env["DATABASE_URL"] = os.environ.get("DATABASE_URL") or (
             stack.enter_context(open_local_database(data_dir)).url
         )
         upgrade(env["DATABASE_URL"])
-        processes.start(_SYNCER, ["syncer"], env)
-        processes.start(_API, ["api", "--port", str(port)], env)
+        processes.start(SYNCER, ["syncer"], env)
+        processes.start(API, ["api", "--port", str(port)], env)
         if sandbox_url:
-            _wait_for(f"{sandbox_url}/_sandbox/settings", processes)
-        _wait_for(f"{url}/health", processes)
+            wait_for(f"{sandbox_url}/_sandbox/settings", processes)
+        wait_for(f"{url}/health", processes)
         tokens = TokenSettings(jwt_secret=SecretStr(env["JWT_SECRET"]))
         token = issue_token(tokens, "demo", frozenset(SCOPES), _TOKEN_LIFETIME)
         yield Stack(url, token, env["DATABASE_URL"], sandbox_url, env), processes
@@ -218,7 +157,7 @@ def _inherited() -> dict[str, str]:
 def _sandbox_environment(sandbox_url: str, clock: Clock) -> dict[str, str]:
     exchanges = ("binance", "hyperliquid", "coinbase")
     urls = {f"MDP_{name.upper()}_URL": f"{sandbox_url}/{name}" for name in exchanges}
-    unproxied = ",".join(filter(None, [os.environ.get("NO_PROXY"), _HOST]))
+    unproxied = ",".join(filter(None, [os.environ.get("NO_PROXY"), HOST]))
     return {**urls, "MDP_CLOCK": str(clock), "NO_PROXY": unproxied, "no_proxy": unproxied}
 
 
@@ -234,68 +173,6 @@ def _secret(data_dir: Path) -> str:
         draft.write_text(secrets.token_hex(32))
         draft.rename(kept)
     return kept.read_text()
-
-
-@contextmanager
-def _process(
-    arguments: Sequence[str], env: Mapping[str, str]
-) -> Generator[subprocess.Popen[bytes]]:
-    """Run another `mdp`, which ends with this process even if this one is killed."""
-    launch = [sys.executable, "-I", "-S", local_launch.__file__, str(os.getpid()), "-"]
-    # SIGINT would be an exception, which can get lost while modules are imported.
-    launch.append(str(int(signal.SIGTERM)))
-    command = [*launch, sys.executable, "-m", "scripts.cli.entry", *arguments]
-    process = subprocess.Popen(  # noqa: S603 - our own program
-        command, env={**os.environ, **env}, stdin=subprocess.DEVNULL, start_new_session=True
-    )
-    try:
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _wait_for(url: str, processes: Processes) -> None:
-    deadline = time.monotonic() + _START_SECONDS
-    with httpx.Client(trust_env=False, verify=False) as client:  # noqa: S501 - loopback, no TLS
-        while time.monotonic() < deadline:
-            for name in processes.ended():
-                message = f"{name} could not be started: it says why above"
-                raise StackError(message)
-            with suppress(httpx.HTTPError):
-                if client.get(url).is_success:
-                    return
-            time.sleep(_POLL_SECONDS)
-    message = f"{url} did not answer within {_START_SECONDS:.0f} s"
-    raise StackError(message)
-
-
-def _check_port(port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((_HOST, port))
-        except OSError as error:
-            message = f"port {port} is in use: choose another --port"
-            raise StackError(message) from error
-
-
-def free_port() -> int:
-    """Return a free port outside the range that connections are given.
-
-    Raises:
-        StackError: There is none.
-    """
-    for port in random.sample(_PORTS, len(_PORTS)):
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind((_HOST, port))
-            return port
-    message = f"every port from {_PORTS.start} to {_PORTS.stop - 1} is in use"
-    raise StackError(message)
 
 
 def _write_ready(path: Path, stack: Stack) -> None:

@@ -10,7 +10,8 @@ from pydantic import SecretStr
 
 from api.tokens import URL_SCOPE, issue_token
 from mdp_core.settings import TokenSettings
-from scripts.demo.stack import SandboxRequest, free_port, open_stack
+from scripts.demo.ports import free_port
+from scripts.demo.stack import SandboxRequest, open_stack
 
 _PROBE = Path(__file__).with_name("bots_probe.py")
 

@@ -19,7 +19,9 @@ from typing import Any, Protocol
 import httpx
 
 from db.local.errors import LocalDatabaseError
-from scripts.demo.stack import SandboxRequest, Stack, StackError, free_port, open_stack
+from scripts.demo.errors import StackError
+from scripts.demo.ports import free_port
+from scripts.demo.stack import SandboxRequest, Stack, open_stack
 from scripts.dev import image_rootfs
 from scripts.dev.image_rootfs import PROJECT, TrialError
 

@@ -20,7 +20,7 @@ from db.local.cluster import Cluster
 from db.local.process import server_command, spawn_server, stop_server
 from db.local.programs import find_programs
 from db.schema import metadata
-from scripts.demo.stack import free_port
+from scripts.demo.ports import free_port
 from support.places import PROJECT
 from support.postgres import SERVER_SETTINGS, Server
 from support.waiting import wait_until

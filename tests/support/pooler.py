@@ -15,7 +15,7 @@ import pytest
 
 from db.local import apt as local_apt
 from db.local import programs as local_programs
-from scripts.demo.stack import free_port
+from scripts.demo.ports import free_port
 from support.http import HOST
 from support.waiting import wait_until
 

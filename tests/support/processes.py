@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 import psutil
 
 from mdp_core.settings import Settings
-from scripts.demo.stack import free_port
+from scripts.demo.ports import free_port
 from support.http import HOST, answers
 from support.places import PROJECT
 from support.sandbox import Sandbox

@@ -8,7 +8,8 @@ from typing import Any, cast
 
 from mdp_client.core.actions import Flow, Head, Receive, Send, Wait
 from mdp_client.core.patience import Patience
-from mdp_client.errors import BadBody, BrokenBody, JobStarted, MdpError, error_of
+from mdp_client.core.problems import error_of
+from mdp_client.errors import BadBody, BrokenBody, JobStarted, MdpError
 from mdp_client.records import JobStatus
 
 JSON_TYPE = "application/json"

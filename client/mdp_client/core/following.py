@@ -17,7 +17,8 @@ from mdp_client.core.asking import (
     retry_after,
 )
 from mdp_client.core.listing import ask_pages, list_of
-from mdp_client.errors import OF_CODE, JobCancelled, JobFailed, JobStalled, MdpError
+from mdp_client.core.problems import OF_CODE
+from mdp_client.errors import JobCancelled, JobFailed, JobStalled, MdpError
 from mdp_client.records import FailedSeries, JobStatus, records
 
 _SHORTEST_SECONDS, _LONGEST_SECONDS = 1.0, 10.0

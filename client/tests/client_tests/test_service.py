@@ -23,6 +23,7 @@ from mdp_client import (
     UnsupportedInterval,
     errors,
 )
+from mdp_client.core import problems
 from mdp_client.testing import Service
 
 from client_tests.both import Both
@@ -101,7 +102,7 @@ def test_each_refusal_has_its_class(
 
     error = refused.value
     assert isinstance(error, errors.MdpError)
-    assert type(error) is errors.OF_CODE[error.code]
+    assert type(error) is problems.OF_CODE[error.code]
     assert error.detail
     assert error.detail in str(error)
     assert error.request_id
@@ -143,9 +144,9 @@ def test_classes_are_those_of_the_services_table() -> None:
     rows = re.findall(r"^\| (\d{3}) \| `(\w+)` \|", API_PAGE.read_text(), re.MULTILINE)
     assert len(rows) > 20
     for status, code in rows:
-        kind = errors.OF_CODE[code]
+        kind = problems.OF_CODE[code]
         assert kind.__name__ == "".join(part.capitalize() for part in code.split("_"))
-        of_status = errors.OF_STATUS[int(status)]
+        of_status = problems.OF_STATUS[int(status)]
         assert issubclass(kind, of_status)
 
 

@@ -33,7 +33,7 @@ from api.errors import PROBLEM_TYPE, every_kind
 from api.responses.formats import FORMATS
 from api.tokens import SCOPES, issue_token
 from mdp_core.settings import Settings
-from scripts.demo.stack import free_port
+from scripts.demo.ports import free_port
 
 CHECKS = [
     not_a_server_error,

@@ -19,7 +19,7 @@ from support.services import opened_services
 
 from db.upgrade import UpgradeError, newest_revision, upgrade
 from mdp_core.settings import Settings
-from scripts.demo.stack import free_port
+from scripts.demo.ports import free_port
 from syncer.app import running_syncer
 
 SERVICES = (["api", "--port", "1"], ["syncer"])

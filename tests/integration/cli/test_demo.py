@@ -25,7 +25,7 @@ from support.places import DATA, PROJECT
 from support.sandbox import MINUTE_MS, Sandbox
 from support.waiting import wait_until
 
-from scripts.demo.stack import free_port
+from scripts.demo.ports import free_port
 
 PATH = "/candles/binance/perp/BTC-USDT/1m"
 PAGE_MS = 499 * MINUTE_MS

@@ -17,7 +17,7 @@ from support.sandbox import Sandbox
 from support.waiting import wait_until
 
 from db.local.server import remove_local_database
-from scripts.demo.stack import free_port
+from scripts.demo.ports import free_port
 
 PATH = "/candles/coinbase/spot/BTC-USD/1h?start=2024-05-01&limit=3"
 EXCHANGES = ("binance", "hyperliquid", "coinbase")

@@ -20,7 +20,7 @@ from support.services import serving
 
 from db.upgrade import UpgradeError, upgrade
 from mdp_core.settings import Settings
-from scripts.demo.stack import free_port
+from scripts.demo.ports import free_port
 
 _PATH = "/candles/binance/perp/BTC-USDT/1h?start=2024-05-01&limit=10"
 _PASSWORD = "hunter2-of-the-database"  # noqa: S105 - of the tests

@@ -31,7 +31,7 @@ from mdp_core.settings import TokenSettings
 from scripts.cli import main as cli
 from scripts.cli.check import findings, remarks
 from scripts.cli.environment import known_variables
-from scripts.demo.stack import free_port
+from scripts.demo.ports import free_port
 
 pytestmark = pytest.mark.every_kind_of_database
 

@@ -25,7 +25,7 @@ from support.sandbox import Sandbox, running_sandbox
 from support.waiting import wait_until
 
 from db.roles import ROLES
-from scripts.demo.stack import free_port
+from scripts.demo.ports import free_port
 from scripts.sandbox.app import SandboxOptions
 
 pytestmark = pytest.mark.every_kind_of_database

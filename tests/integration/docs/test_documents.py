@@ -29,7 +29,7 @@ from api.app import create_app
 from api.errors import every_kind
 from mdp_core.wiring import installed_adapters
 from scripts.cli import main as cli
-from scripts.demo.stack import free_port
+from scripts.demo.ports import free_port
 
 PAGES = [
     *(PROJECT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),

@@ -10,7 +10,7 @@ from support.http import answers
 from support.places import PROJECT
 from support.waiting import wait_until
 
-from scripts.demo.stack import free_port
+from scripts.demo.ports import free_port
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from support.services import opened_services
 
 from mdp_core.errors import ExchangeUnavailable
 from mdp_core.settings import Settings
-from scripts.demo.stack import free_port
+from scripts.demo.ports import free_port
 
 _SOCKS = "socks5://proxy.example:1080"
 _NOWHERE = "no.such.host.invalid"

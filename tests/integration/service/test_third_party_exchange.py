@@ -26,7 +26,7 @@ from support.waiting import wait_until
 
 from api.tokens import issue_token
 from mdp_core.settings import Settings
-from scripts.demo.stack import free_port
+from scripts.demo.ports import free_port
 
 MODULES = Path(__file__).parent / "third_party"
 START_MS = 1_788_220_800_000  # 2026-09-01

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -64,6 +65,7 @@ class Rechecker:
         self._absences = absences
         self._plan = plan
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._claimed: dict[object, Sequence[Absence]] = {}
 
     def begin(self, series: Series, due: datetime) -> None:
         """Start to recheck due slots of a series, first at `due`, unless under way."""
@@ -73,11 +75,14 @@ class Rechecker:
             task.add_done_callback(lambda _: self._tasks.pop(series.id, None))
 
     async def aclose(self) -> None:
-        """End the rechecks that still run; what they have claimed is free again soon."""
+        """End the rechecks that still run; other processes may do at once what is left of them."""
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        left = [absence for claimed in self._claimed.values() for absence in claimed]
+        with suppress(MdpError):  # without the database the claims end by themselves
+            await self._absences.release(left, self._observer.now())
 
     async def recheck(self, series: Series, context: RequestContext) -> int:
         """Ask again for what is due of a series; return how many candles were found.
@@ -88,15 +93,17 @@ class Rechecker:
         claimed = await self._absences.claim(
             series.id, self._observer.now(), seconds=_CLAIM_SECONDS
         )
-        found = 0
+        found, call = 0, object()
         while claimed:
+            self._claimed[call] = claimed
             group, claimed = self._next_group(series, claimed)
             try:
                 found += await self._recheck(series, group, context)
             except ExchangeError:
                 later = self._observer.now() + _TRIED_AGAIN
-                await self._absences.release([*group, *claimed], later)
+                await self._absences.release(self._claimed.pop(call), later)
                 raise
+        self._claimed.pop(call, None)
         return found
 
     async def doubts(

@@ -26,6 +26,7 @@ LATE_MS = NOW_MS - 3 * MINUTE_MS
 """Closed two and a half minutes ago: past the grace of Binance, within that of the others."""
 
 _ABSENCES = "SELECT lower(slots), upper(slots), attempts FROM absences ORDER BY slots"
+_CLAIMED = "SELECT count(*) FROM absences WHERE claimed_until > now()"
 
 
 @pytest.fixture
@@ -115,6 +116,26 @@ async def test_late_candle_is_told_as_unconfirmed_and_found_by_the_recheck(
     assert found.json()["unconfirmed"] == []
     assert found.headers["X-Unconfirmed"] == "0"
     assert "ETag" in found.headers
+
+
+async def test_process_that_ends_leaves_its_rechecks_to_others(
+    prompt: Settings, market: Sandbox, clock: Clock, database: psycopg.Connection
+) -> None:
+    """What it had claimed of a silent exchange is free at once."""
+    window = (LATE_MS - 10 * MINUTE_MS, NOW_MS - MINUTE_MS)
+    async with (
+        opened_services(prompt, market) as services,
+        connected(app_of(services), token_of(prompt)) as client,
+    ):
+        stage = Stage(client, services, market, clock)
+        stage.withhold(LATE_MS)
+        await stage.ask(*window)
+        market.fault("hang", seconds=60, times=10)
+        advance(clock, 31)
+        await stage.ask(*window)
+        await eventually(lambda: database.execute(_CLAIMED).fetchone() == (1,))
+
+    assert database.execute(_CLAIMED).fetchone() == (0,)
 
 
 async def test_candle_that_never_comes_is_confirmed_by_the_last_recheck(

@@ -75,7 +75,7 @@ class Rechecker:
             task.add_done_callback(lambda _: self._tasks.pop(series.id, None))
 
     async def aclose(self) -> None:
-        """End the rechecks that still run; other processes may do at once what is left of them."""
+        """End the rechecks that still run, and leave the rest to other processes."""
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()

@@ -121,7 +121,7 @@ async def test_late_candle_is_told_as_unconfirmed_and_found_by_the_recheck(
 async def test_process_that_ends_leaves_its_rechecks_to_others(
     prompt: Settings, market: Sandbox, clock: Clock, database: psycopg.Connection
 ) -> None:
-    """What it had claimed of a silent exchange is free at once."""
+    """The claims on slots of a silent exchange are free at once."""
     window = (LATE_MS - 10 * MINUTE_MS, NOW_MS - MINUTE_MS)
     async with (
         opened_services(prompt, market) as services,

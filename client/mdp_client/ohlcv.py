@@ -75,6 +75,8 @@ class OhlcvRequest:
             return None
         since, limit = bounds
         until = params.get("until")
+        if since is not None and until is not None and since > int(until):
+            return None  # exchanges refuse it in words of their own
         if limit is None:
             limit = _usual_limit(market, since, until, is_paged=bool(params.get("paginate")))
         return cls(*names, since, limit, None if until is None else int(until))
@@ -97,8 +99,6 @@ def fetch_rows(call: Call, market: CcxtMarket, request: OhlcvRequest) -> Flow[Ro
         MdpError: They can't be had whole.
     """
     end = None if request.until is None else request.until + 1
-    if request.since is not None and end is not None and request.since >= end:
-        return []
     candles = yield from _closed(call, _query(market, request, end))
     rows: Rows = candles.to_ccxt()
     is_full = request.since is not None and len(rows) == request.limit

@@ -286,7 +286,7 @@ def _window(world: World) -> dict[str, Any]:
     widths = (1, 2, 3, 7, 20, 61, 200, 499, 700, 1500)
     width = chance.choice(widths) * series.step
     back = chance.choice((0, 0, 1, 3, 10, 40, 200, 900, 3000)) * series.step
-    end = now - back + chance.choice((0, 0, 0, series.step // 2, 5 * series.step))
+    end = max(now - back, series.step) + chance.choice((0, 0, 0, series.step // 2, 5 * series.step))
     shape = chance.randrange(6)
     params: dict[str, Any] = {"start": max(end - width, 0), "end": end}
     if shape == 0:

@@ -30,7 +30,7 @@ WHERE symbols.name = 'ETH-USDT' AND interval = '1m'"""
 # A series that no exchange has.
 _NEW_SERIES = """WITH symbol AS (
     INSERT INTO symbols (exchange, market_type, name, native, base, quote, multiplier, active)
-    VALUES ('binance', 'bench', %(name)s, %(name)s, %(name)s, 'X', 1, false) RETURNING id
+    VALUES ('binance', 'spot', %(name)s, %(name)s, %(name)s, 'X', 1, false) RETURNING id
 )
 INSERT INTO series (symbol_id, interval) SELECT id, '1m' FROM symbol RETURNING id"""
 

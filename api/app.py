@@ -86,7 +86,7 @@ def create_app(open_: OpenServices = open_from_environment) -> FastAPI:
                     verifier=TokenVerifier(settings, revoked=revocations),
                     blocks=blocks,
                     bodies=of_bodies,
-                    dialects=Dialects(services, SeriesRows(services), passing),
+                    dialects=Dialects(services, SeriesRows(services, blocks), passing),
                 )
 
     app = FastAPIOffline(

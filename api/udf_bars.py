@@ -41,7 +41,7 @@ async def bars_of(
     wanted, older_before = max(countback, _LEAST_BARS), start
     if len(found) < wanted:
         newest = Bounds(end=end, limit=wanted)
-        found, answer = await rows.with_forming(series, newest, context)
+        found, answer = await rows.candles(series, newest, context)
         if not len(found) and answer.next is None:
             return {"s": "no_data"}
         older_before = answer.window.start
@@ -55,12 +55,12 @@ async def _inside(
 ) -> Candles:
     """Return the bars within bounds, from the earliest that can be had on."""
     try:
-        return (await rows.with_forming(series, bounds, context))[0]
+        return (await rows.candles(series, bounds, context))[0]
     except HistoryUnavailable as error:
         if bounds.end is not None and error.earliest >= bounds.end:
             return Candles.empty()
         later = Bounds(start=error.earliest, end=bounds.end, pages=bounds.pages)
-        return (await rows.with_forming(series, later, context))[0]
+        return (await rows.candles(series, later, context))[0]
 
 
 async def _begun(

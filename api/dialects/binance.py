@@ -1,6 +1,9 @@
 """Binance USD-M futures as `fapi` speaks it."""
 
 import re
+from collections.abc import Iterator
+from functools import partial
+from itertools import starmap
 from typing import ClassVar
 
 import orjson
@@ -9,6 +12,7 @@ from typing_extensions import override
 
 from api.dialects.dialect import Call, Dialect, answer_json, time_of
 from api.dialects.numbers import quoted
+from api.dialects.printing import PrintedRows, array_of
 from api.dialects.series_rows import NativeName, SeriesRows
 from mdp_core.domain.candles import Candles
 from mdp_core.domain.clock import to_ms
@@ -77,8 +81,11 @@ class BinanceDialect(Dialect):
         if name is None or bounds is None:
             return None
         series = await rows.series(name, context)
-        found = await rows.rows(series, bounds, context) if series else None
-        return None if series is None or found is None else answer_json(_print(found, series.grid))
+        if series is None:
+            return None
+        form = PrintedRows(self.exchange, "]", partial(_print, grid=series.grid))
+        found = await rows.printed(series, bounds, form, context)
+        return None if found is None else answer_json(array_of(found))
 
     def _name(self, params: dict[str, str]) -> NativeName | None:
         native, interval = params.get("symbol", "").upper(), params.get("interval", "")
@@ -130,7 +137,7 @@ def _bounds(params: dict[str, str]) -> Bounds | None:
     return Bounds(start=begins, end=ends, limit=limit)
 
 
-def _print(candles: Candles, grid: Grid) -> bytes:
+def _print(candles: Candles, grid: Grid) -> Iterator[str]:
     """Print rows of twelve.
 
     What takers bought is not stored, and is `null`: neither zero nor a guess.
@@ -144,7 +151,7 @@ def _print(candles: Candles, grid: Grid) -> bytes:
         ),
         strict=True,
     )
-    return f"[{','.join([_row(*row) for row in rows])}]".encode()
+    return starmap(_row, rows)
 
 
 def _row(time: int, closes: int, *numbers: float) -> str:

@@ -1,6 +1,7 @@
 """Coinbase Exchange as its public REST interface speaks."""
 
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import ClassVar
 from urllib.parse import unquote
@@ -11,6 +12,7 @@ from typing_extensions import override
 
 from api.dialects.dialect import Call, Dialect, answer_json
 from api.dialects.numbers import shortest
+from api.dialects.printing import PrintedRows, array_of
 from api.dialects.series_rows import NativeName, SeriesRows
 from mdp_core.domain.candles import Candles
 from mdp_core.domain.clock import to_ms
@@ -64,8 +66,8 @@ class CoinbaseDialect(Dialect):
         interval = _INTERVALS[granularity]
         name = NativeName(self.exchange, self.market_type, native, interval)
         series = await rows.series(name, context)
-        found = await rows.rows(series, bounds, context) if series else None
-        return None if found is None else answer_json(_print(found))
+        found = await rows.printed(series, bounds, _ROWS, context) if series else None
+        return None if found is None else answer_json(array_of(_ROWS.newest_first(found)))
 
     @override
     def weigh(self, call: Call) -> float:
@@ -103,13 +105,15 @@ def _time(text: str) -> datetime | None:
     return time.astimezone(UTC) if time.year in _YEARS else None
 
 
-def _print(candles: Candles) -> bytes:
-    """Print `[time s, low, high, open, close, volume]`, newest first."""
+def _print(candles: Candles) -> Iterator[str]:
+    """Print `[time s, low, high, open, close, volume]`."""
     columns = [getattr(candles, name) for name in ("low", "high", "open", "close", "volume")]
     numbers = [[shortest(number) for number in column.tolist()] for column in columns]
     times = [str(time // 1000) for time in candles.time.tolist()]
-    rows = [f"[{','.join(row)}]" for row in zip(times, *numbers, strict=True)]
-    return f"[{','.join(reversed(rows))}]".encode()
+    return (f"[{','.join(row)}]" for row in zip(times, *numbers, strict=True))
+
+
+_ROWS = PrintedRows("coinbase", "]", _print)
 
 
 def _print_time(now: datetime) -> bytes:

@@ -1,8 +1,9 @@
 """Hyperliquid as its info endpoint speaks."""
 
-import asyncio
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import ClassVar, cast
 
 import orjson
@@ -11,6 +12,7 @@ from typing_extensions import override
 
 from api.dialects.dialect import Call, Dialect, Json, answer_json, time_of
 from api.dialects.numbers import decimal
+from api.dialects.printing import PrintedRows, array_of
 from api.dialects.series_rows import NativeName, SeriesRows
 from mdp_core.domain.candles import Candles
 from mdp_core.domain.clock import to_ms
@@ -26,7 +28,6 @@ _MOST_ROWS = 5000
 # The store never asks for what may be forgotten while it is on its way.
 _MARGIN_SLOTS = 2
 _MILLISECOND = timedelta(milliseconds=1)
-_THREAD_ROWS = 500
 
 # hyperliquid.gitbook.io, rate-limits-and-user-limits
 _LIGHT = {"allMids": 2, "l2Book": 2, "exchangeStatus": 2, "clearinghouseState": 2, "orderStatus": 2}
@@ -67,8 +68,9 @@ class HyperliquidDialect(Dialect):
         bounds = _bounds(series, asked, rows.now()) if series and asked else None
         if series is None or bounds is None:
             return None
-        found = await rows.rows(series, bounds, context)
-        return None if found is None else answer_json(await _printed(found, series))
+        form = PrintedRows(self.exchange, "}", partial(_print, series=series))
+        found = await rows.printed(series, bounds, form, context)
+        return None if found is None else answer_json(array_of(found))
 
     def _snapshot(self, body: Json) -> _Snapshot | None:
         """Read what is asked for; None: it is no snapshot, or one that is refused."""
@@ -140,22 +142,15 @@ def _bounds(series: Series, asked: _Snapshot, now: datetime) -> Bounds | None:
     return replace(bounds, start=max(start, newest), partial=True)
 
 
-async def _printed(candles: Candles, series: Series) -> bytes:
-    if len(candles) < _THREAD_ROWS:
-        return _print(candles, series)
-    return await asyncio.to_thread(_print, candles, series)
-
-
-def _print(candles: Candles, series: Series) -> bytes:
+def _print(candles: Candles, series: Series) -> Iterator[str]:
     """Print rows as objects, prices and volumes as strings."""
     names = orjson.dumps({"s": series.symbol.native, "i": series.interval.value}).decode()[1:-1]
     columns = (candles.open, candles.close, candles.high, candles.low, candles.volume)
     numbers = [[decimal(number) for number in column.tolist()] for column in columns]
     counts = map(int, candles.trades.tolist())
     grid = series.grid
-    rows = [
+    return (
         f'{{"t":{time},"T":{to_ms(grid.next(time_of(time) or grid.at(0))) - 1},{names},'
         f'"o":"{o}","c":"{c}","h":"{h}","l":"{low}","v":"{v}","n":{n}}}'
         for time, o, c, h, low, v, n in zip(candles.time.tolist(), *numbers, counts, strict=True)
-    ]
-    return f"[{','.join(rows)}]".encode()
+    )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from api.responses.block_cache import BlockKey, BlockMemory, BlockPart, Rows
-from api.responses.formats import Format
+from api.responses.formats import RowEncoder
 from api.responses.pieces import BlockSlice
 from mdp_core.domain.candles import Candles
 from mdp_core.domain.queries import Answer
@@ -31,7 +31,7 @@ class EncodeRequest:
     """
 
     answer: Answer
-    format: Format
+    format: RowEncoder
     columns: Sequence[str]
     is_patient: bool
 

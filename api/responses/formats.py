@@ -21,6 +21,7 @@ import orjson
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from typing_extensions import override
 
 from api.responses.block_cache import Data, Rows
@@ -57,14 +58,13 @@ class Body:
         return self._tail(count)
 
 
-class Format(ABC):
-    """An encoding of rows, and of the body around them."""
+class RowEncoder(ABC):
+    """An encoding of rows; those of one kind and one series are the same bytes."""
 
     is_packed: ClassVar[bool] = False
     """Whether a body is compressed in itself, takes time to write, and tells no length before."""
 
-    def __init__(self, media_type: str, rows_kind: str) -> None:
-        self.media_type = media_type
+    def __init__(self, rows_kind: str) -> None:
         self.rows_kind = rows_kind
 
     @abstractmethod
@@ -75,14 +75,43 @@ class Format(ABC):
     def cut(self, rows: Rows, window: Window, columns: Sequence[str]) -> Rows:
         """Return the rows that open in `window`, without encoding them again."""
 
+
+class Format(RowEncoder):
+    """An encoding of rows, and of the body around them."""
+
+    def __init__(self, media_type: str, rows_kind: str) -> None:
+        super().__init__(rows_kind)
+        self.media_type = media_type
+
     @abstractmethod
     def body(self, provenance: AnswerMetadata) -> Body:
         """Begin a body."""
 
 
-class _Text(Format):
-    row_end: ClassVar[int] = ord("\n")
+class TextRows(RowEncoder):
+    """Rows of text, each of which ends with a byte that is nowhere else in it."""
 
+    row_end: int = ord("\n")
+
+    @override
+    def cut(self, rows: Rows, window: Window, columns: Sequence[str]) -> Rows:
+        return self.between(rows, *rows.span(window))
+
+    def between(self, rows: Rows, first: int, stop: int) -> Rows:
+        """Return the rows from position `first` to before `stop`."""
+        bounds = self.bounds(rows)
+        data = memoryview(rows.data)[bounds[first] : bounds[stop]]
+        return Rows(data, rows.time[first:stop])
+
+    def bounds(self, rows: Rows) -> NDArray[np.uint32]:
+        """Return the offset of each row and the end of the last."""
+        if rows.bounds is None:
+            ends = np.flatnonzero(np.frombuffer(rows.data, np.uint8) == self.row_end) + 1
+            rows.bounds = np.concatenate([[0], ends]).astype(np.uint32)
+        return rows.bounds
+
+
+class _Text(TextRows, Format):
     def write(self, frame: pl.DataFrame) -> bytes:
         text = io.BytesIO()
         frame.write_csv(text, include_header=False)
@@ -92,15 +121,6 @@ class _Text(Format):
     def encode(self, candles: Candles, columns: Sequence[str]) -> Rows:
         data = self.write(pl.DataFrame([_series(candles, name) for name in columns]))
         return Rows(data, candles.time)
-
-    @override
-    def cut(self, rows: Rows, window: Window, columns: Sequence[str]) -> Rows:
-        first, stop = rows.span(window)
-        if rows.bounds is None:
-            ends = np.flatnonzero(np.frombuffer(rows.data, np.uint8) == self.row_end) + 1
-            rows.bounds = np.concatenate([[0], ends]).astype(np.uint32)
-        data = memoryview(rows.data)[rows.bounds[first] : rows.bounds[stop]]
-        return Rows(data, rows.time[first:stop])
 
     @override
     def body(self, provenance: AnswerMetadata) -> Body:

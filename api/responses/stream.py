@@ -69,7 +69,7 @@ class Delivery:
         return length + len(body.tail(count)) - (body.skip if count else 0)
 
     async def _plain(self, body: Body) -> AsyncGenerator[Data]:
-        async with aclosing(self._all_rows()) as parts:
+        async with aclosing(self.all_rows()) as parts:
             async for rows in parts:
                 if not self.rows:
                     yield body.head()
@@ -84,7 +84,7 @@ class Delivery:
             return await asyncio.to_thread(body.part, rows)
         return body.part(rows)
 
-    async def _all_rows(self) -> AsyncGenerator[Rows]:
+    async def all_rows(self) -> AsyncGenerator[Rows]:
         """Yield the rows of every piece and then of the edge, ascending, none empty."""
         waiting = deque[Reading | Rows]()
         try:

@@ -126,7 +126,7 @@ def is_same(theirs: list[Row], given: list[Row], case: Case, since: int | None) 
 
 
 def refusal(exchange: Exchange, arguments: tuple[object, ...]) -> ccxt.ExchangeError | None:
-    """Return the error of a call that is refused: at two exchanges a reversed window is."""
+    """Return the error of a call that is refused, as a reversed window is."""
     try:
         exchange.fetch(*arguments)
     except ccxt.ExchangeError as error:

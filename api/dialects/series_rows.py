@@ -15,7 +15,7 @@ from api.responses.block_loader import Blocks, EncodeRequest
 from api.responses.stream import Delivery
 from mdp_core.domain.candles import COLUMNS, Candle, Candles
 from mdp_core.domain.clock import to_ms
-from mdp_core.domain.intervals import Int64s, Interval
+from mdp_core.domain.intervals import Grid, Int64s, Interval
 from mdp_core.domain.queries import Answer, Bounds, CandleQuery
 from mdp_core.domain.series import Series
 from mdp_core.errors import (
@@ -162,6 +162,10 @@ class SeriesRows:
         """
         bounds, text = replace(bounds, pages=_PAGES), _AsText(self._blocks, form)
         try:
+            if narrow := _narrowed(bounds, series.grid, self.now()):
+                found, _ = await self._with_forming(series, narrow, text, context)
+                if len(found) == bounds.limit:
+                    return found
             found, answer = await self._with_forming(series, bounds, text, context)
         except InvalidQuery:
             return None
@@ -227,6 +231,21 @@ class SeriesRows:
             return (await self._services.edge.forming(query)).candle
         except NoCandle:
             return None
+
+
+def _narrowed(bounds: Bounds, grid: Grid, now: datetime) -> Bounds | None:
+    """Return bounds of as many slots as rows are wanted; None: the given ones have no more.
+
+    Where every slot has a candle they hold the same rows, and rows need not be counted first.
+    """
+    rows, until = bounds.limit, min(bounds.end or now, now)
+    if rows is None:
+        return None
+    stop = grid.index(grid.ceil(until))
+    if bounds.start is None:
+        return replace(bounds, start=grid.at(stop - rows))
+    first = grid.index(grid.ceil(bounds.start))
+    return replace(bounds, end=grid.at(first + rows)) if first + rows < stop else None
 
 
 def _is_next(forming: Candle, closed: _HasTimes, bounds: Bounds) -> bool:

@@ -17,7 +17,7 @@ from scripts.bench.explorer import measure_explorer
 from scripts.bench.figures import Figure, table
 from scripts.bench.fills import measure_fills, measure_writes
 from scripts.bench.large import measure_depth, measure_memory
-from scripts.bench.process import Launch, serving
+from scripts.bench.process import Launch, dialect_path, serving
 from scripts.bench.reads import measure_reads, measure_workers
 from scripts.demo.ports import free_port
 from scripts.demo.processes import Processes
@@ -77,7 +77,7 @@ def _read(stack: Stack, folder: Path, psql: Path, *, large: bool) -> list[Figure
         serving(launch, {"MDP_BLOCK_MEMORY_MB": "512"}) as (remembering, _),
         serving(launch, {"MDP_BLOCK_MEMORY_MB": "0"}) as (forgetful, _),
     ):
-        figures = measure_reads(base, remembering, forgetful)
+        figures = measure_reads(base, remembering, forgetful, dialect_path(stack))
         with serving(launch, {"MDP_BLOCK_MEMORY_MB": "512"}, workers=2) as (two, _):
             figures.append(asyncio.run(measure_workers(remembering, two)))
         if large:

@@ -7,11 +7,15 @@ import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
 import psutil
+from pydantic import SecretStr
 
+from api.tokens import URL_SCOPE, issue_token
+from mdp_core.settings import TokenSettings
 from scripts.bench.client import Target
 from scripts.demo.ports import free_port
 from scripts.demo.stack import Stack
@@ -26,6 +30,13 @@ class Launch:
 
     stack: Stack
     log: Path
+
+
+def dialect_path(stack: Stack) -> str:
+    """Return the path of Binance's dialect, with a token."""
+    settings = TokenSettings(jwt_secret=SecretStr(stack.env["JWT_SECRET"]))
+    token = issue_token(settings, "bench", frozenset({URL_SCOPE}), timedelta(hours=1))
+    return f"/dialect/{token}/binance"
 
 
 @contextmanager

@@ -21,18 +21,20 @@ _PSYSCALE = ("psyscale's read of the same", "if it runs", "it needs Python 3.12,
 _BULK = (("json", "≤ 1.0", "≤ 0.08"), ("arrow", "≤ 0.9", "≤ 0.08"))
 
 
-def measure_reads(base: Base, remembering: Target, forgetful: Target) -> list[Figure]:
+def measure_reads(base: Base, remembering: Target, forgetful: Target, dialect: str) -> list[Figure]:
     """Measure every figure of reading.
 
     Args:
         base: Holds a million candles of the series.
         remembering: A server with room in memory for all of them.
         forgetful: One without any.
+        dialect: Path of Binance's dialect.
     """
     return [
         *_bulk(base, remembering, forgetful),
         _arctic(remembering),
         *asyncio.run(_rates(remembering, forgetful)),
+        asyncio.run(_klines(remembering, dialect)),
         _plain(base, forgetful),
         unmeasured(*_PSYSCALE),
     ]
@@ -138,6 +140,16 @@ async def _rates(remembering: Target, forgetful: Target) -> list[Figure]:
             loads["short"],
         ),
     ]
+
+
+async def _klines(target: Target, dialect: str) -> Figure:
+    first = to_ms(minutes(1, after=5_000).start)
+    klines = f"{dialect}/fapi/v1/klines?symbol=BTCUSDT&interval=1m&startTime={first}&limit=500"
+    tokenless = Target(target.url, {"Accept-Encoding": "identity"})
+    empty = f"{EMPTY}?size={len(fetch(tokenless, klines))}"
+    loads = await _loads({"empty": (target, empty), "klines": (tokenless, klines)})
+    what = f"500 rows of Binance's dialect, {_CLIENTS} clients, from memory / an empty route"
+    return _share(f"{what} of the same bytes", "≥ 0.5", loads["klines"], loads["empty"])
 
 
 async def measure_workers(one: Target, two: Target) -> Figure:

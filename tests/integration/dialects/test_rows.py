@@ -1,5 +1,6 @@
 """Each exchange's candles through its dialect: its own, row for row."""
 
+import os
 import random
 from datetime import UTC, datetime
 from typing import Any
@@ -10,7 +11,7 @@ from support.standing import NOON_MS
 from mdp_core.settings import Settings
 
 MINUTE, DAY = 60_000, 86_400_000
-CALLS = 40
+CALLS = int(os.environ.get("MDP_DIALECT_CALLS", "40"))
 KLINES = "/fapi/v1/klines"
 TAKERS = slice(9, 11)
 

@@ -103,10 +103,10 @@ def create_app(open_: OpenServices = open_from_environment) -> FastAPI:
     app.add_middleware(CrossOrigin)
     app.add_middleware(RequestId)
     add_error_handlers(app)
+    add_dialects(app)  # routes are tried in their order, and bots ask most often
     for module in (candles, latest, coverage, inventory, backfills, meta, health):
         app.include_router(module.router)
     add_page(app)
-    add_dialects(app)
     add_udf(app)
     complete_description(app)
     return app

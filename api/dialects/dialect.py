@@ -29,7 +29,10 @@ _SIGNATURE = "signature"
 
 @dataclass(frozen=True)
 class Call:
-    """A request in a dialect; `path` and `query` are encoded as they came."""
+    """A request in a dialect.
+
+    `path` and `query` are encoded as they came, names of headers are in lower case.
+    """
 
     method: str
     path: str
@@ -65,13 +68,15 @@ class Call:
     def is_signed(self) -> bool:
         """True if a key or a signature came with it."""
         has_key = any(
-            value.strip() and name.lower().startswith(_SECRET_HEADERS)
+            value.strip() and name.startswith(_SECRET_HEADERS)
             for name, value in self.headers.items()
         )
         return has_key or any(name == _SIGNATURE for name, _ in self.params) or self._has_signature
 
     @property
     def _has_signature(self) -> bool:
+        if not self.body:
+            return False
         if _SIGNATURE in self.json:
             return True
         form = parse_qsl(self.body.decode("latin-1"), keep_blank_values=True)

@@ -1,4 +1,4 @@
-"""Rows as exchanges print them, each printed once and kept with the blocks of `/candles`."""
+"""Rows as exchanges print them: printed once, kept with the blocks of `/candles`."""
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise

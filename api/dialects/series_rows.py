@@ -234,7 +234,7 @@ class SeriesRows:
 
 
 def _narrowed(bounds: Bounds, grid: Grid, now: datetime) -> Bounds | None:
-    """Return bounds of as many slots as rows are wanted; None: the given ones have no more.
+    """Return bounds of as many slots as rows are wanted, None if there are no more.
 
     Where every slot has a candle they hold the same rows, and rows need not be counted first.
     """

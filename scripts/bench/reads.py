@@ -144,7 +144,7 @@ async def _rates(remembering: Target, forgetful: Target) -> list[Figure]:
 
 async def _klines(target: Target, dialect: str) -> Figure:
     first = to_ms(minutes(1, after=5_000).start)
-    klines = f"{dialect}/fapi/v1/klines?symbol=BTCUSDT&interval=1m&startTime={first}&limit=500"
+    klines = f"{dialect}/fapi/v1/klines?symbol=ETHUSDT&interval=1m&startTime={first}&limit=500"
     tokenless = Target(target.url, {"Accept-Encoding": "identity"})
     empty = f"{EMPTY}?size={len(fetch(tokenless, klines))}"
     loads = await _loads({"empty": (target, empty), "klines": (tokenless, klines)})

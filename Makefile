@@ -82,6 +82,7 @@ BOTS := freqtrade==2026.9 ccxt==4.5.90 python-binance==1.0.37 hyperliquid-python
 
 trial-bots: setup-dev .venv-bots/.ready
 	$(BIN)/python -m scripts.dev.bots_trial .venv-bots/bin/python
+	$(BIN)/python -m scripts.dev.bots_poll
 
 lock: setup-dev
 	$(COMPILE) --upgrade -o requirements.lock

@@ -66,9 +66,8 @@ async def open_market(
 ) -> AsyncGenerator[MarketContext]:
     """Open a market: its client and rate limit, and what fills its pages."""
     facts, settings = kind.facts, shared.settings
-    scheduler = RequestScheduler(
-        facts.name, _budget(facts, own, shared), slots=settings.concurrent_pages
-    )
+    budget = _budget(facts, own, shared)
+    scheduler = RequestScheduler(facts.name, budget, slots=settings.concurrent_pages)
     async with aclosing(scheduler), _client(own.url or facts.base_url, settings) as client:
         few = max(settings.subject_waiting, settings.max_waiting // 2)
         room = WaitingRoom(settings.max_waiting, few)
@@ -89,7 +88,7 @@ async def open_market(
         async with aclosing(exchange_clock), aclosing(filler), aclosing(rechecker):
             per_second = facts.tariff.per_second * own.share
             yield MarketContext(
-                adapter, exchange_clock, observer, filler, ranges, rechecker, per_second
+                adapter, exchange_clock, observer, filler, ranges, rechecker, per_second, budget
             )
 
 

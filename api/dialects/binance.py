@@ -1,7 +1,8 @@
 """Binance USD-M futures as `fapi` speaks it."""
 
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from itertools import starmap
 from typing import ClassVar
@@ -107,6 +108,10 @@ class BinanceDialect(Dialect):
     @override
     def kept_seconds(self, call: Call) -> float:
         return _LIST_SECONDS if call.path == f"{_V1}exchangeInfo" else 0
+
+    @override
+    def headers(self, spent: float) -> Mapping[str, str]:
+        return {"X-MBX-USED-WEIGHT-1M": str(math.ceil(spent))}
 
     @override
     def refusal(self, status: int, text: str) -> Response:

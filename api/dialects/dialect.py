@@ -119,6 +119,11 @@ class Dialect(ABC):
         del call
         return 0
 
+    def headers(self, spent: float) -> Mapping[str, str]:
+        """Return headers that the exchange's answers have; `spent` is weight of this minute."""
+        del spent
+        return {}
+
     @abstractmethod
     def refusal(self, status: int, text: str) -> Response:
         """Word an error as the exchange does."""

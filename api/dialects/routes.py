@@ -102,7 +102,10 @@ async def _answered(request: Request, dialect: Dialect, call: Call) -> Response:
     dialects: Dialects = request.state.dialects
     context = RequestContext.within(ANSWER_SECONDS, principal_of(request).subject)
     found = await dialect.answer(call, dialects.rows, context)
-    return found or await _passed(dialects, dialect, call)
+    answer = found or await _passed(dialects, dialect, call)
+    market = dialects.services.markets[dialect.exchange, dialect.market_type]
+    answer.headers.update(dialect.headers(market.budget.spent))
+    return answer
 
 
 async def _passed(dialects: Dialects, dialect: Dialect, call: Call) -> Response:

@@ -11,13 +11,14 @@ from mdp_core.fill.filler import PageFiller
 from mdp_core.fill.observer import Observer
 from mdp_core.fill.provisional import ProvisionalCache
 from mdp_core.fill.rechecks import Rechecker
+from mdp_core.ratelimit.budget import Budget
 from mdp_core.ratelimit.context import DEFAULT_CONTEXT, RequestContext
 from mdp_core.ratelimit.tariff import Terms
 
 
 @dataclass(frozen=True, slots=True)
 class MarketContext:
-    """An exchange's adapter, clock, observer, filler, provisional ranges, rechecker."""
+    """An exchange's adapter, clock, observer, filler, provisional ranges, rechecker, budget."""
 
     adapter: ExchangeAdapter
     exchange_clock: ExchangeClock
@@ -27,6 +28,7 @@ class MarketContext:
     rechecker: Rechecker
     weight_per_second: float
     """How much of the exchange's weight this service may spend for long."""
+    budget: Budget
 
     @property
     def page_size(self) -> int:

@@ -49,6 +49,7 @@ class Budget:
         self._floors = _floors(size.capacity, heaviest)
         self._ceiling = _NO_CEILING
         self._ceiling_minute = 0
+        self._spent, self._spent_minute = 0.0, 0
 
     async def take(self, weights: Sequence[float], priority: Priority) -> Grant:
         """Take the tokens of as many requests, in their order, as the bucket holds.
@@ -60,7 +61,16 @@ class Budget:
         if ceiling < weights[0]:
             return Grant(0, MINUTE_SECONDS - time.time() % MINUTE_SECONDS)
         sums = list(accumulate(map(float, weights)))
-        return await self._bucket.take(sums, floor=self._floors[priority], ceiling=ceiling)
+        grant = await self._bucket.take(sums, floor=self._floors[priority], ceiling=ceiling)
+        if grant.count:
+            self._spent = self.spent + sums[grant.count - 1]
+            self._spent_minute = _minute()
+        return grant
+
+    @property
+    def spent(self) -> float:
+        """The weight that this process has taken in this clock minute."""
+        return self._spent if self._spent_minute == _minute() else 0.0
 
     def refill_seconds(self, weight: float) -> float:
         """Return the seconds in which tokens for `weight` come in."""

@@ -68,6 +68,7 @@ async def test_binance_answers_as_itself(settings: Settings) -> None:
             assert ours.status_code == theirs.status_code, (params, ours.text, theirs.text)
             expected = as_numbers(without_takers(theirs.json()))
             assert as_numbers(without_takers(ours.json())) == expected, params
+            assert ours.headers["X-MBX-USED-WEIGHT-1M"].isdigit()
 
 
 async def test_what_takers_bought_is_not_invented(settings: Settings) -> None:

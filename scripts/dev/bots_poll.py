@@ -6,7 +6,6 @@ import tempfile
 import time
 from collections import defaultdict
 from datetime import timedelta
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -105,18 +104,17 @@ def _requests(stack: Stack) -> dict[str, list[float]]:
 
 def _report(bots: list[Bot], times: dict[str, list[float]]) -> int:
     delays = sorted(delay for bot in bots for delay in bot.delays)
-    gaps = [after - before for asked in times.values() for before, after in pairwise(sorted(asked))]
     changed = [text for bot in bots for text in bot.changed]
     refused = [text for bot in bots for text in bot.refused]
-    nearest = min(gaps, default=_PATIENCE_SECONDS)
+    most, periods = max(map(len, times.values())), int(_MINUTES * 60 / _SHARED_SECONDS)
     print(  # noqa: T201 - the point of it
         f"{len(delays)} closed candles seen by {len(bots)} bots, {delays[-1]:.1f} s after their "
         f"settling at the latest\n{sum(map(len, times.values()))} requests for {len(times)} "
-        f"series, two of one {nearest:.1f} s apart at the least\n"
+        f"series, at most {most} for one in {periods} sharing periods\n"
         f"{len(refused)} refusals {refused[:2]}, {len(changed)} believed rows changed {changed[:2]}"
     )
     is_late = delays[-1] > _LATE_SECONDS
-    return int(bool(changed or refused or is_late or nearest < _SHARED_SECONDS))
+    return int(bool(changed or refused or is_late or most > periods))
 
 
 def main() -> int:

@@ -120,7 +120,7 @@ class Dialect(ABC):
         return 0
 
     def headers(self, spent: float) -> Mapping[str, str]:
-        """Return headers that the exchange's answers have; `spent` is weight of this minute."""
+        """Return headers as the exchange has them; `spent` is weight of this minute."""
         del spent
         return {}
 

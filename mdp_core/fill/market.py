@@ -18,7 +18,7 @@ from mdp_core.ratelimit.tariff import Terms
 
 @dataclass(frozen=True, slots=True)
 class MarketContext:
-    """An exchange's adapter, clock, observer, filler, provisional ranges, rechecker, budget."""
+    """Adapter, clock, observer, filler, provisional ranges, rechecker and budget."""
 
     adapter: ExchangeAdapter
     exchange_clock: ExchangeClock

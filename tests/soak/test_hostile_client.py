@@ -84,7 +84,7 @@ class _Trial:
         self.note("globs", await client.post("/backfills", json={**body, "dry_run": True}))
 
     async def ask_anew(self, client: httpx.AsyncClient) -> None:
-        """Ask for a series that nobody has asked for."""
+        """Ask for a series that was never asked for."""
         interval = random.choice(("3m", "5m", "15m", "30m", "2h", "4h", "8h", "12h"))  # noqa: S311
         path = _path(self._any(), interval)
         self.note("new series", await client.get(path, params={"limit": 5}))
@@ -113,7 +113,7 @@ class _Trial:
 
 
 async def test_reader_is_served_beside_a_hostile_one(settings: Settings, sandbox: Sandbox) -> None:
-    """Its hits stay quick, its job gets on; the process's memory is level. Prints the figures."""
+    """Its hits stay quick, its job gets on, memory is level; prints the figures."""
     # What is kept on purpose is kept small, so that it is full before the measurement begins.
     environment = {**environment_of(settings, sandbox), "MDP_BLOCK_MEMORY_MB": "8"}
     honest = token_of(settings)

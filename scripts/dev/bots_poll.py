@@ -1,4 +1,4 @@
-"""Five bots that ask a dialect for the newest candles of 20 series, minute by minute."""
+"""Five bots that ask a dialect for the newest candles of 20 series each minute."""
 
 import asyncio
 import sys

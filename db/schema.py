@@ -165,6 +165,14 @@ candles = Table(
     Column("volume", Double, nullable=False, comment="base units"),
     Column("quote_volume", Double, comment="quote units; null where the exchange has none"),
     Column("trades", Integer, comment="null where the exchange has none"),
+    Column(
+        "taker_buy_volume", Double, comment="base units; null where not given or not yet stored"
+    ),
+    Column(
+        "taker_buy_quote_volume",
+        Double,
+        comment="quote units; null where not given or not yet stored",
+    ),
     PrimaryKeyConstraint("series_id", "time"),
     comment="settled candles, inside the coverage of their series; prices are checked before",
 )

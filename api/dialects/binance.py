@@ -15,7 +15,7 @@ from api.dialects.dialect import Call, Dialect, answer_json, time_of
 from api.dialects.numbers import quoted
 from api.dialects.printing import PrintedRows, array_of
 from api.dialects.series_rows import NativeName, SeriesRows
-from mdp_core.domain.candles import Candles
+from mdp_core.domain.candles import COLUMNS, Candles
 from mdp_core.domain.clock import to_ms
 from mdp_core.domain.intervals import Grid, Interval
 from mdp_core.domain.queries import Bounds
@@ -28,6 +28,7 @@ _INTERVALS = frozenset(Interval)
 _INTEGER = re.compile(r"[0-9]{1,13}")
 _USUAL_ROWS, _MOST_ROWS = 500, 1500
 _LIST_SECONDS = 30
+_NULL = b",null,"
 
 # Weights from developers.binance.com: with a symbol, and without.
 _WEIGHTS = {
@@ -86,7 +87,9 @@ class BinanceDialect(Dialect):
             return None
         form = PrintedRows(self.exchange, "]", partial(_print, grid=series.grid))
         found = await rows.printed(series, bounds, form, context)
-        return None if found is None else answer_json(array_of(found))
+        if found is None or _NULL in bytes(found.data):
+            return None  # a number that was not stored is neither zero nor a guess
+        return answer_json(array_of(found))
 
     def _name(self, params: dict[str, str]) -> NativeName | None:
         native, interval = params.get("symbol", "").upper(), params.get("interval", "")
@@ -143,27 +146,22 @@ def _bounds(params: dict[str, str]) -> Bounds | None:
 
 
 def _print(candles: Candles, grid: Grid) -> Iterator[str]:
-    """Print rows of twelve.
-
-    What takers bought is not stored, and is `null`: neither zero nor a guess.
-    """
+    """Print rows of twelve; what is not known is `null`."""
     rows = zip(
         candles.time.tolist(),
         _closes(candles, grid),
-        *(
-            getattr(candles, name).tolist()
-            for name in ("open", "high", "low", "close", "volume", "quote_volume", "trades")
-        ),
+        *(getattr(candles, name).tolist() for name in COLUMNS[1:]),
         strict=True,
     )
     return starmap(_row, rows)
 
 
 def _row(time: int, closes: int, *numbers: float) -> str:
-    *prices, quote, trades = numbers
+    *prices, quote, trades, taker, taker_quote = numbers
     count = "null" if trades != trades else int(trades)  # noqa: PLR0124 - NaN
     printed = ",".join(map(quoted, prices))
-    return f'[{time},{printed},{closes},{quoted(quote)},{count},null,null,"0"]'
+    takers = f"{quoted(taker)},{quoted(taker_quote)}"
+    return f'[{time},{printed},{closes},{quoted(quote)},{count},{takers},"0"]'
 
 
 def _closes(candles: Candles, grid: Grid) -> list[int]:

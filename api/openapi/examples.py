@@ -54,6 +54,8 @@ _LATEST: dict[str, Any] = {
         "volume": 9853.117,
         "quote_volume": 597351482.7,
         "trades": 151203,
+        "taker_buy_volume": 4571.9,
+        "taker_buy_quote_volume": 309552108.4,
     },
     "closed": True,
     "settled": True,

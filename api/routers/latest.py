@@ -27,6 +27,8 @@ class CandleBody(TypedDict):
     volume: float
     quote_volume: float | None
     trades: int | None
+    taker_buy_volume: float | None
+    taker_buy_quote_volume: float | None
 
 
 class LatestBody(TypedDict):
@@ -81,6 +83,8 @@ def _body(latest: Latest) -> LatestBody:
             "volume": candle.volume,
             "quote_volume": candle.quote_volume,
             "trades": candle.trades,
+            "taker_buy_volume": candle.taker_buy_volume,
+            "taker_buy_quote_volume": candle.taker_buy_quote_volume,
         },
         "closed": latest.closed,
         "settled": latest.settled,

@@ -1,6 +1,6 @@
 """Candles as columns of numpy arrays, the one type that travels the house."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Self, TypeAlias
 
@@ -27,14 +27,24 @@ class Candle:
     volume: float
     quote_volume: float | None
     trades: int | None
+    taker_buy_volume: float | None = None
+    taker_buy_quote_volume: float | None = None
+
+
+def _not_given() -> Float64s:
+    return _NOT_GIVEN
+
+
+_NOT_GIVEN: Float64s = np.empty(0, np.float64)
 
 
 @dataclass(frozen=True, slots=True)
 class Candles:
     """Candles as columns of one length; `time`: the open in epoch ms (UTC).
 
-    `quote_volume` and `trades` are NaN where the exchange gives none. Inside the house rows are
-    ascending and unique by time; only what comes straight from an adapter may be otherwise.
+    Columns that the exchange does not give are NaN (`OPTIONAL_COLUMNS`); the takers' may be left
+    out by an adapter. Inside the house rows are ascending and unique by time; only what comes
+    straight from an adapter may be otherwise.
     """
 
     time: Int64s
@@ -45,6 +55,14 @@ class Candles:
     volume: Float64s
     quote_volume: Float64s
     trades: Float64s
+    taker_buy_volume: Float64s = field(default_factory=_not_given)
+    taker_buy_quote_volume: Float64s = field(default_factory=_not_given)
+
+    def __post_init__(self) -> None:
+        """Make columns that were not given NaN."""
+        for name in ("taker_buy_volume", "taker_buy_quote_volume"):
+            if getattr(self, name) is _NOT_GIVEN:
+                object.__setattr__(self, name, np.full(len(self.time), np.nan))
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -67,19 +85,22 @@ class Candles:
             return cls.empty()
         return cls(*(np.concatenate([getattr(p, name) for p in parts]) for name in COLUMNS))
 
+    @property
+    def is_whole(self) -> bool:
+        """True if no row lacks a column."""
+        return not any(np.isnan(getattr(self, name)).any() for name in OPTIONAL_COLUMNS)
+
     def inside(self, window: Window) -> Self:
         """Return the rows that open in `window`, in their order."""
         return self[(self.time >= to_ms(window.start)) & (self.time < to_ms(window.end))]
 
     def row(self, position: int) -> Candle:
         """Return one row as a `Candle`."""
-        quote_volume, trades = float(self.quote_volume[position]), float(self.trades[position])
-        return Candle(
-            from_ms(int(self.time[position])),
-            *(float(getattr(self, name)[position]) for name in COLUMNS[1:6]),
-            quote_volume=None if np.isnan(quote_volume) else quote_volume,
-            trades=None if np.isnan(trades) else int(trades),
-        )
+        numbers = {name: float(getattr(self, name)[position]) for name in COLUMNS[1:]}
+        known = {name: None if np.isnan(value) else value for name, value in numbers.items()}
+        if known["trades"] is not None:
+            known["trades"] = int(known["trades"])
+        return Candle(from_ms(int(self.time[position])), **known)  # pyright: ignore[reportArgumentType]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,5 +115,5 @@ class RejectedRow:
 COLUMNS = tuple(field.name for field in fields(Candles))
 """The columns' names, in the order of the table, of binary COPY and of every answer."""
 
-OPTIONAL_COLUMNS = frozenset({"quote_volume", "trades"})
+OPTIONAL_COLUMNS = COLUMNS[6:]
 """Those that not every exchange gives."""

@@ -35,8 +35,8 @@ from mdp_core.ratelimit.tariff import Tariff
 _NAME = "binance"
 _KLINES = "/fapi/v1/klines"
 
-# Of a row: its time, open to volume, quote volume, trades.
-_COLUMNS = (0, 1, 2, 3, 4, 5, 7, 8)
+# Of a row: its time, open to volume, quote volume, trades, both taker buy volumes.
+_COLUMNS = (0, 1, 2, 3, 4, 5, 7, 8, 9, 10)
 
 # Weight by `limit`: [1,100) 1, [100,500) 2, [500,1000] 5, above 10. 499 rows cost least.
 _PAGE_SIZE = 499
@@ -142,15 +142,21 @@ class BinanceFuturesAdapter(ExchangeAdapter):
 def parse_candles(payload: object) -> Candles:
     """Read the rows of `klines`.
 
-    `[open time ms, open, high, low, close, base volume, close time ms, quote volume, trades, …]`,
-    the prices and volumes as strings.
+    `[open time ms, open, high, low, close, base volume, close time ms, quote volume, trades,
+    taker buy base volume, taker buy quote volume, …]`, the prices and volumes as strings.
 
     Raises:
         BadPayload: Not a list of rows with times.
     """
     try:
-        time, *numbers, trades = columns(payload, list, _COLUMNS)
-        return Candles(times(time), *map(decimals, numbers), trades=counts(trades))
+        time, *numbers, trades, taker, taker_quote = columns(payload, list, _COLUMNS)
+        return Candles(
+            times(time),
+            *map(decimals, numbers),
+            trades=counts(trades),
+            taker_buy_volume=decimals(taker),
+            taker_buy_quote_volume=decimals(taker_quote),
+        )
     except TypeError as error:
         raise BadPayload(_NAME, "answered klines of an unknown shape") from error
 

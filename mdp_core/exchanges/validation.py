@@ -11,7 +11,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from mdp_core.domain.candles import COLUMNS, Bools, Candles, RejectedRow
+from mdp_core.domain.candles import COLUMNS, OPTIONAL_COLUMNS, Bools, Candles, RejectedRow
 from mdp_core.domain.clock import to_ms
 from mdp_core.domain.intervals import Grid, Int64s
 from mdp_core.domain.windows import Window
@@ -126,7 +126,9 @@ def _faults(rows: Candles, grid: Grid, slots: Int64s) -> dict[str, Bools]:
     """Mark the rows of which each of these can be said."""
     prices = np.stack([rows.open, rows.high, rows.low, rows.close])
     finite = np.isfinite(prices).all(axis=0) & np.isfinite(rows.volume)
-    finite &= ~(np.isinf(rows.quote_volume) | np.isinf(rows.trades))
+    for name in OPTIONAL_COLUMNS:
+        finite &= ~np.isinf(getattr(rows, name))
+    volumes = (rows.volume, rows.quote_volume, rows.taker_buy_volume, rows.taker_buy_quote_volume)
     outside = ((prices < rows.low) | (prices > rows.high)).any(axis=0)
     faults = {
         "off the grid": rows.time != _opens(grid, slots),
@@ -134,7 +136,7 @@ def _faults(rows: Candles, grid: Grid, slots: Int64s) -> dict[str, Bools]:
         "a number that is missing or not finite": ~finite,
         "a price that is not positive": (prices <= 0).any(axis=0),
         "open or close outside low and high": outside,
-        "a negative volume": (rows.volume < 0) | (rows.quote_volume < 0),
+        "a negative volume": np.logical_or.reduce([volume < 0 for volume in volumes]),
         "a number of trades that can't be": (rows.trades < 0) | (rows.trades > _MOST_TRADES),
     }
     return cast("dict[str, Bools]", faults)

@@ -78,7 +78,7 @@ def _python_binance(base: str, end: int) -> list[Any]:
     rows = futures(ping=False).futures_klines(
         symbol="ETHUSDT", interval="1h", startTime=end - 24 * HOUR, endTime=end - 1
     )
-    return _without_takers(rows)
+    return _numbers(rows)
 
 
 def _binance_sdk(base: str, end: int) -> list[Any]:
@@ -89,7 +89,7 @@ def _binance_sdk(base: str, end: int) -> list[Any]:
     answer = rest.kline_candlestick_data(
         symbol="ETHUSDT", interval="1h", start_time=end - 24 * HOUR, end_time=end - 1
     )
-    return _without_takers(answer.data())
+    return _numbers(answer.data())
 
 
 def _hyperliquid(base: str, end: int) -> list[Any]:
@@ -140,10 +140,10 @@ def _downloaded(folder: Path, config: dict[str, Any], pair: str, end: int) -> li
     return [[str(cell) for cell in row] for row in read.to_numpy().tolist()]
 
 
-def _without_takers(rows: Any) -> list[Any]:  # noqa: ANN401 - a program's own
-    """Leave out what takers bought, which the store does not have."""
+def _numbers(rows: Any) -> list[Any]:  # noqa: ANN401 - a program's own
+    """Read the rows of a program that leaves them as the exchange sends them."""
     plain = [[getattr(cell, "actual_instance", cell) for cell in row] for row in rows]
-    return [[float(cell) for cell in row[:9]] for row in plain]
+    return [[float(cell) for cell in row] for row in plain]
 
 
 PROGRAMS = [

@@ -21,7 +21,7 @@ steady = settings(deadline=None)
 """A busy machine must not fail a test."""
 
 CalendarFloor = Callable[[datetime], datetime]
-Row = tuple[int, float, float, float, float, float, float, float]
+Row = tuple[int, float, float, float, float, float, float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,9 @@ def rows_of(candles: Candles) -> list[Row]:
 def a_row(time: int, **changed: float) -> Row:
     """Give a row that can be right, but for what is changed."""
     right = {"open": 10.0, "high": 12.0, "low": 9.0, "close": 11.0, "volume": 5.0}
-    values = {**right, "quote_volume": 52.5, "trades": 7.0, **changed}
+    values = {**right, "quote_volume": 52.5, "trades": 7.0}
+    takers = {"taker_buy_volume": 2.0, "taker_buy_quote_volume": 21.5}
+    values |= {**takers, **changed}
     return (time, *(values[name] for name in COLUMNS[1:]))  # pyright: ignore[reportReturnType]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from mdp_core.domain.candles import COLUMNS, Candles
+from mdp_core.domain.candles import COLUMNS, OPTIONAL_COLUMNS, Candles
 from mdp_core.domain.intervals import Int64s
 
 _HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
@@ -31,14 +31,14 @@ def copy_batches(
         The columns after `series_id`, and the whole stream of bytes for them.
     """
     of_rows = np.broadcast_to(np.asarray(series_ids, np.int64), len(candles))
-    has_quote_volume, has_trades = ~np.isnan(candles.quote_volume), ~np.isnan(candles.trades)
-    for quote_volume in (True, False):
-        for trades in (True, False):
-            rows = (has_quote_volume == quote_volume) & (has_trades == trades)
-            if rows.any():
-                lacking: dict[str, bool] = {"quote_volume": not quote_volume, "trades": not trades}
-                columns = tuple(name for name in COLUMNS if not lacking.get(name))
-                yield columns, _pack(of_rows[rows], columns, candles[rows])
+    patterns = np.zeros(len(candles), np.int8)  # a bit for each column that a row lacks
+    for bit, name in enumerate(OPTIONAL_COLUMNS):
+        patterns |= np.isnan(getattr(candles, name)).astype(np.int8) << bit
+    for pattern in np.unique(patterns).tolist():
+        lacking = {name for bit, name in enumerate(OPTIONAL_COLUMNS) if pattern >> bit & 1}
+        columns = tuple(name for name in COLUMNS if name not in lacking)
+        rows = patterns == pattern
+        yield columns, _pack(of_rows[rows], columns, candles[rows])
 
 
 def _pack(series_ids: Int64s, columns: tuple[str, ...], candles: Candles) -> bytes:

@@ -207,7 +207,7 @@ def _is_of(epoch: int, row: Row) -> bool:
 
 def read_query(columns: Collection[str]) -> LiteralString:
     """Return the statement that reads at least these columns."""
-    return READ_PRICES if OPTIONAL_COLUMNS.isdisjoint(columns) else READ
+    return READ_PRICES if set(OPTIONAL_COLUMNS).isdisjoint(columns) else READ
 
 
 def block_of(rows: Sequence[Row]) -> Block:

@@ -89,11 +89,14 @@ SELECT epoch, (
 ), coverage @> tstzrange(%(start)s, %(end)s), candles.*
 FROM series, LATERAL (
     SELECT array_agg(time), array_agg(open), array_agg(high), array_agg(low), array_agg(close),
-           array_agg(volume), array_agg(quote_volume), array_agg(trades)
+           array_agg(volume), array_agg(quote_volume), array_agg(trades),
+           array_agg(taker_buy_volume), array_agg(taker_buy_quote_volume)
     FROM (
         SELECT time, open, high, low, close, volume,
                coalesce(quote_volume, 'NaN') AS quote_volume,
-               coalesce(trades::float8, 'NaN') AS trades
+               coalesce(trades::float8, 'NaN') AS trades,
+               coalesce(taker_buy_volume, 'NaN') AS taker_buy_volume,
+               coalesce(taker_buy_quote_volume, 'NaN') AS taker_buy_quote_volume
         FROM candles
         WHERE series_id = %(series_id)s AND time >= %(start)s AND time < %(end)s
         ORDER BY time

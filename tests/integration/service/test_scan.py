@@ -82,7 +82,7 @@ class _Store:
     def candles(self, scene: _Scene, run: tuple[int, int]) -> Candles:
         slots = [slot for slot in range(*run) if scene.traded[slot - scene.first]]
         times = [to_ms(self.series.grid.at(slot)) for slot in slots]
-        return candles_of([(ms, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0) for ms in times])
+        return candles_of([(ms, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0) for ms in times])
 
     async def show(self, scene: _Scene) -> None:
         """Make the store and the provisional ranges hold a scene, and nothing else."""

@@ -191,7 +191,7 @@ def test_schema_says_what_the_answer_holds(name: str) -> None:
     types = {field.name: str(field.type) for field in schema}
     assert types == {
         "time": "timestamp[ms, tz=UTC]",
-        **dict.fromkeys(COLUMNS[1:-1], "double"),
+        **dict.fromkeys(COLUMNS[1:], "double"),
         "trades": "int64",
     }
 

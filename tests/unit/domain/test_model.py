@@ -110,7 +110,7 @@ def test_row_gives_none_for_what_the_exchange_does_not_tell() -> None:
 
     full, bare = candles.row(0), candles.row(1)
 
-    assert full == Candle(from_ms(MINUTE), 10.0, 12.0, 9.0, 11.0, 5.0, 52.5, 7)
+    assert full == Candle(from_ms(MINUTE), 10.0, 12.0, 9.0, 11.0, 5.0, 52.5, 7, 2.0, 21.5)
     assert isinstance(full.trades, int)
     assert (bare.quote_volume, bare.trades) == (None, None)
 
@@ -126,6 +126,8 @@ def test_columns_keep_the_order_of_the_table() -> None:
         "volume",
         "quote_volume",
         "trades",
+        "taker_buy_volume",
+        "taker_buy_quote_volume",
     )
 
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.strategies import SHARED, Row, rows_of, steady, utc
 
-from mdp_core.domain.candles import COLUMNS
+from mdp_core.domain.candles import COLUMNS, OPTIONAL_COLUMNS
 from mdp_core.domain.clock import from_ms, to_ms
 from mdp_core.domain.intervals import Interval
 from mdp_core.domain.series import Symbol
@@ -134,7 +134,7 @@ def test_recorded_numbers_are_in_their_columns(name: str) -> None:
     payload = recorded(f"klines_{name}")
 
     assert rows_of(parse_candles(payload)) == [
-        (row[0], *(float(row[at]) for at in (*range(1, 6), 7)), float(row[8])) for row in payload
+        (row[0], *(float(row[at]) for at in (*range(1, 6), *range(7, 11)))) for row in payload
     ]
 
 
@@ -150,10 +150,9 @@ def test_recorded_forming_candle_is_read_as_any_row() -> None:
 @pytest.mark.parametrize(
     "row",
     [
-        pytest.param(KLINE[:9], id="nine columns"),
         pytest.param(KLINE[:11], id="eleven columns"),
         pytest.param([*KLINE, "more"], id="thirteen columns"),
-        pytest.param([*KLINE[:9], None, {}, []], id="columns that are not read"),
+        pytest.param([*KLINE[:11], []], id="columns that are not read"),
         pytest.param(kline(6, "?"), id="another close time"),
     ],
 )
@@ -163,25 +162,24 @@ def test_row_may_have_more_columns_than_are_needed(row: list[Any]) -> None:
 
 
 def test_short_row_lacks_its_last_numbers() -> None:
-    """A kline without quote volume and trades is read."""
+    """A kline without quote volume, trades and taker volumes is read."""
     candles = parse_candles([KLINE, KLINE[:6]])
 
     assert candles.volume.tolist() == [102.437, 102.437]
-    assert math.isnan(candles.quote_volume[1])
-    assert math.isnan(candles.trades[1])
+    assert all(math.isnan(getattr(candles, name)[1]) for name in OPTIONAL_COLUMNS)
 
 
 def read_slowly(row: object) -> Row:
     """Read one row as an oracle: missing is NaN, anything but a number is infinite."""
     values: list[object] = [
         row[at] if isinstance(row, list) and at < len(row) else None  # pyright: ignore[reportUnknownArgumentType]
-        for at in (0, 1, 2, 3, 4, 5, 7, 8)
+        for at in (*range(6), *range(7, 11))
     ]
     time = values[0]
     if type(time) is not int or abs(time) >= 2**63:
         time = UNREADABLE_TIME
     trades = values[7] if type(values[7]) is int or values[7] in (None, "") else "x"
-    return (time, *(_decimal(value) for value in [*values[1:7], trades]))  # pyright: ignore[reportReturnType]
+    return (time, *(_decimal(value) for value in [*values[1:7], trades, *values[8:]]))  # pyright: ignore[reportReturnType]
 
 
 def _decimal(value: object) -> float:
@@ -205,8 +203,8 @@ def assert_right_or_bad(payload: object) -> None:
         assert not is_list or all(read_slowly(row)[0] == UNREADABLE_TIME for row in payload)  # pyright: ignore[reportUnknownVariableType]
         return
     assert isinstance(payload, list)
-    read = [struct.pack("q7d", *row) for row in rows_of(candles)]
-    assert read == [struct.pack("q7d", *read_slowly(row)) for row in payload]  # pyright: ignore[reportUnknownVariableType]
+    read = [struct.pack("q9d", *row) for row in rows_of(candles)]
+    assert read == [struct.pack("q9d", *read_slowly(row)) for row in payload]  # pyright: ignore[reportUnknownVariableType]
 
 
 @steady
@@ -518,4 +516,6 @@ def test_columns_of_a_kline_are_those_of_the_house() -> None:
         "volume": 102.437,
         "quote_volume": 8514292.6122,
         "trades": 4409.0,
+        "taker_buy_volume": 49.832,
+        "taker_buy_quote_volume": 4141805.9334,
     }

@@ -22,6 +22,7 @@ from support.strategies import (
     window_of,
 )
 
+from mdp_core.domain.candles import OPTIONAL_COLUMNS
 from mdp_core.domain.clock import from_ms, to_ms
 from mdp_core.domain.intervals import Grid
 from mdp_core.domain.windows import Window
@@ -54,7 +55,7 @@ def expected_of(rows: Iterable[Row], grid: Grid, window: Window) -> Expected:
     slots: dict[int, dict[bytes, Row]] = {}
     for row in rows:
         if to_ms(window.start) <= row[0] < to_ms(window.end):
-            same = struct.pack("q7d", *row)
+            same = struct.pack("q9d", *row)
             slots.setdefault(grid.index(from_ms(row[0])), {})[same] = row
     refused = [
         slot
@@ -134,6 +135,8 @@ def test_rows_are_judged_as_one_by_one(grid: Grid, data: st.DataObject) -> None:
         pytest.param({"volume": -1.0}, "negative", id="negative volume"),
         pytest.param({"quote_volume": -1.0}, "negative", id="negative quote volume"),
         pytest.param({"trades": -1.0}, "trades", id="negative trades"),
+        pytest.param({"taker_buy_volume": INF}, "not finite", id="infinite taker volume"),
+        pytest.param({"taker_buy_quote_volume": -1.0}, "negative", id="negative taker volume"),
         pytest.param({"trades": 2.0**31}, "trades", id="trades beyond int4"),
     ],
 )
@@ -198,7 +201,7 @@ def test_differing_duplicates_are_all_rejected() -> None:
     assert {row.reason for row in result.rejected} == {"rows of one slot that differ"}
 
 
-@pytest.mark.parametrize("column", ["quote_volume", "trades"])
+@pytest.mark.parametrize("column", OPTIONAL_COLUMNS)
 def test_duplicates_that_differ_in_one_optional_number_are_rejected(column: str) -> None:
     """None given and a number are different facts."""
     result = validated(a_row(T0), a_row(T0, **{column: NAN}))
@@ -234,7 +237,7 @@ def test_rejected_row_is_told_in_full() -> None:
 
     assert rejected.row == (
         "time=180000, open=10.0, high=12.0, low=9.0, close=11.0, volume=-0.25, "
-        "quote_volume=52.5, trades=7.0"
+        "quote_volume=52.5, trades=7.0, taker_buy_volume=2.0, taker_buy_quote_volume=21.5"
     )
 
 
@@ -262,8 +265,8 @@ def test_numbers_that_stay_are_bit_for_bit_those_that_came(values: list[float]) 
 
     result = validate(candles_of(rows), MINUTES, WINDOW)
 
-    assert [struct.pack("q7d", *row) for row in rows_of(result.candles)] == [
-        struct.pack("q7d", *row) for row in rows
+    assert [struct.pack("q9d", *row) for row in rows_of(result.candles)] == [
+        struct.pack("q9d", *row) for row in rows
     ]
 
 

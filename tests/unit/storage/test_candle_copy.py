@@ -108,7 +108,7 @@ def by_time(rows: list[dict[str, float]]) -> list[dict[str, float | bytes]]:
     st.integers(1, 2**31 - 1),
     st.dictionaries(
         times_ms,
-        st.tuples(floats, floats, floats, floats, floats, optional_floats, optional_trades),
+        st.tuples(*[floats] * 5, optional_floats, optional_trades, *[optional_floats] * 2),
         max_size=12,
     ),
 )

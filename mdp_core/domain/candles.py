@@ -85,11 +85,6 @@ class Candles:
             return cls.empty()
         return cls(*(np.concatenate([getattr(p, name) for p in parts]) for name in COLUMNS))
 
-    @property
-    def is_whole(self) -> bool:
-        """True if no row lacks a column."""
-        return not any(np.isnan(getattr(self, name)).any() for name in OPTIONAL_COLUMNS)
-
     def inside(self, window: Window) -> Self:
         """Return the rows that open in `window`, in their order."""
         return self[(self.time >= to_ms(window.start)) & (self.time < to_ms(window.end))]

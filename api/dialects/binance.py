@@ -87,9 +87,9 @@ class BinanceDialect(Dialect):
             return None
         form = PrintedRows(self.exchange, "]", partial(_print, grid=series.grid))
         found = await rows.printed(series, bounds, form, context)
-        if found is None or _NULL in bytes(found.data):
+        if found is None or _NULL in (body := array_of(found)):
             return None  # a number that was not stored is neither zero nor a guess
-        return answer_json(array_of(found))
+        return answer_json(body)
 
     def _name(self, params: dict[str, str]) -> NativeName | None:
         native, interval = params.get("symbol", "").upper(), params.get("interval", "")

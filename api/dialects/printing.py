@@ -54,4 +54,4 @@ def joined(parts: Sequence[Rows]) -> Rows:
 
 def array_of(rows: Rows) -> bytes:
     """Return a JSON array of rows."""
-    return b"[" + bytes(rows.data[1:]) + b"]"
+    return b"".join((b"[", rows.data[1:], b"]"))

@@ -87,6 +87,8 @@ class Candles:
 
     def inside(self, window: Window) -> Self:
         """Return the rows that open in `window`, in their order."""
+        if not len(self):
+            return self
         return self[(self.time >= to_ms(window.start)) & (self.time < to_ms(window.end))]
 
     def row(self, position: int) -> Candle:

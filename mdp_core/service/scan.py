@@ -293,5 +293,7 @@ def _reason(gaps: Sequence[Window], failures: Sequence[Failure]) -> MdpError | N
 
 def first_of_each_slot(candles: Candles) -> Candles:
     """Return candles in order; of several at one time the first given stays."""
+    if not len(candles):
+        return candles
     _, first = np.unique(candles.time, return_index=True)
     return candles[first]

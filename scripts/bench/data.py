@@ -68,11 +68,14 @@ def random_candles(window: Window) -> Candles:
     """Make up a candle for every slot."""
     times = _GRID.times(_GRID.index(window.start), _GRID.index(window.end))
     random = np.random.default_rng(1)
-    *columns, taker, taker_quote = (
-        np.round(random.uniform(1, 60_000, len(times)), 2) for _ in range(8)
+    columns = [np.round(random.uniform(1, 60_000, len(times)), 2) for _ in range(8)]
+    return Candles(
+        times,
+        *columns[:6],
+        trades=np.floor(random.uniform(0, 9_000, len(times))),
+        taker_buy_volume=columns[6],
+        taker_buy_quote_volume=columns[7],
     )
-    trades = np.floor(random.uniform(0, 9_000, len(times)))
-    return Candles(times, *columns, trades, taker, taker_quote)
 
 
 async def save(url: str, series_id: int, window: Window) -> float:
